@@ -1,0 +1,83 @@
+//! A refusal's what, where, why and fix, as plain data.
+
+use std::ops::Range;
+
+/// One mistake and everything a person needs to repair it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// What is refused: a lower-case phrase without a final period.
+    pub what: String,
+    /// Bytes of the user's text; `None` if the cause lies outside it.
+    pub at: Option<Range<usize>>,
+    /// Why it is refused; shown under the underlined bytes. May be empty.
+    pub why: String,
+    /// How to repair it.
+    pub fix: Option<Fix>,
+}
+
+/// How a mistake is repaired.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fix {
+    /// An imperative sentence.
+    Advice(String),
+    /// The text to write in place of [`Diagnostic::at`]: the one surely right answer.
+    Replace(String),
+}
+
+impl Diagnostic {
+    /// A mistake whose cause lies outside the user's text.
+    pub fn new(what: impl Into<String>) -> Self {
+        Self {
+            what: what.into(),
+            at: None,
+            why: String::new(),
+            fix: None,
+        }
+    }
+
+    /// Says where in the user's text the mistake is, in bytes.
+    #[must_use]
+    pub fn at(mut self, at: Range<usize>) -> Self {
+        self.at = Some(at);
+        self
+    }
+
+    /// Says why it is a mistake.
+    #[must_use]
+    pub fn why(mut self, why: impl Into<String>) -> Self {
+        self.why = why.into();
+        self
+    }
+
+    /// Says what to do.
+    #[must_use]
+    pub fn advice(mut self, advice: impl Into<String>) -> Self {
+        self.fix = Some(Fix::Advice(advice.into()));
+        self
+    }
+
+    /// Says what to write instead.
+    #[must_use]
+    pub fn replace(mut self, text: impl Into<String>) -> Self {
+        self.fix = Some(Fix::Replace(text.into()));
+        self
+    }
+}
+
+/// A text somebody wrote, with the name they know it by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Document {
+    /// The path as it was given, or another name when the text is in no file.
+    pub name: String,
+    /// The whole text.
+    pub text: String,
+}
+
+impl Document {
+    /// The line, counted from 1, that the byte `offset` lies in.
+    #[must_use]
+    pub fn line(&self, offset: usize) -> usize {
+        let before = &self.text.as_bytes()[..offset.min(self.text.len())];
+        before.iter().filter(|&&byte| byte == b'\n').count() + 1
+    }
+}

@@ -1,0 +1,343 @@
+//! Every spelling of a version constraint, with the rule it comes from.
+
+use std::fmt;
+use std::ops::Range;
+use std::str::FromStr;
+
+use pep440_rs::{Operator, Version, VersionSpecifier, VersionSpecifiers};
+
+/// A set of versions, as Poetry's constraint language describes it: a union of PEP 440 specifier
+/// sets, in the order written. Poetry's own operators are already lowered to PEP 440.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Constraint {
+    alternatives: Vec<VersionSpecifiers>,
+}
+
+/// Why a text is no constraint.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{why}")]
+pub struct ConstraintError {
+    /// Bytes of the text given to the parser.
+    pub at: Range<usize>,
+    /// A phrase such as "expected a version".
+    pub why: String,
+    /// What the refused part was surely meant to be.
+    pub instead: Option<String>,
+}
+
+impl Constraint {
+    /// Any version: `*`.
+    #[must_use]
+    pub fn any() -> Self {
+        Self::from(VersionSpecifiers::empty())
+    }
+
+    /// One specifier set per alternative; the constraint holds where one of them does.
+    #[must_use]
+    pub fn alternatives(&self) -> &[VersionSpecifiers] {
+        &self.alternatives
+    }
+
+    /// Whether `version` is in the set, by the rules of PEP 440, "Version specifiers".
+    #[must_use]
+    pub fn contains(&self, version: &Version) -> bool {
+        self.alternatives
+            .iter()
+            .any(|alternative| alternative.contains(version))
+    }
+
+    /// Parses Poetry's constraint language: comparators joined by `,` or a space (all must hold) and
+    /// by `||` or `|` (one must hold).
+    ///
+    /// Rule: Poetry, "Dependency specification", "Version constraints". `^` lets everything change
+    /// but the leftmost non-zero release segment, `~` the last of at most two segments given;
+    /// a bare version means exactly that version, and `.*` any continuation.
+    ///
+    /// # Errors
+    ///
+    /// [`ConstraintError`] for the first part that is not a comparator.
+    pub fn parse(text: &str) -> Result<Self, ConstraintError> {
+        let mut alternatives = Vec::new();
+        let mut start = 0;
+        loop {
+            let rest = &text[start..];
+            let length = rest.find('|').unwrap_or(rest.len());
+            alternatives.push(conjunction(&rest[..length]).map_err(|mut error| {
+                error.at = error.at.start + start..error.at.end + start;
+                error
+            })?);
+            start += length;
+            if start == text.len() {
+                return Ok(Self { alternatives });
+            }
+            start += if text[start..].starts_with("||") { 2 } else { 1 };
+        }
+    }
+}
+
+impl From<VersionSpecifiers> for Constraint {
+    fn from(specifiers: VersionSpecifiers) -> Self {
+        Self {
+            alternatives: vec![specifiers],
+        }
+    }
+}
+
+impl FromStr for Constraint {
+    type Err = ConstraintError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::parse(text)
+    }
+}
+
+impl fmt::Display for Constraint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, specifiers) in self.alternatives.iter().enumerate() {
+            if index > 0 {
+                f.write_str(" || ")?;
+            }
+            if specifiers.is_empty() {
+                f.write_str("*")?;
+            }
+            for (index, specifier) in specifiers.iter().enumerate() {
+                if index > 0 {
+                    f.write_str(",")?;
+                }
+                write!(f, "{specifier}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+const OPERATORS: &str = "`^ ~ >= <= > < == != ~=`";
+
+/// Parses comparators that must all hold.
+fn conjunction(text: &str) -> Result<VersionSpecifiers, ConstraintError> {
+    let separator = |character: char| character == ',' || character.is_whitespace();
+    let mut specifiers = Vec::new();
+    let mut comparators = 0;
+    let mut rest = text.trim_start();
+    while !rest.is_empty() {
+        let start = text.len() - rest.len();
+        let operator_length = rest
+            .find(|character| !"^~=!<>".contains(character))
+            .unwrap_or(rest.len());
+        let after_operator = &rest[operator_length..];
+        let version_text = after_operator.trim_start();
+        // A `!` inside a version ends its epoch.
+        let version_length = version_text
+            .char_indices()
+            .find(|&(at, character)| {
+                separator(character)
+                    || "^~=<>".contains(character)
+                    || version_text[at..].starts_with("!=")
+            })
+            .map_or(version_text.len(), |(at, _)| at);
+        let end = text.len() - version_text.len() + version_length;
+        comparator(&rest[..operator_length], &version_text[..version_length])
+            .and_then(|lowered| {
+                lowered.ok_or_else(|| Refused::new(format!("expected a version, or one of {OPERATORS}")))
+            })
+            .map(|lowered| specifiers.extend(lowered))
+            .map_err(|refused| ConstraintError {
+                at: start..end.max(start + 1).min(text.len()),
+                why: refused.why,
+                instead: refused.instead,
+            })?;
+        comparators += 1;
+        let next = version_text[version_length..].trim_start();
+        let after_comma = next.strip_prefix(',').map_or(next, str::trim_start);
+        if after_comma.starts_with(',') {
+            let at = text.len() - after_comma.len();
+            return Err(ConstraintError {
+                at: at..at + 1,
+                why: "expected a version after the comma".into(),
+                instead: None,
+            });
+        }
+        rest = after_comma;
+    }
+    if comparators == 0 {
+        return Err(ConstraintError {
+            at: 0..text.len(),
+            why: "expected a version constraint; `*` means any version".into(),
+            instead: text.is_empty().then(|| "*".into()),
+        });
+    }
+    Ok(specifiers.into_iter().collect())
+}
+
+struct Refused {
+    why: String,
+    instead: Option<String>,
+}
+
+impl Refused {
+    fn new(why: impl Into<String>) -> Self {
+        Self {
+            why: why.into(),
+            instead: None,
+        }
+    }
+}
+
+/// Lowers one comparator; `None` when `version` is missing.
+fn comparator(operator: &str, written: &str) -> Result<Option<Vec<VersionSpecifier>>, Refused> {
+    if written.is_empty() {
+        return Ok(None);
+    }
+    if operator.is_empty() && is_any(written) {
+        return Ok(Some(Vec::new()));
+    }
+    let (version_text, wildcard) = match written.find(".*") {
+        Some(index) if written[index..].split(".*").all(str::is_empty) => (&written[..index], true),
+        _ => (written, false),
+    };
+    let version = Version::from_str(version_text).map_err(|_| {
+        Refused::new(format!("`{written}` is not a version as PEP 440 has them"))
+    })?;
+    if wildcard && matches!(operator, "^" | "~" | "~=") {
+        return Err(Refused {
+            why: format!("`{operator}` takes a plain version, without `.*`"),
+            instead: Some(format!("{operator}{version_text}")),
+        });
+    }
+    let specifier = |operator, version| {
+        VersionSpecifier::from_version(operator, version)
+            .map_err(|error| Refused::new(error.to_string()))
+    };
+    let between = |upper| {
+        Ok(vec![
+            specifier(Operator::GreaterThanEqual, version.clone())?,
+            specifier(Operator::LessThan, upper)?,
+        ])
+    };
+    Ok(Some(match operator {
+        "^" => between(next_breaking(&version))?,
+        "~" => between(bump(&version, version.release().len().min(2) - 1))?,
+        // Poetry reads at most two segments here, so `~=1` is `>=1,<1.1` and `~=1.2.3.4` is `<1.3`.
+        "~=" if version.release().len() == 2 => between(bump(&version, 0))?,
+        "~=" => between(bump(&version, 1))?,
+        "" | "=" | "==" if wildcard => vec![specifier(Operator::EqualStar, version)?],
+        "" | "=" | "==" => vec![specifier(Operator::Equal, version)?],
+        "!=" | "<>" if wildcard => vec![specifier(Operator::NotEqualStar, version)?],
+        "!=" | "<>" => vec![specifier(Operator::NotEqual, version)?],
+        // Poetry ignores `.*` behind an ordering, as pip once did.
+        ">=" => vec![specifier(Operator::GreaterThanEqual, version)?],
+        "<=" => vec![specifier(Operator::LessThanEqual, version)?],
+        ">" => vec![specifier(Operator::GreaterThan, version)?],
+        "<" => vec![specifier(Operator::LessThan, version)?],
+        other => {
+            let meant = match other {
+                "=>" => Some(">="),
+                "=<" => Some("<="),
+                "~>" => Some("~"),
+                "=!" => Some("!="),
+                "===" => Some("=="),
+                "^=" => Some("^"),
+                _ => None,
+            };
+            return Err(Refused {
+                why: format!("`{other}` is not an operator; expected one of {OPERATORS}"),
+                instead: meant.map(|meant| format!("{meant}{written}")),
+            });
+        }
+    }))
+}
+
+/// `*`, `x`, `X`, also as `v*` and `*.*`.
+fn is_any(text: &str) -> bool {
+    let text = text.strip_prefix(['v', 'V']).unwrap_or(text);
+    text.split('.').all(|part| matches!(part, "*" | "x" | "X"))
+}
+
+/// The release of `version` with the segment at `index` raised by one and the rest cut off.
+fn bump(version: &Version, index: usize) -> Version {
+    let segment = |at: usize| version.release().get(at).copied().unwrap_or(0);
+    let release = (0..=index).map(|at| segment(at).saturating_add(u64::from(at == index)));
+    Version::new(release).with_epoch(version.epoch())
+}
+
+/// The first version that `^` excludes: the leftmost non-zero of the first three segments is raised,
+/// or the last one given when all are zero.
+fn next_breaking(version: &Version) -> Version {
+    let release = version.release();
+    let given = release.len().min(3);
+    let leftmost = release[..given].iter().position(|&segment| segment > 0);
+    bump(version, leftmost.unwrap_or(given - 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_operator_means_what_poetry_documents() {
+        for (written, means) in [
+            ("*", "*"),
+            ("x", "*"),
+            ("1.2.3", "==1.2.3"),
+            ("=1.2", "==1.2"),
+            ("==1.2", "==1.2"),
+            ("^1.2.3", ">=1.2.3,<2"),
+            ("^1.2", ">=1.2,<2"),
+            ("^1", ">=1,<2"),
+            ("^0.2.3", ">=0.2.3,<0.3"),
+            ("^0.0.3", ">=0.0.3,<0.0.4"),
+            ("^0.0", ">=0.0,<0.1"),
+            ("^0", ">=0,<1"),
+            ("^ 2.2", ">=2.2,<3"),
+            ("^1.0b2", ">=1.0b2,<2"),
+            ("^1!2.3", ">=1!2.3,<1!3"),
+            ("~1.2.3", ">=1.2.3,<1.3"),
+            ("~1.2", ">=1.2,<1.3"),
+            ("~1", ">=1,<2"),
+            ("~=2.2", ">=2.2,<3"),
+            ("~=1.4.5", ">=1.4.5,<1.5"),
+            ("1.2.*", "==1.2.*"),
+            ("==1.*", "==1.*"),
+            ("!=1.2.*", "!=1.2.*"),
+            ("<>1.2", "!=1.2"),
+            (">=1.2,<2", ">=1.2,<2"),
+            (">= 1.2, < 2,", ">=1.2,<2"),
+            (">=1.2 <2", ">=1.2,<2"),
+            ("<1.5 || >=2.1", "<1.5 || >=2.1"),
+            ("^1|^2 , !=2.3", ">=1,<2 || >=2,!=2.3,<3"),
+        ] {
+            let constraint = Constraint::parse(written).unwrap();
+            let mut found: Vec<_> = constraint.to_string().split(" || ").map(sorted).collect();
+            let mut expected: Vec<_> = means.split(" || ").map(sorted).collect();
+            found.sort();
+            expected.sort();
+            assert_eq!(found, expected, "for `{written}`");
+        }
+    }
+
+    fn sorted(set: &str) -> Vec<String> {
+        let mut parts: Vec<_> = set.split(',').map(str::to_owned).collect();
+        parts.sort();
+        parts
+    }
+
+    #[test]
+    fn a_refused_part_is_named_by_its_bytes() {
+        for (written, at, instead) in [
+            (">>2.2", 0..5, None),
+            ("=>1", 0..3, Some(">=1")),
+            ("~>1.0", 0..5, Some("~1.0")),
+            (">=1,<two", 4..8, None),
+            ("^1 || oops", 6..10, None),
+            ("^", 0..1, None),
+            ("", 0..0, Some("*")),
+            ("1,,2", 2..3, None),
+            ("^1.*", 0..4, Some("^1")),
+            ("1 ||", 4..4, Some("*")),
+        ] {
+            let error = Constraint::parse(written).unwrap_err();
+            assert_eq!(error.at, at, "for `{written}`: {error}");
+            assert_eq!(error.instead.as_deref(), instead, "for `{written}`");
+        }
+    }
+}

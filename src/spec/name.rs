@@ -1,0 +1,75 @@
+//! Distribution and extra names.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// A distribution name or an extra in its normalized form: lower case, with runs of `-`, `_` and
+/// `.` written as one `-`.
+///
+/// Rule: PEP 503, "Normalized Names"; PEP 685 applies the same to extras.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct Name(String);
+
+impl Name {
+    /// Reads a name as PEP 508, "Names", has it: ASCII letters, digits, `.`, `-` and `_`, beginning
+    /// and ending with a letter or a digit. `None` for anything else.
+    #[must_use]
+    pub fn parse(written: &str) -> Option<Self> {
+        let inner = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        let outer = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
+        let bytes = written.as_bytes();
+        if !(outer(bytes.first()) && outer(bytes.last()) && bytes.iter().all(|&byte| inner(byte))) {
+            return None;
+        }
+        let mut name = String::with_capacity(written.len());
+        for character in written.chars() {
+            if character.is_ascii_alphanumeric() {
+                name.push(character.to_ascii_lowercase());
+            } else if !name.ends_with('-') {
+                name.push('-');
+            }
+        }
+        Some(Self(name))
+    }
+
+    /// The normalized text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Name;
+
+    #[test]
+    fn names_are_normalized_as_in_pep_503() {
+        for (written, normalized) in [
+            ("numpy", "numpy"),
+            ("Friendly-Bard", "friendly-bard"),
+            ("FRIENDLY_BARD", "friendly-bard"),
+            ("friendly--bard", "friendly-bard"),
+            ("FrIeNdLy-._.-bArD", "friendly-bard"),
+            ("zope.interface", "zope-interface"),
+            ("A", "a"),
+        ] {
+            assert_eq!(Name::parse(written).unwrap().as_str(), normalized);
+        }
+    }
+
+    #[test]
+    fn anything_else_is_no_name() {
+        for written in ["", "-a", "a-", "_", "a b", "a\nb", "a;b", "$(id)", "naïve", "a\0"] {
+            assert_eq!(Name::parse(written), None, "for `{written}`");
+        }
+    }
+}
