@@ -2,13 +2,22 @@
 //!
 //! ```text
 //! variants/NAME/ ────variant─▶ Variant ┐
-//! dependencies.txt ─────spec─▶ Spec ───┼─plan─▶ Plan ─dockerfile, context─▶ Context ─engine─▶ image
+//! dependencies.txt ─────spec─▶ Spec ───┼─plan─▶ Plan ─dockerfile, context─▶ Archive ─engine─▶ image
 //! engine or file ───────base─▶ Base ───┘
 //! ```
 //!
 //! Data goes left to right, once. Files, the environment and the engine are asked at the two ends;
-//! from [`spec::Spec`] to [`context::Context`] every stage is a pure function of its inputs.
+//! from [`spec::Spec`] to [`archive::Archive`] every stage is a pure function of its inputs.
 
+pub mod accounts;
+pub mod archive;
+pub mod base;
+pub mod context;
 pub mod diagnostic;
+pub mod dockerfile;
+pub mod plan;
 pub mod reference;
 pub mod spec;
+pub mod templates;
+pub mod uv;
+pub mod variant;

@@ -1,0 +1,87 @@
+//! A base's users and groups, with the image's own added.
+
+use crate::plan::User;
+
+/// Name of the unprivileged user and of its group.
+const NAME: &str = "ipybox";
+
+/// `/etc/passwd` with a line for `user`; `None` where nothing changes.
+///
+/// Where the uid is taken, the line stands before the other's, so that the id is looked up as this
+/// user: the files are read from the top, and the first match counts.
+#[must_use]
+pub fn passwd(base: &str, user: User) -> Option<String> {
+    let User::Unprivileged { uid, gid } = user else { return None };
+    let line = format!("{NAME}:x:{uid}:{gid}::{}:/bin/sh", user.home());
+    Some(with_line(base, &line, |fields| fields.nth(2) == Some(&uid.to_string())))
+}
+
+/// `/etc/group` with a line for the group of `user`; `None` where nothing changes, also because
+/// the gid has a name already.
+#[must_use]
+pub fn group(base: &str, user: User) -> Option<String> {
+    let User::Unprivileged { gid, .. } = user else { return None };
+    let gid = gid.to_string();
+    let taken = base.lines().any(|line| {
+        let mut fields = line.split(':');
+        fields.next() != Some(NAME) && fields.nth(1) == Some(&gid)
+    });
+    (!taken).then(|| with_line(base, &format!("{NAME}:x:{gid}:"), |_| false))
+}
+
+/// `file` with `line` before the first line that `comes_after` holds for, and without any other
+/// line of this name.
+fn with_line(file: &str, line: &str, comes_after: impl Fn(&mut std::str::Split<'_, char>) -> bool) -> String {
+    let mut lines: Vec<_> = file
+        .lines()
+        .filter(|line| line.split(':').next() != Some(NAME))
+        .collect();
+    let position = lines
+        .iter()
+        .position(|line| comes_after(&mut line.split(':')))
+        .unwrap_or(lines.len());
+    lines.insert(position, line);
+    lines.join("\n") + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PASSWD: &str = "root:x:0:0:root:/root:/bin/bash\nnode:x:1000:1000::/home/node:/bin/bash\n";
+    const GROUP: &str = "root:x:0:\ndialout:x:20:\nusers:x:100:\nnode:x:1000:\n";
+
+    #[test]
+    fn a_taken_uid_is_looked_up_as_our_user() {
+        let lines = passwd(PASSWD, User::Unprivileged { uid: 1000, gid: 20 }).unwrap();
+        let first = lines.lines().find(|line| line.contains(":x:1000:")).unwrap();
+        assert_eq!(first, "ipybox:x:1000:20::/home/ipybox:/bin/sh");
+        assert!(lines.starts_with("root:") && lines.ends_with('\n'));
+    }
+
+    #[test]
+    fn a_free_uid_comes_last_and_an_older_line_of_the_name_goes() {
+        let base = "root:x:0:0::/root:/bin/sh\nipybox:x:501:501::/home/x:/bin/sh";
+        assert_eq!(
+            passwd(base, User::Unprivileged { uid: 7, gid: 8 }).unwrap(),
+            "root:x:0:0::/root:/bin/sh\nipybox:x:7:8::/home/ipybox:/bin/sh\n"
+        );
+    }
+
+    #[test]
+    fn a_gid_that_has_a_name_keeps_it() {
+        for gid in [0, 20, 100, 1000] {
+            assert_eq!(group(GROUP, User::Unprivileged { uid: 1, gid }), None);
+        }
+        let lines = group(GROUP, User::Unprivileged { uid: 1, gid: 5 }).unwrap();
+        assert!(lines.ends_with("node:x:1000:\nipybox:x:5:\n"));
+        assert_eq!(group(GROUP, User::Root), None);
+    }
+
+    #[test]
+    fn a_base_without_accounts_gets_ours() {
+        let user = User::Unprivileged { uid: 7, gid: 8 };
+        assert_eq!(passwd("", user).unwrap(), "ipybox:x:7:8::/home/ipybox:/bin/sh\n");
+        assert_eq!(group("", user).unwrap(), "ipybox:x:8:\n");
+    }
+}

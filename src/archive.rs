@@ -1,0 +1,233 @@
+//! Files by path, and the one tar stream they make.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+/// The modification time of every file, in seconds since 1970: the beginning of 1980, the first
+/// that zip archives can hold, since Python refuses to pack older files into wheels.
+pub const EPOCH: u64 = 315_532_800;
+
+/// Files by path. Equal archives give equal bytes: paths are sorted, parents come first, and
+/// times are [`EPOCH`].
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Archive {
+    entries: BTreeMap<String, Entry>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Entry {
+    mode: u32,
+    owner: Owner,
+    content: Content,
+}
+
+/// User and group id of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Owner {
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Content {
+    Directory,
+    Bytes(Vec<u8>),
+    /// A file of this host, read while the archive is written.
+    File { path: PathBuf, size: u64 },
+}
+
+impl Archive {
+    /// Adds a file that belongs to root and everybody may read.
+    ///
+    /// # Panics
+    ///
+    /// As all that add: for a path that is absolute, empty, or has a part `.` or `..`.
+    pub fn add(&mut self, path: &str, bytes: impl Into<Vec<u8>>) {
+        self.insert(path, 0o644, Owner::default(), Content::Bytes(bytes.into()));
+    }
+
+    /// Adds a file of this host, which must keep its size until the archive is written.
+    ///
+    /// # Errors
+    ///
+    /// Of asking for the file's size, or where it is no regular file.
+    pub fn add_file(&mut self, path: &str, mode: u32, file: &Path) -> io::Result<()> {
+        let metadata = fs::metadata(file)?;
+        if !metadata.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+        }
+        let content = Content::File { path: file.to_owned(), size: metadata.len() };
+        self.insert(path, mode, Owner::default(), content);
+        Ok(())
+    }
+
+    /// Adds a directory.
+    pub fn add_directory(&mut self, path: &str, mode: u32, owner: Owner) {
+        self.insert(path, mode, owner, Content::Directory);
+    }
+
+    fn insert(&mut self, path: &str, mode: u32, owner: Owner, content: Content) {
+        let clean = |part: &str| !matches!(part, "" | "." | "..") && !part.contains('\0');
+        assert!(path.split('/').all(clean), "`{path}` is no clean relative path");
+        for (slash, _) in path.match_indices('/') {
+            let parent = Entry { mode: 0o755, owner: Owner::default(), content: Content::Directory };
+            self.entries.entry(path[..slash].to_owned()).or_insert(parent);
+        }
+        self.entries.insert(path.to_owned(), Entry { mode, owner, content });
+    }
+
+    /// Writes the archive as a tar stream, in constant memory.
+    ///
+    /// # Errors
+    ///
+    /// Of the writer, and of a file that cannot be read or has changed its size.
+    pub fn write_to(&self, writer: impl Write) -> io::Result<()> {
+        let mut tar = tar::Builder::new(writer);
+        for (path, entry) in &self.entries {
+            let mut header = tar::Header::new_gnu();
+            header.set_mode(entry.mode);
+            header.set_uid(entry.owner.uid.into());
+            header.set_gid(entry.owner.gid.into());
+            header.set_mtime(EPOCH);
+            match &entry.content {
+                Content::Directory => {
+                    header.set_entry_type(tar::EntryType::Directory);
+                    header.set_size(0);
+                    tar.append_data(&mut header, format!("{path}/"), io::empty())?;
+                }
+                Content::Bytes(bytes) => {
+                    header.set_size(bytes.len() as u64);
+                    tar.append_data(&mut header, path, bytes.as_slice())?;
+                }
+                Content::File { path: file, size } => {
+                    header.set_size(*size);
+                    let unchanged = Unchanged { file: fs::File::open(file)?, path: file, left: *size };
+                    tar.append_data(&mut header, path, unchanged)?;
+                }
+            }
+        }
+        tar.into_inner()?.flush()
+    }
+
+    /// The archive's tar stream as bytes.
+    ///
+    /// # Errors
+    ///
+    /// Of a file that cannot be read.
+    pub fn to_tar(&self) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.write_to(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Writes the files into `folder`, which is made if it is not there. Owners are not kept.
+    ///
+    /// # Errors
+    ///
+    /// Of the file system.
+    pub fn write_into(&self, folder: &Path) -> io::Result<()> {
+        use std::os::unix::fs::PermissionsExt;
+
+        fs::create_dir_all(folder)?;
+        for (path, entry) in &self.entries {
+            let target = folder.join(path);
+            match &entry.content {
+                Content::Directory => fs::create_dir_all(&target)?,
+                Content::Bytes(bytes) => fs::write(&target, bytes)?,
+                Content::File { path: file, .. } => {
+                    fs::copy(file, &target)?;
+                    fs::set_permissions(&target, fs::Permissions::from_mode(entry.mode))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A file's bytes, and an error instead of its end where there are fewer or more than expected.
+struct Unchanged<'a> {
+    file: fs::File,
+    path: &'a Path,
+    left: u64,
+}
+
+impl Read for Unchanged<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read(buffer)?;
+        let changed = match self.left.checked_sub(read as u64) {
+            Some(left) => {
+                self.left = left;
+                read == 0 && !buffer.is_empty() && left > 0
+            }
+            None => true,
+        };
+        if changed {
+            let message = format!("`{}` changed its size while it was read", self.path.display());
+            return Err(io::Error::other(message));
+        }
+        Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listing(archive: &Archive) -> Vec<(String, u64, u32, u64)> {
+        let bytes = archive.to_tar().unwrap();
+        let mut reader = tar::Archive::new(bytes.as_slice());
+        reader
+            .entries()
+            .unwrap()
+            .map(|entry| {
+                let entry = entry.unwrap();
+                let header = entry.header();
+                let path = entry.path().unwrap().display().to_string();
+                (path, header.uid().unwrap(), header.mode().unwrap(), header.mtime().unwrap())
+            })
+            .collect()
+    }
+
+    #[test]
+    fn parents_come_first_and_keep_what_was_said_of_them() {
+        let owner = Owner { uid: 7, gid: 8 };
+        let mut archive = Archive::default();
+        archive.add("a/b/c", "text");
+        archive.add_directory("a/b", 0o700, owner);
+        archive.add("a/b.txt", "");
+        assert_eq!(
+            listing(&archive),
+            [
+                ("a/".into(), 0, 0o755, EPOCH),
+                ("a/b/".into(), 7, 0o700, EPOCH),
+                ("a/b.txt".into(), 0, 0o644, EPOCH),
+                ("a/b/c".into(), 0, 0o644, EPOCH),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_file_that_changes_its_size_ends_the_stream() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for (declared, real) in [(10, 9), (10, 11), (0, 1)] {
+            fs::write(file.path(), vec![0; declared]).unwrap();
+            let mut archive = Archive::default();
+            archive.add_file("x", 0o644, file.path()).unwrap();
+            fs::write(file.path(), vec![0; real]).unwrap();
+            let error = archive.write_to(io::sink()).unwrap_err();
+            assert!(error.to_string().contains("changed its size"), "{declared} → {real}: {error}");
+        }
+    }
+
+    #[test]
+    fn paths_stay_below_the_root() {
+        for path in ["/etc/passwd", "../x", "a/../../x", "a//b", "", ".", "a/."] {
+            let refused = std::panic::catch_unwind(|| Archive::default().add(path, ""));
+            assert!(refused.is_err(), "`{path}` was taken");
+        }
+    }
+}

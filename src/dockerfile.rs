@@ -1,0 +1,154 @@
+//! A [`Plan`] to Dockerfile text through `templates/*.tera`; places values, never decides.
+
+use serde::Serialize;
+
+use crate::archive::EPOCH;
+use crate::context;
+use crate::plan::Plan;
+use crate::templates::Templates;
+
+/// Where a build finds the base and the installer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Supply {
+    /// Under private tags in the engine.
+    Engine,
+    /// The base under its own name, the installer in the context: for `docker build` by anybody.
+    Context,
+}
+
+/// Why there is no Dockerfile.
+#[derive(Debug, thiserror::Error)]
+pub enum DockerfileError {
+    /// A template is missing or wrong, which only happens with templates of the user's own.
+    #[error("cannot render the template `{name}`")]
+    Template {
+        /// The template.
+        name: String,
+        /// Where, and why.
+        source: tera::Error,
+    },
+    /// A value has a line break or another control character, which a Dockerfile cannot hold.
+    #[error("the value of `{name}` holds a control character")]
+    Control {
+        /// The variable or label.
+        name: String,
+    },
+}
+
+/// What the templates see.
+#[derive(Serialize)]
+struct Values<'a> {
+    ipybox: &'a str,
+    variant: &'a str,
+    uv_stage: String,
+    base: String,
+    env: Vec<Setting<'a>>,
+    labels: Vec<Setting<'a>>,
+    python: String,
+    /// `UID:GID`.
+    owner: String,
+    ports: Vec<u16>,
+    /// In exec form.
+    command: String,
+    epoch: u64,
+}
+
+#[derive(Serialize)]
+struct Setting<'a> {
+    name: &'a str,
+    /// Quoted.
+    value: String,
+}
+
+/// Renders the Dockerfile of a plan. It stays inside what the frontend built into Docker 20.10
+/// accepts.
+///
+/// # Errors
+///
+/// [`DockerfileError`].
+pub fn render(plan: &Plan, templates: &Templates, supply: Supply) -> Result<String, DockerfileError> {
+    let (uid, gid) = plan.user.ids();
+    let values = Values {
+        ipybox: &plan.ipybox,
+        variant: &plan.variant,
+        uv_stage: match supply {
+            Supply::Engine => format!("FROM {} AS uv\n", plan.uv.private_tag()),
+            Supply::Context => format!("FROM scratch AS uv\nCOPY {0} /uv\n", context::UV),
+        },
+        base: match supply {
+            Supply::Engine => plan.base.private_tag().to_string(),
+            Supply::Context => plan.base.reference.to_string(),
+        },
+        env: settings(&plan.env)?,
+        labels: settings(&plan.labels)?,
+        python: shell_word(&plan.interpreter.path),
+        owner: format!("{uid}:{gid}"),
+        ports: plan.servers.iter().map(|server| server.port).collect(),
+        command: exec_form(&context::command(plan)),
+        epoch: EPOCH,
+    };
+    let failed = |source| DockerfileError::Template { name: plan.template.clone(), source };
+    let mut tera = tera::Tera::new();
+    tera.autoescape_on(Vec::<&str>::new());
+    // The line break at a template's end belongs to the file, not to what it stands for.
+    let texts = templates.dockerfiles().map(|(name, text)| (name, text.trim_end()));
+    tera.add_raw_templates(texts).map_err(failed)?;
+    let values = tera::Context::from_serialize(&values).map_err(failed)?;
+    tera.render(&plan.template, &values).map(|text| text + "\n").map_err(failed)
+}
+
+fn settings(
+    settings: &std::collections::BTreeMap<String, String>,
+) -> Result<Vec<Setting<'_>>, DockerfileError> {
+    let quoted = settings.iter().map(|(name, value)| match quote(value) {
+        Some(value) => Ok(Setting { name, value }),
+        None => Err(DockerfileError::Control { name: name.clone() }),
+    });
+    quoted.collect()
+}
+
+/// A value of `ENV` or `LABEL` in double quotes, where Docker expands variables; `None` where it
+/// holds a control character.
+///
+/// Rule: Dockerfile reference, "Escape" and "Environment replacement".
+fn quote(value: &str) -> Option<String> {
+    let mut quoted = String::with_capacity(value.len() + 2);
+    quoted.push('"');
+    for character in value.chars() {
+        match character {
+            '"' | '\\' | '$' => quoted.extend(['\\', character]),
+            control if control.is_control() => return None,
+            plain => quoted.push(plain),
+        }
+    }
+    quoted.push('"');
+    Some(quoted)
+}
+
+/// A word of a shell command.
+fn shell_word(word: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+".contains(&byte);
+    if !word.is_empty() && word.bytes().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', "'\\''"))
+}
+
+/// A command in exec form: a JSON array, in which Docker expands nothing.
+fn exec_form(command: &[String]) -> String {
+    serde_json::to_string(command).expect("texts are JSON")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_quoted_by_where_they_stand() {
+        assert_eq!(quote(r#"a "b" \c $D ${E:-x}"#).unwrap(), r#""a \"b\" \\c \$D \${E:-x}""#);
+        assert_eq!(quote("a\nRUN id"), None);
+        assert_eq!(shell_word("/usr/bin/python3.12"), "/usr/bin/python3.12");
+        assert_eq!(shell_word("/a b'$(id)"), r"'/a b'\''$(id)'");
+        assert_eq!(exec_form(&["a\"b\n".into()]), r#"["a\"b\n"]"#);
+    }
+}

@@ -1,0 +1,73 @@
+//! The files images are made of: Dockerfile templates and what ends up inside an image, shipped in
+//! the binary or read from a folder that replaces them.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+
+/// Files by their path below `templates/`, with `/` between folders.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Templates(BTreeMap<String, String>);
+
+macro_rules! shipped {
+    ($($path:literal),* $(,)?) => {
+        &[$(($path, include_str!(concat!("../templates/", $path)))),*]
+    };
+}
+
+const SHIPPED: &[(&str, &str)] = shipped![
+    "server.tera",
+    "mounts.tera",
+    "uv-env.tera",
+    "runtime/jupyter_kernel_gateway_config.py",
+    "runtime/kernel.json",
+    "runtime/kernel.py",
+    "runtime/server.txt",
+    "runtime/supervisor.py",
+];
+
+impl Templates {
+    /// The files in the binary.
+    #[must_use]
+    pub fn shipped() -> Self {
+        let owned = |&(path, text): &(&str, &str)| (path.to_owned(), text.to_owned());
+        Self(SHIPPED.iter().map(owned).collect())
+    }
+
+    /// The same files from a folder laid out like `templates/`, with any further `*.tera` in it.
+    ///
+    /// # Errors
+    ///
+    /// The path of the first file that cannot be read, with the reason.
+    pub fn read(folder: &Path) -> Result<Self, (std::path::PathBuf, io::Error)> {
+        let mut files = BTreeMap::new();
+        for (path, _) in SHIPPED {
+            let file = folder.join(path);
+            let text = std::fs::read_to_string(&file).map_err(|error| (file, error))?;
+            files.insert((*path).to_owned(), text);
+        }
+        let unreadable = |error| (folder.to_owned(), error);
+        for entry in folder.read_dir().map_err(unreadable)? {
+            let file = entry.map_err(unreadable)?.path();
+            if file.extension().is_some_and(|extension| extension == "tera")
+                && let Some(name) = file.file_name().and_then(|name| name.to_str())
+            {
+                let text = std::fs::read_to_string(&file).map_err(|error| (file.clone(), error))?;
+                files.insert(name.to_owned(), text);
+            }
+        }
+        Ok(Self(files))
+    }
+
+    /// The text of one file.
+    #[must_use]
+    pub fn get(&self, path: &str) -> Option<&str> {
+        self.0.get(path).map(String::as_str)
+    }
+
+    /// The Dockerfile templates, by name.
+    pub fn dockerfiles(&self) -> impl Iterator<Item = (&str, &str)> {
+        let entries = self.0.iter().map(|(path, text)| (path.as_str(), text.as_str()));
+        entries.filter(|(path, _)| Path::new(path).extension().is_some_and(|extension| extension == "tera"))
+    }
+}
