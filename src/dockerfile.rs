@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::archive::EPOCH;
 use crate::context;
+use crate::diagnostic::Diagnostic;
 use crate::plan::Plan;
 use crate::templates::Templates;
 
@@ -33,6 +34,20 @@ pub enum DockerfileError {
         /// The variable or label.
         name: String,
     },
+}
+
+impl DockerfileError {
+    /// The refusal.
+    #[must_use]
+    pub fn diagnostic(&self) -> Diagnostic {
+        let what = Diagnostic::new(self.to_string());
+        match self {
+            Self::Template { source, .. } => what.why(source.to_string()).advice("correct it in the folder of `--templates`"),
+            Self::Control { .. } => what
+                .why("a Dockerfile ends its instructions with line breaks")
+                .advice("remove it from the value"),
+        }
+    }
 }
 
 /// What the templates see.

@@ -12,12 +12,17 @@
 pub mod accounts;
 pub mod archive;
 pub mod base;
+pub mod cli;
+pub mod cmd;
 pub mod context;
 pub mod diagnostic;
 pub mod dockerfile;
+pub mod engine;
 pub mod plan;
 pub mod reference;
+pub mod report;
 pub mod spec;
 pub mod templates;
+pub mod trust;
 pub mod uv;
 pub mod variant;

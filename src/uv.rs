@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 use tokio::process::Command;
 
 use crate::archive::Archive;
@@ -48,7 +49,7 @@ pub enum UvError {
         output: String,
     },
     /// The file system refuses.
-    #[error("cannot keep the installer in `{}`", path.display())]
+    #[error("cannot read or keep the installer in `{}`", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
@@ -81,6 +82,23 @@ impl Release {
             version: VERSION.to_owned(),
             architecture: architecture.to_owned(),
             sha256: sha256.to_owned(),
+        })
+    }
+
+    /// A program of the caller's, for images of `platform`.
+    ///
+    /// # Errors
+    ///
+    /// [`UvError::Io`] where it cannot be read.
+    pub fn of_program(program: &Path, platform: &Platform) -> Result<Self, UvError> {
+        let mut hash = Sha256::new();
+        std::fs::File::open(program)
+            .and_then(|mut file| io::copy(&mut file, &mut HashWriter(&mut hash)))
+            .map_err(|source| UvError::Io { path: program.to_owned(), source })?;
+        Ok(Self {
+            version: "custom".to_owned(),
+            architecture: platform.architecture.clone(),
+            sha256: hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect(),
         })
     }
 
@@ -167,6 +185,19 @@ pub fn image(program: &Path) -> Result<Archive, UvError> {
     match files.add_file("uv", 0o755, program) {
         Ok(()) => Ok(files),
         Err(source) => Err(UvError::Io { path: program.to_owned(), source }),
+    }
+}
+
+struct HashWriter<'a>(&'a mut Sha256);
+
+impl io::Write for HashWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

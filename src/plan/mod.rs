@@ -165,12 +165,14 @@ pub enum PlanError {
 }
 
 /// What the caller decides.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Options {
     /// Who the image runs as.
     pub user: User,
     /// The interpreter's version, where the caller names one.
     pub python: Option<PythonVersion>,
+    /// The installer; `None` where there is none for the base's platform.
+    pub uv: Option<uv::Release>,
 }
 
 impl Plan {
@@ -195,7 +197,7 @@ impl Plan {
         }
         requirements.sort_by_key(ToString::to_string);
         let interpreter = python::check(spec.python.as_ref(), &base, options.python).map_err(|error| errors.push(error));
-        let uv = uv::Release::of(&base.platform).ok_or_else(|| {
+        let uv = options.uv.clone().ok_or_else(|| {
             errors.push(PlanError::Platform {
                 base: base.reference.clone(),
                 platform: format!("{}/{}", base.platform.os, base.platform.architecture),

@@ -1,0 +1,277 @@
+//! Says what can be typed; decides nothing, opens nothing.
+
+use std::path::PathBuf;
+
+use clap::builder::BoolishValueParser;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::engine::Host;
+use crate::plan::PythonVersion;
+use crate::reference::Reference;
+
+/// The tag of ipybox 0.6, for scripts that name none.
+const DEFAULT_TAG: &str = "ghcr.io/gradion-ai/ipybox";
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "ipybox",
+    version,
+    about = "Build the container images in which AI agents run code",
+    long_about = "Build the container images in which AI agents run code.\n\n\
+        A dependency list goes in, a tagged image comes out: a Jupyter kernel gateway on port 8888, your \
+        packages in /opt/venv, an unprivileged user, and no secret, proxy or certificate left behind.",
+    after_help = "Begin with:\n  \
+        echo 'numpy = \"^2.2\"' > dependencies.txt\n  \
+        ipybox build -t sandbox -d dependencies.txt\n  \
+        docker run --rm -p 8888:8888 sandbox\n\n\
+        Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 75 engine, registry or index\n\
+        unreachable (worth a retry), 130 and 143 interrupted.",
+    max_term_width = 100
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// A subcommand.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Build an image from a dependency list, and tag it
+    #[command(after_help = "Examples:\n  \
+        ipybox build -t sandbox                          the variant minimal, with its own list\n  \
+        ipybox build -t sandbox -d dependencies.txt      your packages\n  \
+        ipybox build -t science -V basic --python 3.13   another variant, another Python\n\n\
+        The image id goes to stdout, everything else to stderr. A tag moves only after the new\n\
+        image is complete.")]
+    Build(BuildArgs),
+    /// Print everything that decides an image, as JSON
+    #[command(after_help = "The plan's `base` can be saved and given back as --base-facts, to plan and render\n\
+        without an engine:\n  \
+        ipybox plan | jq .base > base.json")]
+    Plan(ImageArgs),
+    /// Print the Dockerfile, or write out the whole build context
+    #[command(after_help = "The first comment of the Dockerfile is the command that builds the folder:\n  \
+        ipybox render -d dependencies.txt --out context\n  \
+        head -1 context/Dockerfile")]
+    Render(RenderArgs),
+    /// List the variants, or show one
+    Variants(VariantsArgs),
+}
+
+/// What an image is made from; the same for every command that makes a plan.
+#[derive(Debug, Args)]
+pub struct ImageArgs {
+    /// Dependency list; without it, the variant's own
+    ///
+    /// Poetry's lines (`numpy = "^2.2"`) or quoted PEP 508 requirements separated by commas
+    /// (`"numpy>=2.2,<3",`). An empty file is fine.
+    #[arg(short, long, value_name = "FILE", env = "IPYBOX_DEPENDENCIES", hide_env = true)]
+    pub dependencies: Option<PathBuf>,
+
+    /// Kind of image; see `ipybox variants`
+    #[arg(short = 'V', long, value_name = "NAME", default_value = "minimal", env = "IPYBOX_VARIANT", hide_env = true)]
+    pub variant: String,
+
+    /// Image to build on [default: python:X.Y-slim-bookworm]
+    #[arg(long, value_name = "IMAGE", env = "IPYBOX_BASE", hide_env = true)]
+    pub base: Option<Reference>,
+
+    /// Take the base's facts from this file instead of asking the engine
+    #[arg(long, value_name = "FILE", env = "IPYBOX_BASE_FACTS", hide_env = true)]
+    pub base_facts: Option<PathBuf>,
+
+    /// Version of Python [default: 3.12, or the newest that the list admits]
+    #[arg(long, value_name = "X.Y", env = "IPYBOX_PYTHON", hide_env = true)]
+    pub python: Option<PythonVersion>,
+
+    /// Run as root, as old scripts may expect
+    #[arg(short, long, value_parser = BoolishValueParser::new(), env = "IPYBOX_ROOT", hide_env = true,
+        conflicts_with_all = ["uid", "gid"])]
+    pub root: bool,
+
+    /// User id of the image's user [default: yours; 1000 if you are root]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=i64::from(u32::MAX) - 1), env = "IPYBOX_UID", hide_env = true)]
+    pub uid: Option<u32>,
+
+    /// Group id of the image's user [default: yours; 1000 if you are root]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(0..=i64::from(u32::MAX) - 1), env = "IPYBOX_GID", hide_env = true)]
+    pub gid: Option<u32>,
+
+    /// Installer to use instead of the pinned uv
+    #[arg(long, value_name = "PATH", env = "IPYBOX_UV", hide_env = true)]
+    pub uv: Option<PathBuf>,
+
+    /// Folder that replaces the shipped templates
+    #[arg(long, value_name = "DIR", env = "IPYBOX_TEMPLATES", hide_env = true)]
+    pub templates: Option<PathBuf>,
+
+    /// Folder of variants that replaces the shipped ones
+    #[arg(long, value_name = "DIR", env = "IPYBOX_VARIANTS", hide_env = true)]
+    pub variants: Option<PathBuf>,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "described by its type")]
+    pub surroundings: Surroundings,
+}
+
+/// What this host provides.
+#[derive(Debug, Args)]
+pub struct Surroundings {
+    /// Engine to use; only unix sockets yet
+    #[arg(long, value_name = "HOST", env = "DOCKER_HOST", default_value = "", hide_default_value = true)]
+    pub host: Host,
+
+    /// Folder for what need not be asked or fetched twice [default: ~/.cache/ipybox]
+    #[arg(long, value_name = "DIR", env = "IPYBOX_CACHE_DIR", hide_env = true)]
+    pub cache_dir: Option<PathBuf>,
+
+    #[arg(long, env = "XDG_CACHE_HOME", hide = true)]
+    xdg_cache_home: Option<PathBuf>,
+
+    #[arg(long, env = "HOME", hide = true)]
+    home: Option<PathBuf>,
+}
+
+impl Surroundings {
+    /// The folder for what need not be asked or fetched twice.
+    ///
+    /// Rule: XDG Base Directory Specification, `XDG_CACHE_HOME`; relative values do not count.
+    #[must_use]
+    pub fn cache(&self) -> PathBuf {
+        let xdg = self.xdg_cache_home.iter().filter(|path| path.is_absolute());
+        let home = self.home.iter().map(|home| home.join(".cache"));
+        let default = xdg.cloned().chain(home).next().unwrap_or_else(std::env::temp_dir);
+        self.cache_dir.clone().unwrap_or_else(|| default.join("ipybox"))
+    }
+}
+
+/// Arguments of `ipybox build`.
+#[derive(Debug, Args)]
+pub struct BuildArgs {
+    /// Name of the image, as NAME:TAG; may be given several times
+    #[arg(short, long, value_name = "TAG", help = format!("Name of the image, as NAME[:TAG]; may be repeated [default: {DEFAULT_TAG}]"))]
+    tag: Vec<Reference>,
+
+    #[arg(long = "tags-from-environment", env = "IPYBOX_TAG", hide = true, value_delimiter = ' ')]
+    environment_tags: Vec<Reference>,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "described by its type")]
+    pub image: ImageArgs,
+
+    /// Do every step again, and download every package
+    #[arg(long, value_parser = BoolishValueParser::new(), env = "IPYBOX_NO_CACHE", hide_env = true)]
+    pub no_cache: bool,
+
+    /// Look for a newer base first
+    #[arg(long, value_parser = BoolishValueParser::new(), env = "IPYBOX_PULL", hide_env = true)]
+    pub pull: bool,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "described by its type")]
+    pub network: NetworkArgs,
+
+    /// How to tell what is going on
+    #[arg(long, value_enum, default_value_t, env = "IPYBOX_PROGRESS", hide_env = true)]
+    pub progress: Progress,
+}
+
+impl BuildArgs {
+    /// The names of the image, at least one.
+    #[must_use]
+    pub fn tags(&self) -> Vec<Reference> {
+        let default = || DEFAULT_TAG.parse().expect("a constant reference");
+        match (self.tag.as_slice(), self.environment_tags.as_slice()) {
+            ([], []) => vec![default()],
+            ([], tags) | (tags, _) => tags.to_vec(),
+        }
+    }
+}
+
+/// How build steps reach the network. Nothing of it stays in the image.
+#[derive(Debug, Args)]
+pub struct NetworkArgs {
+    /// Certificates that build steps trust beside the host's [default: those of SSL_CERT_FILE]
+    #[arg(long, value_name = "FILE", env = "IPYBOX_CA_CERT", hide_env = true)]
+    pub ca_cert: Option<PathBuf>,
+
+    #[arg(long, env = "SSL_CERT_FILE", hide = true)]
+    #[expect(missing_docs, reason = "read from the environment only")]
+    pub ssl_cert_file: Option<PathBuf>,
+}
+
+/// Arguments of `ipybox render`.
+#[derive(Debug, Args)]
+pub struct RenderArgs {
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "described by its type")]
+    pub image: ImageArgs,
+
+    /// Write the whole build context into this folder, which must be new or empty
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+
+    /// Write the whole build context as a tar file; `-` is stdout
+    #[arg(long, value_name = "FILE", conflicts_with = "out")]
+    pub tar: Option<PathBuf>,
+}
+
+/// Arguments of `ipybox variants`.
+#[derive(Debug, Args)]
+pub struct VariantsArgs {
+    /// Show this one
+    pub name: Option<String>,
+
+    /// Folder of variants that replaces the shipped ones
+    #[arg(long, value_name = "DIR", env = "IPYBOX_VARIANTS", hide_env = true)]
+    pub variants: Option<PathBuf>,
+}
+
+/// How to tell what is going on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Progress {
+    /// Plain
+    #[default]
+    Auto,
+    /// A line for each step, and for each line it prints
+    Plain,
+    /// Nothing but mistakes and the result
+    Quiet,
+}
+
+/// The names of the variables that carry proxy settings into build steps; Docker predefines build
+/// arguments of these names, which stay out of history and cache.
+///
+/// Source: Docker docs, "Predefined ARGs".
+const PROXY_VARIABLES: [&str; 10] = [
+    "HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "FTP_PROXY", "ftp_proxy", "NO_PROXY", "no_proxy",
+    "ALL_PROXY", "all_proxy",
+];
+
+/// The proxy settings of this process, by variable.
+#[must_use]
+pub fn proxies() -> std::collections::HashMap<String, String> {
+    let set = |name: &str| Some((name.to_owned(), std::env::var(name).ok().filter(|value| !value.is_empty())?));
+    PROXY_VARIABLES.into_iter().filter_map(set).collect()
+}
+
+/// Whether the user wants no colours.
+///
+/// Rule: no-color.org.
+#[must_use]
+pub fn no_color() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,188 @@
+//! What goes wrong with an engine.
+
+use std::io;
+
+use bollard::errors::Error as Api;
+
+use super::Host;
+use crate::base::BaseError;
+use crate::diagnostic::Diagnostic;
+use crate::reference::Reference;
+
+/// Why an engine did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// Nobody listens at the socket, or not to us.
+    #[error("no Docker engine answers at `{host}`")]
+    Connect {
+        /// Where it should listen.
+        host: Host,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The engine has no BuildKit, as podman has none.
+    #[error("the engine at `{0}` has no BuildKit")]
+    NoBuildKit(Host),
+    /// The image is neither local nor in its registry.
+    #[error("image `{reference}` is neither in the engine nor in a registry")]
+    NotFound {
+        /// The image.
+        reference: Reference,
+        /// What the registry said.
+        why: String,
+    },
+    /// The registry does not answer.
+    #[error("image `{reference}` is not in the engine, and its registry does not answer")]
+    RegistryUnreachable {
+        /// The image.
+        reference: Reference,
+        /// What the engine said.
+        why: String,
+    },
+    /// A container of the image does not start a shell.
+    #[error("base image `{reference}` has no shell that runs")]
+    NoShell {
+        /// The image.
+        reference: Reference,
+        /// What the engine said.
+        source: Box<Api>,
+    },
+    /// The image's interpreter does not end.
+    #[error("the Python of base image `{0}` does not answer in time")]
+    ProbeTimeout(Reference),
+    /// The image's interpreter answers nonsense.
+    #[error(transparent)]
+    Base(#[from] BaseError),
+    /// A step of the Dockerfile failed.
+    #[error("step `{step}` failed{}", exit_code.map(|code| format!(" with exit code {code}")).unwrap_or_default())]
+    Step {
+        /// The instruction, shortened.
+        step: String,
+        /// Of its command.
+        exit_code: Option<i32>,
+        /// The last lines it printed, oldest first.
+        output: Vec<String>,
+    },
+    /// A file of the context cannot be sent.
+    #[error("cannot send the build context")]
+    Context(#[source] io::Error),
+    /// A build came to its end without an image.
+    #[error("the engine built no image and named no error")]
+    NoImage,
+    /// The caller gave up.
+    #[error("interrupted")]
+    Interrupted,
+    /// Anything else the API refuses.
+    #[error("cannot {doing}")]
+    Api {
+        /// What was asked.
+        doing: &'static str,
+        /// What the engine said.
+        source: Box<Api>,
+    },
+}
+
+impl EngineError {
+    pub(super) fn api(doing: &'static str) -> impl FnOnce(Api) -> Self {
+        move |source| Self::Api { doing, source: Box::new(source) }
+    }
+
+    pub(super) fn pull(reference: Reference, source: Api) -> Self {
+        const NETWORK: [&str; 8] = [
+            "dial tcp",
+            "no such host",
+            "connection refused",
+            "i/o timeout",
+            "request canceled",
+            "network is unreachable",
+            "TLS handshake timeout",
+            "server misbehaving",
+        ];
+        let why = message(&source);
+        if NETWORK.iter().any(|sign| why.contains(sign)) {
+            Self::RegistryUnreachable { reference, why }
+        } else {
+            Self::NotFound { reference, why }
+        }
+    }
+
+    /// Whether the same call may work in a while.
+    #[must_use]
+    pub fn is_worth_a_retry(&self) -> bool {
+        match self {
+            Self::Connect { source, .. } => source.kind() != io::ErrorKind::PermissionDenied,
+            Self::RegistryUnreachable { .. } => true,
+            Self::Step { output, .. } => index_does_not_answer(output),
+            _ => false,
+        }
+    }
+
+    /// The refusal.
+    #[must_use]
+    pub fn diagnostic(&self) -> Diagnostic {
+        let what = Diagnostic::new(self.to_string());
+        match self {
+            Self::Connect { source, host } if source.kind() == io::ErrorKind::PermissionDenied => {
+                Diagnostic::new(format!("no permission to use the Docker engine at `{host}`"))
+                    .advice("join the group that owns the socket (`sudo usermod -aG docker $USER`, then log in again)")
+            }
+            Self::Connect { source, .. } => what
+                .why(source.to_string())
+                .advice("start Docker, or point `DOCKER_HOST` at a running engine"),
+            Self::NoBuildKit(_) => what.advice("use Docker 20.10 or newer"),
+            Self::NotFound { why, .. } => what
+                .why(why.clone())
+                .advice("check the name, log in to its registry, or give another `--base`"),
+            Self::RegistryUnreachable { why, .. } => what
+                .why(why.clone())
+                .advice("check the engine's network and proxy settings, or give a local image as `--base`"),
+            Self::NoShell { source, .. } => what
+                .why(message(source))
+                .advice("choose a base with a shell at `/bin/sh`"),
+            Self::ProbeTimeout(_) => what.advice("try `python3 -c 1` in a container of it"),
+            Self::Base(error) => error.diagnostic(),
+            Self::Step { output, .. } if index_does_not_answer(output) => {
+                what.advice("the package index does not answer: check network, proxy and `--ca-cert`, then try again")
+            }
+            Self::Step { .. } | Self::NoImage | Self::Interrupted => what,
+            Self::Context(source) => what.why(source.to_string()),
+            Self::Api { source, .. } => what.why(message(source)),
+        }
+    }
+}
+
+/// The HTTP status of an answer that is an error.
+pub(super) fn status(error: &Api) -> Option<u16> {
+    match error {
+        Api::DockerResponseServerError { status_code, .. } => Some(*status_code),
+        _ => None,
+    }
+}
+
+/// The engine's own words.
+pub(super) fn message(error: &Api) -> String {
+    match error {
+        Api::DockerResponseServerError { message, .. } => message.trim().to_owned(),
+        Api::DockerStreamError { error } => error.trim().to_owned(),
+        other => {
+            let mut text = other.to_string();
+            let mut source = std::error::Error::source(other);
+            while let Some(cause) = source {
+                text = cause.to_string();
+                source = cause.source();
+            }
+            text
+        }
+    }
+}
+
+/// Whether uv's last words are that it could not reach a host.
+fn index_does_not_answer(output: &[String]) -> bool {
+    const SIGNS: [&str; 4] = [
+        "error sending request",
+        "dns error",
+        "operation timed out",
+        "tcp connect error",
+    ];
+    output.iter().any(|line| SIGNS.iter().any(|sign| line.contains(sign)))
+}

@@ -1,0 +1,211 @@
+//! BuildKit's status messages to events a person can follow.
+
+use std::collections::{HashMap, VecDeque};
+
+use bollard::errors::Error as Api;
+use bollard::moby::buildkit::v1::{StatusResponse, Vertex};
+
+use super::error::{EngineError, message};
+
+/// What the user is told while a build runs.
+#[derive(Debug, Clone, PartialEq)]
+pub enum BuildEvent {
+    /// A step has begun.
+    Started {
+        /// Counts the steps of a build from 1, in the order they begin.
+        step: usize,
+        /// The instruction, shortened.
+        name: String,
+    },
+    /// A step printed one line; without its newline.
+    Output {
+        /// The step.
+        step: usize,
+        /// The line, without control characters.
+        line: String,
+    },
+    /// A step has ended well.
+    Finished {
+        /// The step.
+        step: usize,
+        /// Whether an earlier build had done it.
+        cached: bool,
+        /// How long it took.
+        seconds: f64,
+    },
+    /// The build is over.
+    Sent {
+        /// Bytes of the context that the engine took.
+        bytes: u64,
+    },
+}
+
+/// Lines of a failed step that are shown.
+const LAST_LINES: usize = 40;
+
+/// Longest name of a step, in characters.
+const NAME_LENGTH: usize = 70;
+
+/// Longest unfinished line that is kept, in bytes.
+const MAX_LINE: usize = 16 << 10;
+
+#[derive(Default)]
+pub(super) struct Progress {
+    /// By the digest of their vertex.
+    steps: HashMap<String, Step>,
+    failed: Option<String>,
+}
+
+struct Step {
+    number: usize,
+    name: String,
+    finished: bool,
+    unfinished_line: Vec<u8>,
+    last_lines: VecDeque<String>,
+}
+
+impl Progress {
+    /// Takes in one status message and reports what is new.
+    pub(super) fn update(&mut self, status: StatusResponse, report: &mut impl FnMut(BuildEvent)) {
+        for vertex in status.vertexes {
+            if !vertex.name.starts_with("[internal]") {
+                self.vertex(&vertex, report);
+            }
+        }
+        for log in status.logs {
+            if let Some(step) = self.steps.get_mut(&log.vertex) {
+                step.log(&log.msg, report);
+            }
+        }
+    }
+
+    fn vertex(&mut self, vertex: &Vertex, report: &mut impl FnMut(BuildEvent)) {
+        let Some(started) = vertex.started else { return };
+        let number = self.steps.len() + 1;
+        let step = self.steps.entry(vertex.digest.clone()).or_insert_with(|| {
+            let name = shorten(&vertex.name);
+            report(BuildEvent::Started { step: number, name: name.clone() });
+            Step {
+                number,
+                name,
+                finished: false,
+                unfinished_line: Vec::new(),
+                last_lines: VecDeque::new(),
+            }
+        });
+        if !vertex.error.is_empty() {
+            // Steps that are cancelled because another failed carry an error, too.
+            if !vertex.error.contains("context canceled") {
+                self.failed.get_or_insert_with(|| vertex.digest.clone());
+            }
+        } else if let Some(completed) = vertex.completed
+            && !step.finished
+        {
+            step.finished = true;
+            #[expect(clippy::cast_precision_loss, reason = "a build does not last for centuries")]
+            let seconds = (completed.seconds - started.seconds) as f64
+                + f64::from(completed.nanos - started.nanos) / 1e9;
+            report(BuildEvent::Finished { step: step.number, cached: vertex.cached, seconds });
+        }
+    }
+
+    /// What became of the build that ended with `error`.
+    pub(super) fn failure(mut self, error: Api) -> EngineError {
+        let text = message(&error);
+        let Some(step) = self.failed.and_then(|digest| self.steps.remove(&digest)) else {
+            return EngineError::api("build the image")(error);
+        };
+        let mut output = step.last_lines;
+        if !step.unfinished_line.is_empty() {
+            output.push_back(printable(&step.unfinished_line));
+        }
+        let exit_code = exit_code(&text);
+        if exit_code.is_none() {
+            output.push_back(text);
+        }
+        EngineError::Step { step: step.name, exit_code, output: output.into() }
+    }
+}
+
+impl Step {
+    fn log(&mut self, bytes: &[u8], report: &mut impl FnMut(BuildEvent)) {
+        for part in bytes.split_inclusive(|&byte| byte == b'\n') {
+            self.unfinished_line.extend_from_slice(part);
+            if part.ends_with(b"\n") || self.unfinished_line.len() > MAX_LINE {
+                let line = printable(&std::mem::take(&mut self.unfinished_line));
+                if self.last_lines.len() == LAST_LINES {
+                    self.last_lines.pop_front();
+                }
+                self.last_lines.push_back(line.clone());
+                report(BuildEvent::Output { step: self.number, line });
+            }
+        }
+    }
+}
+
+/// The number behind `exit code: `, as Docker writes it into its errors.
+fn exit_code(error: &str) -> Option<i32> {
+    let (_, after) = error.rsplit_once("exit code: ")?;
+    let digits = after.find(|next: char| !next.is_ascii_digit()).unwrap_or(after.len());
+    after[..digits].parse().ok()
+}
+
+/// An instruction without its mounts: for a step that begins with a title (`: "title" && …`), that.
+fn shorten(name: &str) -> String {
+    let mut words: Vec<_> = name
+        .split_whitespace()
+        .filter(|word| !word.starts_with("--mount="))
+        .collect();
+    if let Some(colon) = words.iter().position(|&word| word == ":") {
+        let title = words[colon + 1..].join(" ");
+        if let Some((title, _)) = title.strip_prefix('"').and_then(|title| title.split_once('"')) {
+            words.truncate(colon);
+            return format!("{} {title}", words.join(" "));
+        }
+    }
+    let name = words.join(" ");
+    match name.char_indices().nth(NAME_LENGTH) {
+        Some((end, _)) => format!("{}…", &name[..end]),
+        None => name,
+    }
+}
+
+/// A line that does nothing to a terminal but appear.
+fn printable(line: &[u8]) -> String {
+    let text = String::from_utf8_lossy(line);
+    // Of a progress bar that rewrites its line, the last state.
+    let shown = text.trim_end().rsplit('\r').next().unwrap_or_default();
+    shown
+        .chars()
+        .map(|character| if character == '\t' { ' ' } else { character })
+        .filter(|character| !character.is_control())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_named_for_people() {
+        assert_eq!(
+            shorten("[stage-1 4/5] RUN --mount=type=bind,from=uv --mount=type=cache : \"install the packages\" && set -e; x"),
+            "[stage-1 4/5] RUN install the packages"
+        );
+        assert_eq!(shorten("[2/5] ADD files.tar /"), "[2/5] ADD files.tar /");
+        assert_eq!(shorten(&"x".repeat(200)).chars().count(), NAME_LENGTH + 1);
+    }
+
+    #[test]
+    fn the_exit_code_is_found_in_the_words_of_every_engine() {
+        assert_eq!(exit_code("executor failed running [/bin/sh -c exit 7]: exit code: 7"), Some(7));
+        assert_eq!(exit_code("process \"x\" did not complete successfully: exit code: 12"), Some(12));
+        assert_eq!(exit_code("failed to solve"), None);
+    }
+
+    #[test]
+    fn lines_cannot_steer_a_terminal() {
+        assert_eq!(printable(b"a\x1b]0;title\x07b\tc \xff\n"), "a]0;titleb c \u{fffd}");
+        assert_eq!(printable(b"10%\r50%\r100%\n"), "100%");
+    }
+}

@@ -1,0 +1,156 @@
+//! Diagnostics and events to text: the only module that writes to a terminal.
+
+use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
+
+use annotate_snippets::{AnnotationKind, Group, Level, Patch, Renderer, Snippet};
+
+use crate::diagnostic::{Diagnostic, Document, Fix};
+use crate::engine::BuildEvent;
+
+/// Where a command's words go: results to stdout, everything else to stderr.
+#[derive(Debug)]
+pub struct Report {
+    quiet: bool,
+    renderer: Renderer,
+}
+
+impl Report {
+    /// A report to this process's streams, in colour where `colour` says so.
+    #[must_use]
+    pub fn new(colour: bool) -> Self {
+        let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
+        Self { quiet: false, renderer }
+    }
+
+    /// Whether stderr is a terminal that shows colours.
+    ///
+    /// Rule: no-color.org.
+    #[must_use]
+    pub fn colour(no_color: bool) -> bool {
+        io::stderr().is_terminal() && !no_color
+    }
+
+    /// Keeps everything to itself but mistakes and results.
+    pub fn be_quiet(&mut self) {
+        self.quiet = true;
+    }
+
+    /// Writes a result to stdout.
+    ///
+    /// # Errors
+    ///
+    /// Of stdout; a reader that went away is none.
+    pub fn result(&self, text: &[u8]) -> io::Result<()> {
+        let mut stdout = io::stdout().lock();
+        match stdout.write_all(text).and_then(|()| stdout.flush()) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            written => written,
+        }
+    }
+
+    /// Says something a person may want to know.
+    pub fn note(&self, text: &str) {
+        if !self.quiet {
+            say(text);
+        }
+    }
+
+    /// Warns of something that may not be what the caller wants.
+    pub fn warning(&self, what: &str, advice: &str) {
+        if self.quiet {
+            return;
+        }
+        let mut group = Group::with_title(Level::WARNING.primary_title(what));
+        if !advice.is_empty() {
+            group = group.element(Level::HELP.message(advice));
+        }
+        say(&self.renderer.render(&[group]));
+    }
+
+    /// Tells of one event of a build.
+    pub fn event(&self, event: &BuildEvent) {
+        if self.quiet {
+            return;
+        }
+        match event {
+            BuildEvent::Started { step, name } => say(&format!("#{step} {name}")),
+            BuildEvent::Output { step, line } => say(&format!("#{step}   {line}")),
+            BuildEvent::Finished { step, cached: true, .. } => say(&format!("#{step} cached")),
+            BuildEvent::Finished { step, seconds, .. } => say(&format!("#{step} done in {seconds:.1} s")),
+            BuildEvent::Sent { bytes } => say(&format!("sent {} of context", size(*bytes))),
+        }
+    }
+
+    /// Shows mistakes, in the document they speak of.
+    pub fn mistakes(&self, document: Option<&Document>, mistakes: &[Diagnostic], output: &[String]) {
+        for line in output {
+            say(&format!("  {line}"));
+        }
+        for mistake in mistakes {
+            say(&self.render(document, mistake));
+            say("");
+        }
+        if let Some(document) = document
+            && mistakes.len() > 1
+        {
+            say(&format!("{} mistakes in {}; nothing was built", mistakes.len(), document.name));
+        }
+    }
+
+    fn render(&self, document: Option<&Document>, mistake: &Diagnostic) -> String {
+        let mut groups = Vec::new();
+        let mut group = Group::with_title(Level::ERROR.primary_title(&mistake.what));
+        match (document, &mistake.at) {
+            (Some(document), Some(at)) => {
+                let mut annotation = AnnotationKind::Primary.span(at.clone());
+                if !mistake.why.is_empty() {
+                    annotation = annotation.label(&mistake.why);
+                }
+                let snippet = Snippet::source(&document.text).path(&document.name);
+                group = group.element(snippet.annotation(annotation));
+            }
+            _ if !mistake.why.is_empty() => group = group.element(Level::NOTE.message(&mistake.why)),
+            _ => {}
+        }
+        match (&mistake.fix, document, &mistake.at) {
+            (Some(Fix::Replace(text)), Some(document), Some(at)) => {
+                let snippet = Snippet::source(&document.text).path(&document.name);
+                groups.push(group);
+                groups.push(
+                    Level::HELP
+                        .secondary_title("write")
+                        .element(snippet.patch(Patch::new(at.clone(), text))),
+                );
+            }
+            (Some(Fix::Replace(text)), ..) => groups.push(group.element(Level::HELP.message(format!("write `{text}`")))),
+            (Some(Fix::Advice(advice)), ..) => groups.push(group.element(Level::HELP.message(advice))),
+            (None, ..) => groups.push(group),
+        }
+        self.renderer.render(&groups)
+    }
+}
+
+/// A length of time for people.
+#[must_use]
+pub fn duration(duration: Duration) -> String {
+    match duration.as_millis() {
+        milliseconds @ 0..1000 => format!("{milliseconds} ms"),
+        _ => format!("{:.1} s", duration.as_secs_f64()),
+    }
+}
+
+/// A number of bytes for people, in powers of 1000.
+#[must_use]
+pub fn size(bytes: u64) -> String {
+    match bytes {
+        0..1000 => format!("{bytes} B"),
+        1000..1_000_000 => format!("{} kB", bytes.div_ceil(1000)),
+        _ => format!("{} MB", bytes.div_ceil(1_000_000)),
+    }
+}
+
+/// A line to stderr. Where nobody reads it, the command goes on all the same.
+fn say(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
