@@ -11,16 +11,22 @@ const NAME: &str = "ipybox";
 /// user: the files are read from the top, and the first match counts.
 #[must_use]
 pub fn passwd(base: &str, user: User) -> Option<String> {
-    let User::Unprivileged { uid, gid } = user else { return None };
+    let User::Unprivileged { uid, gid } = user else {
+        return None;
+    };
     let line = format!("{NAME}:x:{uid}:{gid}::{}:/bin/sh", user.home());
-    Some(with_line(base, &line, |fields| fields.nth(2) == Some(&uid.to_string())))
+    Some(with_line(base, &line, |fields| {
+        fields.nth(2) == Some(&uid.to_string())
+    }))
 }
 
 /// `/etc/group` with a line for the group of `user`; `None` where nothing changes, also because
 /// the gid has a name already.
 #[must_use]
 pub fn group(base: &str, user: User) -> Option<String> {
-    let User::Unprivileged { gid, .. } = user else { return None };
+    let User::Unprivileged { gid, .. } = user else {
+        return None;
+    };
     let gid = gid.to_string();
     let taken = base.lines().any(|line| {
         let mut fields = line.split(':');

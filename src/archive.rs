@@ -37,7 +37,10 @@ enum Content {
     Directory,
     Bytes(Vec<u8>),
     /// A file of this host, read while the archive is written.
-    File { path: PathBuf, size: u64 },
+    File {
+        path: PathBuf,
+        size: u64,
+    },
 }
 
 impl Archive {
@@ -60,7 +63,10 @@ impl Archive {
         if !metadata.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
-        let content = Content::File { path: file.to_owned(), size: metadata.len() };
+        let content = Content::File {
+            path: file.to_owned(),
+            size: metadata.len(),
+        };
         self.insert(path, mode, Owner::default(), content);
         Ok(())
     }
@@ -74,10 +80,15 @@ impl Archive {
         let clean = |part: &str| !matches!(part, "" | "." | "..") && !part.contains('\0');
         assert!(path.split('/').all(clean), "`{path}` is no clean relative path");
         for (slash, _) in path.match_indices('/') {
-            let parent = Entry { mode: 0o755, owner: Owner::default(), content: Content::Directory };
+            let parent = Entry {
+                mode: 0o755,
+                owner: Owner::default(),
+                content: Content::Directory,
+            };
             self.entries.entry(path[..slash].to_owned()).or_insert(parent);
         }
-        self.entries.insert(path.to_owned(), Entry { mode, owner, content });
+        self.entries
+            .insert(path.to_owned(), Entry { mode, owner, content });
     }
 
     /// Writes the archive as a tar stream, in constant memory.
@@ -105,7 +116,11 @@ impl Archive {
                 }
                 Content::File { path: file, size } => {
                     header.set_size(*size);
-                    let unchanged = Unchanged { file: fs::File::open(file)?, path: file, left: *size };
+                    let unchanged = Unchanged {
+                        file: fs::File::open(file)?,
+                        path: file,
+                        left: *size,
+                    };
                     tar.append_data(&mut header, path, unchanged)?;
                 }
             }
@@ -187,7 +202,12 @@ mod tests {
                 let entry = entry.unwrap();
                 let header = entry.header();
                 let path = entry.path().unwrap().display().to_string();
-                (path, header.uid().unwrap(), header.mode().unwrap(), header.mtime().unwrap())
+                (
+                    path,
+                    header.uid().unwrap(),
+                    header.mode().unwrap(),
+                    header.mtime().unwrap(),
+                )
             })
             .collect()
     }
@@ -219,7 +239,10 @@ mod tests {
             archive.add_file("x", 0o644, file.path()).unwrap();
             fs::write(file.path(), vec![0; real]).unwrap();
             let error = archive.write_to(io::sink()).unwrap_err();
-            assert!(error.to_string().contains("changed its size"), "{declared} → {real}: {error}");
+            assert!(
+                error.to_string().contains("changed its size"),
+                "{declared} → {real}: {error}"
+            );
         }
     }
 

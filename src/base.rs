@@ -114,7 +114,13 @@ impl BaseError {
         let diagnostic = Diagnostic::new(self.to_string());
         match self {
             Self::Probe { output, .. } => {
-                let last: String = output.lines().last().unwrap_or_default().chars().take(200).collect();
+                let last: String = output
+                    .lines()
+                    .last()
+                    .unwrap_or_default()
+                    .chars()
+                    .take(200)
+                    .collect();
                 diagnostic
                     .why(format!("it printed `{}`", last.escape_debug()))
                     .advice("try `python3 -c 1` in a container of it")
@@ -133,7 +139,9 @@ impl Base {
     ///
     /// [`BaseError::Probe`] for anything else.
     pub fn with_probe(mut self, output: &str) -> Result<Self, BaseError> {
-        let Some(line) = output.lines().last() else { return Ok(self) };
+        let Some(line) = output.lines().last() else {
+            return Ok(self);
+        };
         let probed: Probed = serde_json::from_str(line).map_err(|_| BaseError::Probe {
             reference: self.reference.clone(),
             output: output.to_owned(),
@@ -149,7 +157,10 @@ impl Base {
     ///
     /// [`BaseError::Unreadable`], also where it holds something else.
     pub fn read(path: &Path) -> Result<Self, BaseError> {
-        let unreadable = |source| BaseError::Unreadable { path: path.to_owned(), source };
+        let unreadable = |source| BaseError::Unreadable {
+            path: path.to_owned(),
+            source,
+        };
         let bytes = fs::read(path).map_err(unreadable)?;
         serde_json::from_slice(&bytes).map_err(|error| unreadable(error.into()))
     }
@@ -158,7 +169,10 @@ impl Base {
     #[must_use]
     pub fn cached(cache: &Path, id: &str, reference: &Reference) -> Option<Self> {
         let base = Self::read(&cache_file(cache, id)).ok()?;
-        (base.id == id).then(|| Self { reference: reference.clone(), ..base })
+        (base.id == id).then(|| Self {
+            reference: reference.clone(),
+            ..base
+        })
     }
 
     /// Keeps the facts for the next build on this image.
@@ -182,7 +196,9 @@ impl Base {
     pub fn private_tag(&self) -> Reference {
         let id = self.id.strip_prefix("sha256:").unwrap_or(&self.id);
         let short = id.get(..12).unwrap_or(id);
-        format!("ipybox-base:{short}").parse().expect("an image id is hexadecimal")
+        format!("ipybox-base:{short}")
+            .parse()
+            .expect("an image id is hexadecimal")
     }
 }
 

@@ -1,5 +1,6 @@
 //! Says what can be typed; decides nothing, opens nothing.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 
 use clap::builder::BoolishValueParser;
@@ -47,14 +48,18 @@ pub enum Command {
         image is complete.")]
     Build(BuildArgs),
     /// Print everything that decides an image, as JSON
-    #[command(after_help = "The plan's `base` can be saved and given back as --base-facts, to plan and render\n\
+    #[command(
+        after_help = "The plan's `base` can be saved and given back as --base-facts, to plan and render\n\
         without an engine:\n  \
-        ipybox plan | jq .base > base.json")]
+        ipybox plan | jq .base > base.json"
+    )]
     Plan(ImageArgs),
     /// Print the Dockerfile, or write out the whole build context
-    #[command(after_help = "The first comment of the Dockerfile is the command that builds the folder:\n  \
+    #[command(
+        after_help = "The first comment of the Dockerfile is the command that builds the folder:\n  \
         ipybox render -d dependencies.txt --out context\n  \
-        head -1 context/Dockerfile")]
+        head -1 context/Dockerfile"
+    )]
     Render(RenderArgs),
     /// List the variants, or show one
     Variants(VariantsArgs),
@@ -67,11 +72,24 @@ pub struct ImageArgs {
     ///
     /// Poetry's lines (`numpy = "^2.2"`) or quoted PEP 508 requirements separated by commas
     /// (`"numpy>=2.2,<3",`). An empty file is fine.
-    #[arg(short, long, value_name = "FILE", env = "IPYBOX_DEPENDENCIES", hide_env = true)]
+    #[arg(
+        short,
+        long,
+        value_name = "FILE",
+        env = "IPYBOX_DEPENDENCIES",
+        hide_env = true
+    )]
     pub dependencies: Option<PathBuf>,
 
     /// Kind of image; see `ipybox variants`
-    #[arg(short = 'V', long, value_name = "NAME", default_value = "minimal", env = "IPYBOX_VARIANT", hide_env = true)]
+    #[arg(
+        short = 'V',
+        long,
+        value_name = "NAME",
+        default_value = "minimal",
+        env = "IPYBOX_VARIANT",
+        hide_env = true
+    )]
     pub variant: String,
 
     /// Image to build on [default: python:X.Y-slim-bookworm]
@@ -111,51 +129,27 @@ pub struct ImageArgs {
     #[arg(long, value_name = "DIR", env = "IPYBOX_VARIANTS", hide_env = true)]
     pub variants: Option<PathBuf>,
 
-    #[command(flatten)]
-    #[expect(missing_docs, reason = "described by its type")]
-    pub surroundings: Surroundings,
-}
-
-/// What this host provides.
-#[derive(Debug, Args)]
-pub struct Surroundings {
     /// Engine to use; only unix sockets yet
-    #[arg(long, value_name = "HOST", env = "DOCKER_HOST", default_value = "", hide_default_value = true)]
+    #[arg(
+        long,
+        value_name = "HOST",
+        env = "DOCKER_HOST",
+        default_value = "",
+        hide_default_value = true
+    )]
     pub host: Host,
 
     /// Folder for what need not be asked or fetched twice [default: ~/.cache/ipybox]
     #[arg(long, value_name = "DIR", env = "IPYBOX_CACHE_DIR", hide_env = true)]
     pub cache_dir: Option<PathBuf>,
-
-    #[arg(long, env = "XDG_CACHE_HOME", hide = true)]
-    xdg_cache_home: Option<PathBuf>,
-
-    #[arg(long, env = "HOME", hide = true)]
-    home: Option<PathBuf>,
-}
-
-impl Surroundings {
-    /// The folder for what need not be asked or fetched twice.
-    ///
-    /// Rule: XDG Base Directory Specification, `XDG_CACHE_HOME`; relative values do not count.
-    #[must_use]
-    pub fn cache(&self) -> PathBuf {
-        let xdg = self.xdg_cache_home.iter().filter(|path| path.is_absolute());
-        let home = self.home.iter().map(|home| home.join(".cache"));
-        let default = xdg.cloned().chain(home).next().unwrap_or_else(std::env::temp_dir);
-        self.cache_dir.clone().unwrap_or_else(|| default.join("ipybox"))
-    }
 }
 
 /// Arguments of `ipybox build`.
 #[derive(Debug, Args)]
 pub struct BuildArgs {
-    /// Name of the image, as NAME:TAG; may be given several times
-    #[arg(short, long, value_name = "TAG", help = format!("Name of the image, as NAME[:TAG]; may be repeated [default: {DEFAULT_TAG}]"))]
-    tag: Vec<Reference>,
-
-    #[arg(long = "tags-from-environment", env = "IPYBOX_TAG", hide = true, value_delimiter = ' ')]
-    environment_tags: Vec<Reference>,
+    /// Name of the image, as NAME[:TAG]; may be repeated
+    #[arg(short, long, default_value = DEFAULT_TAG, value_delimiter = ' ', env = "IPYBOX_TAG", hide_env = true)]
+    pub tag: Vec<Reference>,
 
     #[command(flatten)]
     #[expect(missing_docs, reason = "described by its type")]
@@ -169,37 +163,13 @@ pub struct BuildArgs {
     #[arg(long, value_parser = BoolishValueParser::new(), env = "IPYBOX_PULL", hide_env = true)]
     pub pull: bool,
 
-    #[command(flatten)]
-    #[expect(missing_docs, reason = "described by its type")]
-    pub network: NetworkArgs,
+    /// Certificates that build steps trust beside the host's [default: those of `SSL_CERT_FILE`]
+    #[arg(long, value_name = "FILE", env = "IPYBOX_CA_CERT", hide_env = true)]
+    pub ca_cert: Option<PathBuf>,
 
     /// How to tell what is going on
     #[arg(long, value_enum, default_value_t, env = "IPYBOX_PROGRESS", hide_env = true)]
     pub progress: Progress,
-}
-
-impl BuildArgs {
-    /// The names of the image, at least one.
-    #[must_use]
-    pub fn tags(&self) -> Vec<Reference> {
-        let default = || DEFAULT_TAG.parse().expect("a constant reference");
-        match (self.tag.as_slice(), self.environment_tags.as_slice()) {
-            ([], []) => vec![default()],
-            ([], tags) | (tags, _) => tags.to_vec(),
-        }
-    }
-}
-
-/// How build steps reach the network. Nothing of it stays in the image.
-#[derive(Debug, Args)]
-pub struct NetworkArgs {
-    /// Certificates that build steps trust beside the host's [default: those of SSL_CERT_FILE]
-    #[arg(long, value_name = "FILE", env = "IPYBOX_CA_CERT", hide_env = true)]
-    pub ca_cert: Option<PathBuf>,
-
-    #[arg(long, env = "SSL_CERT_FILE", hide = true)]
-    #[expect(missing_docs, reason = "read from the environment only")]
-    pub ssl_cert_file: Option<PathBuf>,
 }
 
 /// Arguments of `ipybox render`.
@@ -246,23 +216,54 @@ pub enum Progress {
 ///
 /// Source: Docker docs, "Predefined ARGs".
 const PROXY_VARIABLES: [&str; 10] = [
-    "HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "FTP_PROXY", "ftp_proxy", "NO_PROXY", "no_proxy",
-    "ALL_PROXY", "all_proxy",
+    "HTTP_PROXY",
+    "http_proxy",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "FTP_PROXY",
+    "ftp_proxy",
+    "NO_PROXY",
+    "no_proxy",
+    "ALL_PROXY",
+    "all_proxy",
 ];
 
-/// The proxy settings of this process, by variable.
-#[must_use]
-pub fn proxies() -> std::collections::HashMap<String, String> {
-    let set = |name: &str| Some((name.to_owned(), std::env::var(name).ok().filter(|value| !value.is_empty())?));
-    PROXY_VARIABLES.into_iter().filter_map(set).collect()
+/// What the environment says beside the options that can come from it.
+#[derive(Debug, Clone, Default)]
+pub struct Environment {
+    /// The proxy settings, by variable.
+    pub proxies: HashMap<String, String>,
+    /// The certificates this host trusts: `SSL_CERT_FILE`.
+    pub ssl_cert_file: Option<PathBuf>,
+    /// Where programs keep what they can do without.
+    ///
+    /// Rule: XDG Base Directory Specification, `XDG_CACHE_HOME`; relative values do not count.
+    pub cache_home: PathBuf,
+    /// Whether the user wants no colours.
+    ///
+    /// Rule: no-color.org.
+    pub no_color: bool,
 }
 
-/// Whether the user wants no colours.
-///
-/// Rule: no-color.org.
-#[must_use]
-pub fn no_color() -> bool {
-    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+impl Environment {
+    /// Reads the environment of this process.
+    #[must_use]
+    pub fn read() -> Self {
+        #[expect(clippy::disallowed_methods, reason = "this is where the environment is read")]
+        let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+        let path = |name: &str| set(name).map(PathBuf::from);
+        let xdg = path("XDG_CACHE_HOME").filter(|path| path.is_absolute());
+        let home = || path("HOME").map(|home| home.join(".cache"));
+        Self {
+            proxies: PROXY_VARIABLES
+                .into_iter()
+                .filter_map(|name| Some((name.to_owned(), set(name)?.into_string().ok()?)))
+                .collect(),
+            ssl_cert_file: path("SSL_CERT_FILE"),
+            cache_home: xdg.or_else(home).unwrap_or_else(std::env::temp_dir),
+            no_color: set("NO_COLOR").is_some(),
+        }
+    }
 }
 
 #[cfg(test)]

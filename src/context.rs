@@ -59,7 +59,11 @@ fn image_files(plan: &Plan, templates: &Templates) -> Archive {
     }
     if let Some(passwd) = accounts::passwd(&plan.base.passwd, plan.user) {
         files.add("etc/passwd", passwd);
-        files.add_directory(plan.user.home().trim_start_matches('/'), 0o755, Owner { uid, gid });
+        files.add_directory(
+            plan.user.home().trim_start_matches('/'),
+            0o755,
+            Owner { uid, gid },
+        );
     }
     if let Some(group) = accounts::group(&plan.base.group, plan.user) {
         files.add("etc/group", group);

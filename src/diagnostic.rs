@@ -72,12 +72,3 @@ pub struct Document {
     /// The whole text.
     pub text: String,
 }
-
-impl Document {
-    /// The line, counted from 1, that the byte `offset` lies in.
-    #[must_use]
-    pub fn line(&self, offset: usize) -> usize {
-        let before = &self.text.as_bytes()[..offset.min(self.text.len())];
-        before.iter().filter(|&&byte| byte == b'\n').count() + 1
-    }
-}

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use clap::Parser;
-use ipybox::cli::{Cli, no_color};
-use ipybox::cmd::{self, FailureKind};
+use ipybox::cli::{Cli, Environment};
+use ipybox::cmd::{self, Caller, FailureKind};
 use ipybox::report::Report;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -28,18 +28,25 @@ fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli) -> u8 {
-    let mut report = Report::new(Report::colour(no_color()));
+    let environment = Environment::read();
     let interrupt = CancellationToken::new();
-    let signals = Signals::watch(interrupt.clone());
+    let mut caller = Caller {
+        report: Report::new(environment.no_color),
+        environment,
+        interrupt: interrupt.clone(),
+    };
+    let signals = Signals::watch(&interrupt);
     let outcome = tokio::select! {
-        outcome = cmd::run(cli.command, &mut report, interrupt.clone()) => outcome,
+        outcome = cmd::run(cli.command, &mut caller) => outcome,
         () = async { interrupt.cancelled().await; tokio::time::sleep(FAREWELL).await } => return signals.exit_code(),
     };
     let Err(failure) = outcome else { return 0 };
     if failure.kind == FailureKind::Interrupted {
         return signals.exit_code();
     }
-    report.mistakes(failure.document.as_ref(), &failure.diagnostics, &failure.output);
+    caller
+        .report
+        .mistakes(failure.document.as_ref(), &failure.diagnostics, &failure.output);
     match failure.kind {
         FailureKind::Refused => 1,
         FailureKind::Fault => 2,
@@ -53,7 +60,7 @@ struct Signals(Arc<AtomicU8>);
 
 impl Signals {
     /// Cancels `interrupt` at the first SIGINT or SIGTERM; the second ends the process at once.
-    fn watch(interrupt: CancellationToken) -> Self {
+    fn watch(interrupt: &CancellationToken) -> Self {
         let received = Arc::new(AtomicU8::new(0));
         for (kind, number) in [(SignalKind::interrupt(), 2), (SignalKind::terminate(), 15)] {
             let (interrupt, received) = (interrupt.clone(), received.clone());

@@ -107,9 +107,8 @@ impl FromStr for Reference {
 
 /// Runs of lower-case letters and digits, separated by `.`, `_`, `__` or any number of `-`.
 fn is_component(part: &str) -> bool {
-    let alphanumeric = |byte: Option<&u8>| {
-        byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
-    };
+    let alphanumeric =
+        |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
     let bytes = part.as_bytes();
     alphanumeric(bytes.first())
         && alphanumeric(bytes.last())
@@ -127,7 +126,9 @@ fn is_host(part: &str) -> bool {
         !label.is_empty()
             && !label.starts_with('-')
             && !label.ends_with('-')
-            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
     };
     host.split('.').all(label)
         && !port.is_empty()
@@ -143,9 +144,9 @@ fn is_tag(tag: &str) -> bool {
 }
 
 fn is_digest(digest: &str) -> bool {
-    digest
-        .strip_prefix("sha256:")
-        .is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')))
+    digest.strip_prefix("sha256:").is_some_and(|hex| {
+        hex.len() == 64 && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    })
 }
 
 impl fmt::Display for Reference {
@@ -187,8 +188,18 @@ mod tests {
             ("demo:1.0_x-y", "demo", Some("1.0_x-y"), None),
             ("team/a__b.c---d:v1", "team/a__b.c---d", Some("v1"), None),
             ("localhost/x", "localhost/x", Some("latest"), Some("localhost")),
-            ("127.0.0.1:5000/x:y", "127.0.0.1:5000/x", Some("y"), Some("127.0.0.1:5000")),
-            ("Registry.invalid/x", "Registry.invalid/x", Some("latest"), Some("Registry.invalid")),
+            (
+                "127.0.0.1:5000/x:y",
+                "127.0.0.1:5000/x",
+                Some("y"),
+                Some("127.0.0.1:5000"),
+            ),
+            (
+                "Registry.invalid/x",
+                "Registry.invalid/x",
+                Some("latest"),
+                Some("Registry.invalid"),
+            ),
             (&format!("x@{digest}"), "x", None, None),
             (&format!("x:y@{digest}"), "x", Some("y"), None),
         ] {
@@ -203,8 +214,29 @@ mod tests {
     #[test]
     fn names_that_docker_refuses_are_refused() {
         for text in [
-            "", ":x", "Demo", "a/B", "a b", "a\nb", "a//b", "/a", "a/", "-a", "a-", "a___b", "a..b", "a:",
-            "a:.x", "a:-x", "a:x y", "a:b:c", "a@sha256:12", "a@", "$(id)", "a:$(id)", "exa_mple:5000/x",
+            "",
+            ":x",
+            "Demo",
+            "a/B",
+            "a b",
+            "a\nb",
+            "a//b",
+            "/a",
+            "a/",
+            "-a",
+            "a-",
+            "a___b",
+            "a..b",
+            "a:",
+            "a:.x",
+            "a:-x",
+            "a:x y",
+            "a:b:c",
+            "a@sha256:12",
+            "a@",
+            "$(id)",
+            "a:$(id)",
+            "exa_mple:5000/x",
         ] {
             assert!(text.parse::<Reference>().is_err(), "`{text}` was taken");
         }

@@ -16,19 +16,19 @@ pub struct Report {
 }
 
 impl Report {
-    /// A report to this process's streams, in colour where `colour` says so.
+    /// A report to this process's streams, in colour where stderr is a terminal.
     #[must_use]
-    pub fn new(colour: bool) -> Self {
-        let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
-        Self { quiet: false, renderer }
-    }
-
-    /// Whether stderr is a terminal that shows colours.
-    ///
-    /// Rule: no-color.org.
-    #[must_use]
-    pub fn colour(no_color: bool) -> bool {
-        io::stderr().is_terminal() && !no_color
+    pub fn new(no_color: bool) -> Self {
+        let colour = io::stderr().is_terminal() && !no_color;
+        let renderer = if colour {
+            Renderer::styled()
+        } else {
+            Renderer::plain()
+        };
+        Self {
+            quiet: false,
+            renderer,
+        }
     }
 
     /// Keeps everything to itself but mistakes and results.
@@ -76,7 +76,9 @@ impl Report {
         match event {
             BuildEvent::Started { step, name } => say(&format!("#{step} {name}")),
             BuildEvent::Output { step, line } => say(&format!("#{step}   {line}")),
-            BuildEvent::Finished { step, cached: true, .. } => say(&format!("#{step} cached")),
+            BuildEvent::Finished {
+                step, cached: true, ..
+            } => say(&format!("#{step} cached")),
             BuildEvent::Finished { step, seconds, .. } => say(&format!("#{step} done in {seconds:.1} s")),
             BuildEvent::Sent { bytes } => say(&format!("sent {} of context", size(*bytes))),
         }
@@ -94,7 +96,11 @@ impl Report {
         if let Some(document) = document
             && mistakes.len() > 1
         {
-            say(&format!("{} mistakes in {}; nothing was built", mistakes.len(), document.name));
+            say(&format!(
+                "{} mistakes in {}; nothing was built",
+                mistakes.len(),
+                document.name
+            ));
         }
     }
 
@@ -123,7 +129,9 @@ impl Report {
                         .element(snippet.patch(Patch::new(at.clone(), text))),
                 );
             }
-            (Some(Fix::Replace(text)), ..) => groups.push(group.element(Level::HELP.message(format!("write `{text}`")))),
+            (Some(Fix::Replace(text)), ..) => {
+                groups.push(group.element(Level::HELP.message(format!("write `{text}`"))));
+            }
             (Some(Fix::Advice(advice)), ..) => groups.push(group.element(Level::HELP.message(advice))),
             (None, ..) => groups.push(group),
         }

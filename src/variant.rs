@@ -102,7 +102,10 @@ impl Variant {
         let Some(folder) = folder else {
             return Ok(SHIPPED.iter().map(|(name, ..)| (*name).to_owned()).collect());
         };
-        let unreadable = |source| VariantError::Unreadable { path: folder.to_owned(), source };
+        let unreadable = |source| VariantError::Unreadable {
+            path: folder.to_owned(),
+            source,
+        };
         let mut names = Vec::new();
         for entry in folder.read_dir().map_err(unreadable)? {
             let entry = entry.map_err(unreadable)?;
@@ -124,7 +127,10 @@ impl Variant {
     pub fn read(name: &str, folder: Option<&Path>) -> Result<Self, VariantError> {
         let known = Self::names(folder)?;
         if !known.iter().any(|known| known == name) {
-            return Err(VariantError::Unknown { name: name.to_owned(), known });
+            return Err(VariantError::Unknown {
+                name: name.to_owned(),
+                known,
+            });
         }
         let Some(folder) = folder else {
             let (_, settings, dependencies) = SHIPPED
@@ -133,14 +139,23 @@ impl Variant {
                 .expect("a name of the list above");
             return Self::parse(
                 name,
-                Document { name: format!("variants/{name}/variant.toml"), text: settings.into() },
-                Document { name: format!("variants/{name}/dependencies.txt"), text: dependencies.into() },
+                Document {
+                    name: format!("variants/{name}/variant.toml"),
+                    text: settings.into(),
+                },
+                Document {
+                    name: format!("variants/{name}/dependencies.txt"),
+                    text: dependencies.into(),
+                },
             );
         };
         let text = |file: &str| {
             let path = folder.join(name).join(file);
             match std::fs::read_to_string(&path) {
-                Ok(text) => Ok(Document { name: path.display().to_string(), text }),
+                Ok(text) => Ok(Document {
+                    name: path.display().to_string(),
+                    text,
+                }),
                 Err(source) => Err(VariantError::Unreadable { path, source }),
             }
         };
@@ -149,7 +164,11 @@ impl Variant {
 
     fn parse(name: &str, settings: Document, dependencies: Document) -> Result<Self, VariantError> {
         match toml_edit::de::from_str::<File>(&settings.text) {
-            Ok(File { description, template, server }) => Ok(Self {
+            Ok(File {
+                description,
+                template,
+                server,
+            }) => Ok(Self {
                 name: name.to_owned(),
                 description,
                 template,
@@ -177,7 +196,10 @@ impl VariantError {
             ),
             Self::Unreadable { source, .. } => (None, Diagnostic::new(what).why(source.to_string())),
             Self::Invalid { file, at, why } => {
-                let diagnostic = Diagnostic { at, ..Diagnostic::new(what).why(why) };
+                let diagnostic = Diagnostic {
+                    at,
+                    ..Diagnostic::new(what).why(why)
+                };
                 (Some(file), diagnostic)
             }
         }
@@ -193,7 +215,12 @@ mod tests {
     fn every_shipped_variant_is_right() {
         for name in Variant::names(None).unwrap() {
             let variant = Variant::read(&name, None).unwrap();
-            assert!(!Spec::parse(&variant.dependencies.text).unwrap().dependencies.is_empty());
+            assert!(
+                !Spec::parse(&variant.dependencies.text)
+                    .unwrap()
+                    .dependencies
+                    .is_empty()
+            );
             assert_eq!(variant.servers[0].port, 8888);
         }
     }

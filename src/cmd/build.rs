@@ -2,10 +2,8 @@
 
 use std::time::Instant;
 
-use tokio_util::sync::CancellationToken;
-
-use super::{Failure, Request};
-use crate::cli::{self, BuildArgs, Progress};
+use super::{Caller, Failure, Request};
+use crate::cli::{BuildArgs, Progress};
 use crate::context;
 use crate::dockerfile::{self, Supply};
 use crate::engine::{Build, Engine};
@@ -17,15 +15,17 @@ use crate::uv;
 /// The id under which build steps find the certificates.
 const CA_SECRET: &str = "ipybox-ca";
 
-pub(super) async fn run(args: BuildArgs, report: &mut Report, interrupt: CancellationToken) -> Result<(), Failure> {
+pub(super) async fn run(args: BuildArgs, caller: &mut Caller) -> Result<(), Failure> {
     let begun = Instant::now();
     if args.progress == Progress::Quiet {
-        report.be_quiet();
+        caller.report.be_quiet();
     }
-    let tags = args.tags();
-    let certificates = trust::bundle(args.network.ssl_cert_file.as_deref(), args.network.ca_cert.as_deref())?;
-    let request = Request::read(args.image, report)?;
-    let engine = request.engine(interrupt).await?;
+    let Caller {
+        environment, report, ..
+    } = &*caller;
+    let certificates = trust::bundle(environment.ssl_cert_file.as_deref(), args.ca_cert.as_deref())?;
+    let request = Request::read(args.image, caller)?;
+    let engine = request.engine(caller).await?;
     let base = request.base(&engine, args.pull, report).await?;
     let plan = request.plan(base, report)?;
     let dockerfile = dockerfile::render(&plan, &request.templates, Supply::Engine)?;
@@ -35,15 +35,22 @@ pub(super) async fn run(args: BuildArgs, report: &mut Report, interrupt: Cancell
     let build = Build {
         context,
         no_cache: args.no_cache,
-        secrets: certificates.map(|bundle| (CA_SECRET.to_owned(), bundle)).into_iter().collect(),
-        build_args: cli::proxies(),
+        secrets: certificates
+            .map(|bundle| (CA_SECRET.to_owned(), bundle))
+            .into_iter()
+            .collect(),
+        build_args: environment.proxies.clone(),
     };
     let image = engine.build(build, |event| report.event(&event)).await?;
-    for tag in &tags {
+    for tag in &args.tag {
         engine.tag(&image, tag).await?;
     }
-    let names: Vec<_> = tags.iter().map(ToString::to_string).collect();
-    report.note(&format!("built {} in {}", names.join(", "), report::duration(begun.elapsed())));
+    let names: Vec<_> = args.tag.iter().map(ToString::to_string).collect();
+    report.note(&format!(
+        "built {} in {}",
+        names.join(", "),
+        report::duration(begun.elapsed())
+    ));
     report.result(format!("{image}\n").as_bytes())?;
     Ok(())
 }

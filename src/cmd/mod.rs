@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use tokio_util::sync::CancellationToken;
 
 use crate::base::{Base, BaseError};
-use crate::cli::{Command, ImageArgs};
+use crate::cli::{Command, Environment, ImageArgs};
 use crate::diagnostic::{Diagnostic, Document};
 use crate::dockerfile::DockerfileError;
 use crate::engine::{Engine, EngineError};
@@ -23,17 +23,29 @@ use crate::trust::TrustError;
 use crate::uv::{self, UvError};
 use crate::variant::{Variant, VariantError};
 
+/// Whom a command works for: what their environment says, how to tell them things, and whether
+/// they gave up.
+#[derive(Debug)]
+pub struct Caller {
+    /// What the environment says.
+    pub environment: Environment,
+    /// How to tell them things.
+    pub report: Report,
+    /// Cancelled when they give up.
+    pub interrupt: CancellationToken,
+}
+
 /// Runs one command.
 ///
 /// # Errors
 ///
-/// [`Failure`], which nobody has been told of yet.
-pub async fn run(command: Command, report: &mut Report, interrupt: CancellationToken) -> Result<(), Failure> {
+/// [`Failure`], which the caller has not been told of yet.
+pub async fn run(command: Command, caller: &mut Caller) -> Result<(), Failure> {
     match command {
-        Command::Build(args) => build::run(args, report, interrupt).await,
-        Command::Plan(args) => plan::run(args, report, interrupt).await,
-        Command::Render(args) => render::run(args, report, interrupt).await,
-        Command::Variants(args) => variants::run(&args, report),
+        Command::Build(args) => build::run(args, caller).await,
+        Command::Plan(args) => plan::run(args, caller).await,
+        Command::Render(args) => render::run(args, caller).await,
+        Command::Variants(args) => variants::run(&args, &caller.report),
     }
 }
 
@@ -69,7 +81,12 @@ impl Failure {
     }
 
     fn in_document(document: Option<Document>, diagnostics: Vec<Diagnostic>) -> Self {
-        Self { kind: FailureKind::Refused, document, diagnostics, output: Vec::new() }
+        Self {
+            kind: FailureKind::Refused,
+            document,
+            diagnostics,
+            output: Vec::new(),
+        }
     }
 
     fn interrupted() -> Self {
@@ -95,7 +112,12 @@ impl From<EngineError> for Failure {
             EngineError::Step { output, .. } => output,
             _ => Vec::new(),
         };
-        Self { kind, document: None, diagnostics, output }
+        Self {
+            kind,
+            document: None,
+            diagnostics,
+            output,
+        }
     }
 }
 
@@ -133,11 +155,12 @@ struct Request {
     list: Document,
     spec: Spec,
     user: User,
+    cache: PathBuf,
 }
 
 impl Request {
     /// Reads everything the arguments name. Nothing is contacted.
-    fn read(args: ImageArgs, report: &Report) -> Result<Self, Failure> {
+    fn read(args: ImageArgs, caller: &Caller) -> Result<Self, Failure> {
         let variant = Variant::read(&args.variant, args.variants.as_deref())?;
         let list = match &args.dependencies {
             Some(path) => read_list(path)?,
@@ -154,32 +177,44 @@ impl Request {
                 Failure::refused(Diagnostic::new(what).why(error.to_string()))
             })?,
         };
-        let user = user(&args, report);
-        Ok(Self { args, variant, templates, list, spec, user })
+        let user = user(&args, &caller.report);
+        let cache = args
+            .cache_dir
+            .clone()
+            .unwrap_or_else(|| caller.environment.cache_home.join("ipybox"));
+        Ok(Self {
+            args,
+            variant,
+            templates,
+            list,
+            spec,
+            user,
+            cache,
+        })
     }
 
     /// The plan, asking an engine only where the base's facts are in no file.
-    async fn resolve(&self, interrupt: CancellationToken, report: &Report) -> Result<Plan, Failure> {
+    async fn resolve(&self, caller: &Caller) -> Result<Plan, Failure> {
         let base = match &self.args.base_facts {
             Some(file) => Base::read(file)?,
             None => {
-                let engine = self.engine(interrupt).await?;
-                self.base(&engine, false, report).await?
+                let engine = self.engine(caller).await?;
+                self.base(&engine, false, &caller.report).await?
             }
         };
-        self.plan(base, report)
+        self.plan(base, &caller.report)
     }
 
     /// The program that installs packages, on this host.
     async fn installer(&self, plan: &Plan) -> Result<PathBuf, Failure> {
         match &self.args.uv {
             Some(program) => Ok(program.clone()),
-            None => Ok(plan.uv.obtain(&self.args.surroundings.cache()).await?),
+            None => Ok(plan.uv.obtain(&self.cache).await?),
         }
     }
 
-    async fn engine(&self, interrupt: CancellationToken) -> Result<Engine, Failure> {
-        Ok(Engine::connect(&self.args.surroundings.host, interrupt).await?)
+    async fn engine(&self, caller: &Caller) -> Result<Engine, Failure> {
+        Ok(Engine::connect(&self.args.host, caller.interrupt.clone()).await?)
     }
 
     /// The facts of the base, from a file or from an engine, which pulls the image where it has to.
@@ -192,17 +227,18 @@ impl Request {
             None => default_base(self.spec.python.as_ref(), self.args.python)
                 .map_err(|error| Failure::of_plan(&self.list, &[error]))?,
         };
-        let cache = self.args.surroundings.cache();
-        if !pull
-            && let Some(base) = engine.base(&reference, &cache).await?
-        {
+        if !pull && let Some(base) = engine.base(&reference, &self.cache).await? {
             return Ok(base);
         }
         report.note(&format!("pulling {reference}"));
         engine.pull(&reference).await?;
-        match engine.base(&reference, &cache).await? {
+        match engine.base(&reference, &self.cache).await? {
             Some(base) => Ok(base),
-            None => Err(EngineError::NotFound { reference, why: "it is gone after the pull".into() }.into()),
+            None => Err(EngineError::NotFound {
+                reference,
+                why: "it is gone after the pull".into(),
+            }
+            .into()),
         }
     }
 
@@ -211,7 +247,11 @@ impl Request {
             Some(program) => Some(uv::Release::of_program(program, &base.platform)?),
             None => uv::Release::of(&base.platform),
         };
-        let options = Options { user: self.user, python: self.args.python, uv };
+        let options = Options {
+            user: self.user,
+            python: self.args.python,
+            uv,
+        };
         let plan = Plan::resolve(&self.spec, &self.variant, base, &options)
             .map_err(|errors| Failure::of_plan(&self.list, &errors))?;
         for (name, why) in &plan.dropped {
@@ -228,8 +268,8 @@ fn read_list(path: &Path) -> Result<Document, Failure> {
         Failure::refused(Diagnostic::new(what).why(why))
     };
     let mut bytes = Vec::new();
-    let read = std::fs::File::open(path)
-        .and_then(|file| file.take(spec::MAX_BYTES + 1).read_to_end(&mut bytes));
+    let read =
+        std::fs::File::open(path).and_then(|file| file.take(spec::MAX_BYTES + 1).read_to_end(&mut bytes));
     match read {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let what = format!("there is no dependency list `{name}`");
@@ -266,5 +306,8 @@ fn user(args: &ImageArgs, report: &Report) -> User {
             "folders that you mount into a container must belong to 1000, or use `--uid`, `--gid` or `--root`",
         );
     }
-    User::Unprivileged { uid: args.uid.unwrap_or(uid), gid: args.gid.unwrap_or(gid) }
+    User::Unprivileged {
+        uid: args.uid.unwrap_or(uid),
+        gid: args.gid.unwrap_or(gid),
+    }
 }

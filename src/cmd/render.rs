@@ -4,32 +4,35 @@ use std::fs::File;
 use std::io::{self, BufWriter};
 use std::path::Path;
 
-use tokio_util::sync::CancellationToken;
-
-use super::{Failure, Request};
+use super::{Caller, Failure, Request};
 use crate::cli::RenderArgs;
 use crate::context;
 use crate::diagnostic::Diagnostic;
 use crate::dockerfile::{self, Supply};
-use crate::report::Report;
 
-pub(super) async fn run(args: RenderArgs, report: &Report, interrupt: CancellationToken) -> Result<(), Failure> {
-    let request = Request::read(args.image, report)?;
+pub(super) async fn run(args: RenderArgs, caller: &Caller) -> Result<(), Failure> {
+    let request = Request::read(args.image, caller)?;
     if let Some(folder) = &args.out {
         check_empty(folder)?;
     }
-    let plan = request.resolve(interrupt.clone(), report).await?;
+    let plan = request.resolve(caller).await?;
     let dockerfile = dockerfile::render(&plan, &request.templates, Supply::Context)?;
     if args.out.is_none() && args.tar.is_none() {
-        report.result(dockerfile.as_bytes())?;
+        caller.report.result(dockerfile.as_bytes())?;
         return Ok(());
     }
-    let Some(installer) = interrupt.run_until_cancelled(request.installer(&plan)).await else {
+    let Some(installer) = caller
+        .interrupt
+        .run_until_cancelled(request.installer(&plan))
+        .await
+    else {
         return Err(Failure::interrupted());
     };
     let context = context::of(&plan, &request.templates, dockerfile, Some(&installer?))?;
     match (&args.out, &args.tar) {
-        (Some(folder), _) => context.write_into(folder).map_err(|error| cannot_write(folder, &error)),
+        (Some(folder), _) => context
+            .write_into(folder)
+            .map_err(|error| cannot_write(folder, &error)),
         (_, Some(file)) if file.as_os_str() == "-" => Ok(context.write_to(io::stdout().lock())?),
         (_, Some(file)) => File::create(file)
             .and_then(|file| context.write_to(BufWriter::new(file)))

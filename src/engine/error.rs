@@ -84,10 +84,13 @@ pub enum EngineError {
 
 impl EngineError {
     pub(super) fn api(doing: &'static str) -> impl FnOnce(Api) -> Self {
-        move |source| Self::Api { doing, source: Box::new(source) }
+        move |source| Self::Api {
+            doing,
+            source: Box::new(source),
+        }
     }
 
-    pub(super) fn pull(reference: Reference, source: Api) -> Self {
+    pub(super) fn pull(reference: Reference, source: &Api) -> Self {
         const NETWORK: [&str; 8] = [
             "dial tcp",
             "no such host",
@@ -98,7 +101,7 @@ impl EngineError {
             "TLS handshake timeout",
             "server misbehaving",
         ];
-        let why = message(&source);
+        let why = message(source);
         if NETWORK.iter().any(|sign| why.contains(sign)) {
             Self::RegistryUnreachable { reference, why }
         } else {
@@ -184,5 +187,7 @@ fn index_does_not_answer(output: &[String]) -> bool {
         "operation timed out",
         "tcp connect error",
     ];
-    output.iter().any(|line| SIGNS.iter().any(|sign| line.contains(sign)))
+    output
+        .iter()
+        .any(|line| SIGNS.iter().any(|sign| line.contains(sign)))
 }

@@ -41,7 +41,9 @@ pub struct Host {
 
 impl Default for Host {
     fn default() -> Self {
-        Self { socket: "/var/run/docker.sock".into() }
+        Self {
+            socket: "/var/run/docker.sock".into(),
+        }
     }
 }
 
@@ -110,12 +112,19 @@ impl Engine {
     pub async fn connect(host: &Host, interrupt: CancellationToken) -> Result<Self, EngineError> {
         tokio::net::UnixStream::connect(&host.socket)
             .await
-            .map_err(|source| EngineError::Connect { host: host.clone(), source })?;
+            .map_err(|source| EngineError::Connect {
+                host: host.clone(),
+                source,
+            })?;
         let socket = host.socket.to_string_lossy();
         let docker = Docker::connect_with_unix(&socket, TIMEOUT, bollard::API_DEFAULT_VERSION)
             .map_err(EngineError::api("connect"))?
             .with_request_modifier(repair);
-        Ok(Self { docker, host: host.clone(), interrupt })
+        Ok(Self {
+            docker,
+            host: host.clone(),
+            interrupt,
+        })
     }
 
     /// The engine's own word for how it stores images, such as `overlay2`.
@@ -124,7 +133,11 @@ impl Engine {
     ///
     /// [`EngineError`].
     pub async fn storage_driver(&self) -> Result<String, EngineError> {
-        let info = self.docker.info().await.map_err(EngineError::api("ask the engine for its settings"))?;
+        let info = self
+            .docker
+            .info()
+            .await
+            .map_err(EngineError::api("ask the engine for its settings"))?;
         Ok(info.driver.unwrap_or_default())
     }
 
@@ -134,10 +147,16 @@ impl Engine {
     ///
     /// [`EngineError`].
     pub async fn image_id(&self, reference: &Reference) -> Result<Option<String>, EngineError> {
-        Ok(self.inspect(reference).await?.map(|image| image.id.unwrap_or_default()))
+        Ok(self
+            .inspect(reference)
+            .await?
+            .map(|image| image.id.unwrap_or_default()))
     }
 
-    async fn inspect(&self, reference: &Reference) -> Result<Option<bollard::models::ImageInspect>, EngineError> {
+    async fn inspect(
+        &self,
+        reference: &Reference,
+    ) -> Result<Option<bollard::models::ImageInspect>, EngineError> {
         match self.docker.inspect_image(&reference.to_string()).await {
             Ok(image) => Ok(Some(image)),
             Err(error) if error::status(&error) == Some(404) => Ok(None),
@@ -163,7 +182,7 @@ impl Engine {
             .try_for_each(|_| future::ready(Ok(())));
         self.unless_interrupted(pulled)
             .await?
-            .map_err(|source| EngineError::pull(reference.clone(), source))
+            .map_err(|source| EngineError::pull(reference.clone(), &source))
     }
 
     /// Gives an image a further name. An image that had the name before loses it.
@@ -208,7 +227,9 @@ impl Engine {
     ///
     /// [`EngineError`].
     pub async fn base(&self, reference: &Reference, cache: &Path) -> Result<Option<Base>, EngineError> {
-        let Some(image) = self.inspect(reference).await? else { return Ok(None) };
+        let Some(image) = self.inspect(reference).await? else {
+            return Ok(None);
+        };
         let id = image.id.unwrap_or_default();
         if let Some(base) = Base::cached(cache, &id, reference) {
             return Ok(Some(base));
@@ -244,7 +265,10 @@ impl Engine {
             user: Some("0:0".into()),
             network_disabled: Some(true),
             attach_stdout: Some(true),
-            labels: Some(HashMap::from([("ipybox.probe".into(), base.reference.to_string())])),
+            labels: Some(HashMap::from([(
+                "ipybox.probe".into(),
+                base.reference.to_string(),
+            )])),
             host_config: Some(HostConfig {
                 cap_drop: Some(vec!["ALL".into()]),
                 ..HostConfig::default()
@@ -258,7 +282,10 @@ impl Engine {
             .map_err(EngineError::api("create a container"))?
             .id;
         let facts = self.unless_interrupted(self.facts(&container, base)).await;
-        let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+        let options = RemoveContainerOptionsBuilder::default()
+            .force(true)
+            .v(true)
+            .build();
         let removed = self.docker.remove_container(&container, Some(options)).await;
         let facts = facts??;
         removed.map_err(EngineError::api("remove a container"))?;
@@ -268,7 +295,10 @@ impl Engine {
     async fn facts(&self, container: &str, mut base: Base) -> Result<Base, EngineError> {
         for path in ["/etc/hosts", "/etc/resolv.conf"] {
             let options = ContainerArchiveInfoOptionsBuilder::default().path(path).build();
-            let found = self.docker.get_container_archive_info(container, Some(options)).await;
+            let found = self
+                .docker
+                .get_container_archive_info(container, Some(options))
+                .await;
             // The engine itself puts an empty file where the image has none.
             if found.is_ok_and(|file| file.size == 0) {
                 base.missing.push(path.to_owned());
@@ -311,7 +341,10 @@ impl Engine {
 
     /// What a container that was not started yet prints until it ends.
     async fn output(&self, container: &str, reference: &Reference) -> Result<String, EngineError> {
-        let options = AttachContainerOptionsBuilder::default().stdout(true).stream(true).build();
+        let options = AttachContainerOptionsBuilder::default()
+            .stdout(true)
+            .stream(true)
+            .build();
         let mut attached = self
             .docker
             .attach_container(container, Some(options))
@@ -320,7 +353,10 @@ impl Engine {
         self.docker
             .start_container(container, None::<StartContainerOptions>)
             .await
-            .map_err(|source| EngineError::NoShell { reference: reference.clone(), source: Box::new(source) })?;
+            .map_err(|source| EngineError::NoShell {
+                reference: reference.clone(),
+                source: Box::new(source),
+            })?;
         let mut output = Vec::new();
         while let Some(chunk) = attached.output.next().await {
             if let LogOutput::StdOut { message } = chunk.map_err(EngineError::api("read from a container"))? {
@@ -344,7 +380,12 @@ impl Engine {
         build: Build,
         mut report: impl FnMut(BuildEvent),
     ) -> Result<String, EngineError> {
-        let Build { context, no_cache, secrets, build_args } = build;
+        let Build {
+            context,
+            no_cache,
+            secrets,
+            build_args,
+        } = build;
         let session = Session::open(&self.host, context, secrets).await?;
         let options = BuildImageOptionsBuilder::default()
             .dockerfile("Dockerfile")
@@ -356,7 +397,9 @@ impl Engine {
         let mut progress = Progress::default();
         let mut image = None;
         let built = {
-            let mut messages = self.docker.build_image(options, None, Some(bollard::body_full(bytes::Bytes::new())));
+            let mut messages =
+                self.docker
+                    .build_image(options, None, Some(bollard::body_full(bytes::Bytes::new())));
             let image = &mut image;
             let progress = &mut progress;
             let report = &mut report;
@@ -376,7 +419,9 @@ impl Engine {
             tokio::time::sleep(FAREWELL).await;
             return Err(EngineError::Interrupted);
         };
-        report(BuildEvent::Sent { bytes: session.sent() });
+        report(BuildEvent::Sent {
+            bytes: session.sent(),
+        });
         if let Some(error) = session.failure() {
             return Err(EngineError::Context(error));
         }

@@ -84,7 +84,10 @@ impl Progress {
         let number = self.steps.len() + 1;
         let step = self.steps.entry(vertex.digest.clone()).or_insert_with(|| {
             let name = shorten(&vertex.name);
-            report(BuildEvent::Started { step: number, name: name.clone() });
+            report(BuildEvent::Started {
+                step: number,
+                name: name.clone(),
+            });
             Step {
                 number,
                 name,
@@ -105,7 +108,11 @@ impl Progress {
             #[expect(clippy::cast_precision_loss, reason = "a build does not last for centuries")]
             let seconds = (completed.seconds - started.seconds) as f64
                 + f64::from(completed.nanos - started.nanos) / 1e9;
-            report(BuildEvent::Finished { step: step.number, cached: vertex.cached, seconds });
+            report(BuildEvent::Finished {
+                step: step.number,
+                cached: vertex.cached,
+                seconds,
+            });
         }
     }
 
@@ -123,7 +130,11 @@ impl Progress {
         if exit_code.is_none() {
             output.push_back(text);
         }
-        EngineError::Step { step: step.name, exit_code, output: output.into() }
+        EngineError::Step {
+            step: step.name,
+            exit_code,
+            output: output.into(),
+        }
     }
 }
 
@@ -137,7 +148,10 @@ impl Step {
                     self.last_lines.pop_front();
                 }
                 self.last_lines.push_back(line.clone());
-                report(BuildEvent::Output { step: self.number, line });
+                report(BuildEvent::Output {
+                    step: self.number,
+                    line,
+                });
             }
         }
     }
@@ -146,7 +160,9 @@ impl Step {
 /// The number behind `exit code: `, as Docker writes it into its errors.
 fn exit_code(error: &str) -> Option<i32> {
     let (_, after) = error.rsplit_once("exit code: ")?;
-    let digits = after.find(|next: char| !next.is_ascii_digit()).unwrap_or(after.len());
+    let digits = after
+        .find(|next: char| !next.is_ascii_digit())
+        .unwrap_or(after.len());
     after[..digits].parse().ok()
 }
 
@@ -189,7 +205,9 @@ mod tests {
     #[test]
     fn steps_are_named_for_people() {
         assert_eq!(
-            shorten("[stage-1 4/5] RUN --mount=type=bind,from=uv --mount=type=cache : \"install the packages\" && set -e; x"),
+            shorten(
+                "[stage-1 4/5] RUN --mount=type=bind,from=uv --mount=type=cache : \"install the packages\" && set -e; x"
+            ),
             "[stage-1 4/5] RUN install the packages"
         );
         assert_eq!(shorten("[2/5] ADD files.tar /"), "[2/5] ADD files.tar /");
@@ -198,14 +216,23 @@ mod tests {
 
     #[test]
     fn the_exit_code_is_found_in_the_words_of_every_engine() {
-        assert_eq!(exit_code("executor failed running [/bin/sh -c exit 7]: exit code: 7"), Some(7));
-        assert_eq!(exit_code("process \"x\" did not complete successfully: exit code: 12"), Some(12));
+        assert_eq!(
+            exit_code("executor failed running [/bin/sh -c exit 7]: exit code: 7"),
+            Some(7)
+        );
+        assert_eq!(
+            exit_code("process \"x\" did not complete successfully: exit code: 12"),
+            Some(12)
+        );
         assert_eq!(exit_code("failed to solve"), None);
     }
 
     #[test]
     fn lines_cannot_steer_a_terminal() {
-        assert_eq!(printable(b"a\x1b]0;title\x07b\tc \xff\n"), "a]0;titleb c \u{fffd}");
+        assert_eq!(
+            printable(b"a\x1b]0;title\x07b\tc \xff\n"),
+            "a]0;titleb c \u{fffd}"
+        );
         assert_eq!(printable(b"10%\r50%\r100%\n"), "100%");
     }
 }

@@ -71,20 +71,27 @@ impl Session {
         secrets: HashMap<String, Vec<u8>>,
     ) -> Result<Self, EngineError> {
         let id = format!("{:032x}", rand::random::<u128>());
-        let connect = |source| EngineError::Connect { host: host.clone(), source };
+        let connect = |source| EngineError::Connect {
+            host: host.clone(),
+            source,
+        };
         let connection = tokio::time::timeout(HANDSHAKE, upgrade(host, &id))
             .await
             .map_err(|_| connect(io::ErrorKind::TimedOut.into()))?
             .map_err(connect)?
             .ok_or_else(|| EngineError::NoBuildKit(host.clone()))?;
         let outcome = Arc::<Outcome>::default();
-        let context = Context { archive: Mutex::new(Some(context)), outcome: outcome.clone() };
+        let context = Context {
+            archive: Mutex::new(Some(context)),
+            outcome: outcome.clone(),
+        };
         let services = tonic::transport::Server::builder()
             .add_service(HealthServer::new(Alive))
             .add_service(UploadServer::new(context))
             .add_service(SecretsServer::new(Vault(secrets)))
             .add_service(AuthServer::new(Keys));
-        let connections = stream::once(std::future::ready(Ok::<_, io::Error>(connection))).chain(stream::pending());
+        let connections =
+            stream::once(std::future::ready(Ok::<_, io::Error>(connection))).chain(stream::pending());
         let server = tokio::spawn(async move {
             // An end of the connection shows in the build's own answer.
             let _ = services.serve_with_incoming(connections).await;
@@ -103,7 +110,11 @@ impl Session {
 
     /// Why the context could not be sent to its end.
     pub(super) fn failure(&self) -> Option<io::Error> {
-        self.outcome.failure.lock().expect("no panic while it is held").take()
+        self.outcome
+            .failure
+            .lock()
+            .expect("no panic while it is held")
+            .take()
     }
 }
 
@@ -201,17 +212,28 @@ struct Alive;
 
 #[tonic::async_trait]
 impl Health for Alive {
-    async fn check(&self, _request: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
-        Ok(Response::new(HealthCheckResponse { status: ServingStatus::Serving.into() }))
+    async fn check(
+        &self,
+        _request: Request<HealthCheckRequest>,
+    ) -> Result<Response<HealthCheckResponse>, Status> {
+        Ok(Response::new(HealthCheckResponse {
+            status: ServingStatus::Serving.into(),
+        }))
     }
 
-    async fn list(&self, _request: Request<HealthListRequest>) -> Result<Response<HealthListResponse>, Status> {
+    async fn list(
+        &self,
+        _request: Request<HealthListRequest>,
+    ) -> Result<Response<HealthListResponse>, Status> {
         Err(Status::unimplemented("list"))
     }
 
     type WatchStream = BoxStream<'static, Result<HealthCheckResponse, Status>>;
 
-    async fn watch(&self, _request: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
+    async fn watch(
+        &self,
+        _request: Request<HealthCheckRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
         Err(Status::unimplemented("watch"))
     }
 }
@@ -220,7 +242,10 @@ struct Vault(HashMap<String, Vec<u8>>);
 
 #[tonic::async_trait]
 impl Secrets for Vault {
-    async fn get_secret(&self, request: Request<GetSecretRequest>) -> Result<Response<GetSecretResponse>, Status> {
+    async fn get_secret(
+        &self,
+        request: Request<GetSecretRequest>,
+    ) -> Result<Response<GetSecretResponse>, Status> {
         // Engines ask for secrets of their own, too, and go on without.
         let id = request.into_inner().id;
         match self.0.get(&id) {
@@ -247,7 +272,10 @@ impl Auth for Keys {
         Ok(Response::new(CredentialsResponse { username, secret }))
     }
 
-    async fn fetch_token(&self, _: Request<FetchTokenRequest>) -> Result<Response<FetchTokenResponse>, Status> {
+    async fn fetch_token(
+        &self,
+        _: Request<FetchTokenRequest>,
+    ) -> Result<Response<FetchTokenResponse>, Status> {
         Err(Status::unimplemented("fetch_token"))
     }
 

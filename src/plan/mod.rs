@@ -13,7 +13,6 @@ pub use requirement::Requirement;
 
 use crate::base::{Base, Interpreter};
 use crate::diagnostic::Diagnostic;
-use crate::reference::Reference;
 use crate::spec::{Constraint, Name, Spec, pep508};
 use crate::uv;
 use crate::variant::{Server, Variant};
@@ -107,7 +106,7 @@ pub enum PlanError {
     #[error("the list excludes the base's Python {found}")]
     PythonExcluded {
         /// The base image.
-        base: Reference,
+        base: String,
         /// The base's version.
         found: String,
         /// What the list admits.
@@ -137,7 +136,7 @@ pub enum PlanError {
     #[error("base image `{base}` has Python {found}, not {asked}")]
     NotAsked {
         /// The base image.
-        base: Reference,
+        base: String,
         /// The base's version.
         found: String,
         /// The version asked for.
@@ -145,12 +144,12 @@ pub enum PlanError {
     },
     /// The base has no interpreter.
     #[error("base image `{0}` has no Python")]
-    NoInterpreter(Reference),
+    NoInterpreter(String),
     /// The base's interpreter is too old.
     #[error("base image `{base}` has Python {found}, which is too old")]
     TooOld {
         /// The base image.
-        base: Reference,
+        base: String,
         /// The base's version.
         found: String,
     },
@@ -158,7 +157,7 @@ pub enum PlanError {
     #[error("base image `{base}` is for {platform}, where images cannot be built")]
     Platform {
         /// The base image.
-        base: Reference,
+        base: String,
         /// Such as `linux/s390x`.
         platform: String,
     },
@@ -181,25 +180,37 @@ impl Plan {
     /// # Errors
     ///
     /// Every [`PlanError`] there is, at once.
-    pub fn resolve(spec: &Spec, variant: &Variant, base: Base, options: &Options) -> Result<Self, Vec<PlanError>> {
+    pub fn resolve(
+        spec: &Spec,
+        variant: &Variant,
+        base: Base,
+        options: &Options,
+    ) -> Result<Self, Vec<PlanError>> {
         let mut errors = Vec::new();
         let mut requirements = kernel_requirements();
         let mut dropped = BTreeMap::new();
         for dependency in &spec.dependencies {
             if dependency.optional {
-                dropped.insert(dependency.name.to_string(), "optional, and nothing asks for it".to_owned());
+                dropped.insert(
+                    dependency.name.to_string(),
+                    "optional, and nothing asks for it".to_owned(),
+                );
                 continue;
             }
             match Requirement::lower(dependency) {
                 Some(requirement) => requirements.push(requirement),
-                None => errors.push(PlanError::Union { name: dependency.name.clone(), at: dependency.at.clone() }),
+                None => errors.push(PlanError::Union {
+                    name: dependency.name.clone(),
+                    at: dependency.at.clone(),
+                }),
             }
         }
         requirements.sort_by_key(ToString::to_string);
-        let interpreter = python::check(spec.python.as_ref(), &base, options.python).map_err(|error| errors.push(error));
+        let interpreter =
+            python::check(spec.python.as_ref(), &base, options.python).map_err(|error| errors.push(error));
         let uv = options.uv.clone().ok_or_else(|| {
             errors.push(PlanError::Platform {
-                base: base.reference.clone(),
+                base: base.reference.to_string(),
                 platform: format!("{}/{}", base.platform.os, base.platform.architecture),
             });
         });
@@ -218,7 +229,9 @@ impl Plan {
             variant: variant.name.clone(),
             template: variant.template.clone(),
             env: environment(&base, options.user),
-            labels: labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+            labels: labels
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into(),
             servers: variant.servers.clone(),
             user: options.user,
             interpreter,
@@ -240,7 +253,11 @@ fn kernel_requirements() -> Vec<Requirement> {
 
 fn environment(base: &Base, user: User) -> BTreeMap<String, String> {
     const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-    let rest = if base.path.is_empty() { SYSTEM_PATH } else { &base.path };
+    let rest = if base.path.is_empty() {
+        SYSTEM_PATH
+    } else {
+        &base.path
+    };
     let variables = [
         ("HOME", user.home().to_owned()),
         ("PATH", format!("{VENV}/bin:{rest}")),

@@ -28,7 +28,9 @@ impl Requirement {
     /// Lowers `dependency`; `None` where its constraint is a union, for which PEP 508 has no form.
     #[must_use]
     pub fn lower(dependency: &Dependency) -> Option<Self> {
-        let [specifiers] = dependency.constraint.alternatives() else { return None };
+        let [specifiers] = dependency.constraint.alternatives() else {
+            return None;
+        };
         let mut specifiers: Vec<_> = specifiers.iter().cloned().collect();
         if dependency.allow_prereleases {
             specifiers.push(WITH_PRERELEASES.parse().expect("a constant specifier"));

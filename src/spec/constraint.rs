@@ -130,9 +130,7 @@ fn conjunction(text: &str) -> Result<VersionSpecifiers, ConstraintError> {
         let version_length = version_text
             .char_indices()
             .find(|&(at, character)| {
-                separator(character)
-                    || "^~=<>".contains(character)
-                    || version_text[at..].starts_with("!=")
+                separator(character) || "^~=<>".contains(character) || version_text[at..].starts_with("!=")
             })
             .map_or(version_text.len(), |(at, _)| at);
         let end = text.len() - version_text.len() + version_length;
@@ -195,9 +193,8 @@ fn comparator(operator: &str, written: &str) -> Result<Option<Vec<VersionSpecifi
         Some(index) if written[index..].split(".*").all(str::is_empty) => (&written[..index], true),
         _ => (written, false),
     };
-    let version = Version::from_str(version_text).map_err(|_| {
-        Refused::new(format!("`{written}` is not a version as PEP 440 has them"))
-    })?;
+    let version = Version::from_str(version_text)
+        .map_err(|_| Refused::new(format!("`{written}` is not a version as PEP 440 has them")))?;
     if wildcard && matches!(operator, "^" | "~" | "~=") {
         return Err(Refused {
             why: format!("`{operator}` takes a plain version, without `.*`"),
@@ -205,8 +202,7 @@ fn comparator(operator: &str, written: &str) -> Result<Option<Vec<VersionSpecifi
         });
     }
     let specifier = |operator, version| {
-        VersionSpecifier::from_version(operator, version)
-            .map_err(|error| Refused::new(error.to_string()))
+        VersionSpecifier::from_version(operator, version).map_err(|error| Refused::new(error.to_string()))
     };
     let between = |upper| {
         Ok(vec![

@@ -68,7 +68,10 @@ fn requirement_at(requirement: &str, text: &str, span: Range<usize>) -> Result<D
             });
     }
     match result {
-        Ok(dependency) => Ok(Dependency { at: span, ..dependency }),
+        Ok(dependency) => Ok(Dependency {
+            at: span,
+            ..dependency
+        }),
         Err(mistake) => Err(mistake.at(span)),
     }
 }

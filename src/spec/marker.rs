@@ -77,7 +77,11 @@ impl Marker {
     ///
     /// [`MarkerError`] for the first thing that PEP 508's grammar does not allow.
     pub fn parse(text: &str) -> Result<Self, MarkerError> {
-        let mut parser = Parser { text, position: 0, depth: 0 };
+        let mut parser = Parser {
+            text,
+            position: 0,
+            depth: 0,
+        };
         let marker = parser.or()?;
         match parser.peek() {
             "" => Ok(marker),
@@ -125,7 +129,11 @@ impl Marker {
                     Some(name) => ("!=", name),
                     None => ("==", word.trim_start_matches('=')),
                 };
-                if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
+                if name.is_empty()
+                    || !name
+                        .bytes()
+                        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+                {
                     return Err(MarkerError {
                         at: 0..text.len(),
                         why: "expected the name of a platform, such as `linux` or `win32`".into(),
@@ -171,7 +179,11 @@ fn of_python_specifier(specifier: &VersionSpecifier) -> Marker {
         VersionOperator::GreaterThan if short => ("python_full_version", ">", padded(version)),
         VersionOperator::LessThanEqual if short => ("python_full_version", "<=", padded(version)),
         operator => {
-            let variable = if short { "python_version" } else { "python_full_version" };
+            let variable = if short {
+                "python_version"
+            } else {
+                "python_full_version"
+            };
             let (operator, star) = match operator {
                 // `python_version` has two segments, so `3.9.*` is just 3.9.
                 VersionOperator::EqualStar => ("==", ".*"),
@@ -184,7 +196,11 @@ fn of_python_specifier(specifier: &VersionSpecifier) -> Marker {
                 VersionOperator::TildeEqual => ("~=", ""),
                 VersionOperator::Equal | VersionOperator::ExactEqual => ("==", ""),
             };
-            let star = if variable == "python_version" && version.release().len() == 2 { "" } else { star };
+            let star = if variable == "python_version" && version.release().len() == 2 {
+                ""
+            } else {
+                star
+            };
             (variable, operator, format!("{version}{star}"))
         }
     };
@@ -262,7 +278,11 @@ impl<'a> Parser<'a> {
         while self.keyword("or") {
             parts.push(self.and()?);
         }
-        Ok(if parts.len() == 1 { parts.remove(0) } else { Marker::Or(parts) })
+        Ok(if parts.len() == 1 {
+            parts.remove(0)
+        } else {
+            Marker::Or(parts)
+        })
     }
 
     fn and(&mut self) -> Result<Marker, MarkerError> {
@@ -270,7 +290,11 @@ impl<'a> Parser<'a> {
         while self.keyword("and") {
             parts.push(self.term()?);
         }
-        Ok(if parts.len() == 1 { parts.remove(0) } else { Marker::And(parts) })
+        Ok(if parts.len() == 1 {
+            parts.remove(0)
+        } else {
+            Marker::And(parts)
+        })
     }
 
     fn term(&mut self) -> Result<Marker, MarkerError> {
@@ -310,8 +334,7 @@ impl<'a> Parser<'a> {
             let length = match operator {
                 "not in" => rest.strip_prefix("not").and_then(|after| {
                     let word = after.trim_start();
-                    (word.len() < after.len() && word.starts_with("in"))
-                        .then(|| rest.len() - word.len() + 2)
+                    (word.len() < after.len() && word.starts_with("in")).then(|| rest.len() - word.len() + 2)
                 }),
                 _ => rest.starts_with(operator).then_some(operator.len()),
             };
@@ -340,13 +363,20 @@ impl<'a> Parser<'a> {
         let length = rest.find(|next| !word(next)).unwrap_or(rest.len());
         let name = &rest[..length];
         let known = VARIABLES.into_iter().find(|&variable| variable == name);
-        let old = || OLD_SPELLINGS.into_iter().find(|(old, _)| *old == name).map(|(_, new)| new);
+        let old = || {
+            OLD_SPELLINGS
+                .into_iter()
+                .find(|(old, _)| *old == name)
+                .map(|(_, new)| new)
+        };
         match known.or_else(old) {
             Some(variable) => {
                 self.position += length;
                 Ok(Operand::Variable(variable))
             }
-            None if name.is_empty() => Err(self.refuse("expected a marker such as `python_version < \"3.12\"`")),
+            None if name.is_empty() => {
+                Err(self.refuse("expected a marker such as `python_version < \"3.12\"`"))
+            }
             None => {
                 let nearest = super::nearest(name, VARIABLES);
                 Err(MarkerError {
@@ -407,7 +437,10 @@ mod tests {
             (">3.9", "python_full_version > \"3.9.0\""),
             (">=3.9.2", "python_full_version >= \"3.9.2\""),
             ("3.11.*", "python_version == \"3.11\""),
-            ("<3.9 || >=3.11", "python_version < \"3.9\" or python_version >= \"3.11\""),
+            (
+                "<3.9 || >=3.11",
+                "python_version < \"3.9\" or python_version >= \"3.11\"",
+            ),
         ] {
             let constraint = Constraint::parse(python).unwrap();
             assert_eq!(Marker::of_python(&constraint).unwrap().to_string(), marker);

@@ -88,7 +88,9 @@ fn is_pep508_list(text: &str) -> bool {
         .map(str::trim)
         .find(|line| !line.is_empty() && !line.starts_with('#'));
     let Some(first) = first else { return false };
-    let Some(quote @ ('"' | '\'')) = first.chars().next() else { return false };
+    let Some(quote @ ('"' | '\'')) = first.chars().next() else {
+        return false;
+    };
     match first[1..].find(quote) {
         Some(end) => !first[end + 2..].trim_start().starts_with(['=', '.', ':']),
         None => !first.contains(" = "),

@@ -45,7 +45,11 @@ pub(super) fn parse(text: &str, mistakes: &mut Vec<Diagnostic>) -> Spec {
     for (key, item) in entries(document.as_table()) {
         let at = key.span().expect("a parsed document keeps its spans");
         let written = key.get();
-        let mut entry = Entry { text, written, mistakes };
+        let mut entry = Entry {
+            text,
+            written,
+            mistakes,
+        };
         if written.eq_ignore_ascii_case("python") {
             spec.python = entry.python(item).map(|constraint| (constraint, at));
         } else if let Some(dependency) = entry.dependency(at, item) {
@@ -56,12 +60,10 @@ pub(super) fn parse(text: &str, mistakes: &mut Vec<Diagnostic>) -> Spec {
 }
 
 /// Keys with their items, in the order written.
-fn entries<'a>(table: &'a dyn TableLike) -> impl Iterator<Item = (&'a Key, &'a Item)> {
-    table.iter().map(|(name, _)| {
-        table
-            .get_key_value(name)
-            .expect("the name comes from this table")
-    })
+fn entries(table: &dyn TableLike) -> impl Iterator<Item = (&Key, &Item)> {
+    table
+        .iter()
+        .map(|(name, _)| table.get_key_value(name).expect("the name comes from this table"))
 }
 
 /// Parses TOML, going on behind each broken line so that all of them are reported at once.
@@ -78,7 +80,13 @@ fn parse_toml(text: &str, mistakes: &mut Vec<Diagnostic>) -> Option<Document<Str
         mistakes.push(syntax_error(text, &line, at, error.message()));
         let blank: String = remaining[line.clone()]
             .chars()
-            .map(|character| if character == '\n' { "\n".into() } else { " ".repeat(character.len_utf8()) })
+            .map(|character| {
+                if character == '\n' {
+                    "\n".into()
+                } else {
+                    " ".repeat(character.len_utf8())
+                }
+            })
             .collect();
         if blank == remaining[line.clone()] {
             return None;
@@ -89,8 +97,14 @@ fn parse_toml(text: &str, mistakes: &mut Vec<Diagnostic>) -> Option<Document<Str
 }
 
 fn line_around(text: &str, position: usize) -> Range<usize> {
-    let start = text.as_bytes()[..position].iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
-    let end = text.as_bytes()[position..].iter().position(|&byte| byte == b'\n').map_or(text.len(), |at| at + position);
+    let start = text.as_bytes()[..position]
+        .iter()
+        .rposition(|&byte| byte == b'\n')
+        .map_or(0, |at| at + 1);
+    let end = text.as_bytes()[position..]
+        .iter()
+        .position(|&byte| byte == b'\n')
+        .map_or(text.len(), |at| at + position);
     start..end
 }
 
@@ -102,10 +116,13 @@ fn syntax_error(text: &str, line: &Range<usize>, at: Range<usize>, message: &str
         start..start + written.len()
     };
     if message.contains("duplicate key") {
-        return Diagnostic::new(format!("dependency `{}` is listed twice", text[at.clone()].trim_matches(['"', '\''])))
-            .at(at)
-            .why("an earlier line names the same distribution")
-            .advice("keep one entry; alternatives for one distribution are joined by `||`");
+        return Diagnostic::new(format!(
+            "dependency `{}` is listed twice",
+            text[at.clone()].trim_matches(['"', '\''])
+        ))
+        .at(at)
+        .why("an earlier line names the same distribution")
+        .advice("keep one entry; alternatives for one distribution are joined by `||`");
     }
     let diagnostic = Diagnostic::new("invalid TOML");
     if let Some((name, constraint)) = written.split_once(['=', ':'])
@@ -171,14 +188,18 @@ impl Entry<'_> {
             None => {
                 let at = span(item, &plain.at);
                 let why = match item {
-                    Item::Value(Value::Array(_)) | Item::ArrayOfTables(_) => "lists of alternatives are not supported yet",
+                    Item::Value(Value::Array(_)) | Item::ArrayOfTables(_) => {
+                        "lists of alternatives are not supported yet"
+                    }
                     _ => "expected a constraint in quotes, or a table",
                 };
                 self.refuse(
                     Diagnostic::new(format!("dependency `{written}` has an invalid constraint"))
                         .at(at)
                         .why(why)
-                        .advice(format!("write `{written} = \"^1.2\"` or `{written} = {{ version = \"^1.2\" }}`")),
+                        .advice(format!(
+                            "write `{written} = \"^1.2\"` or `{written} = {{ version = \"^1.2\" }}`"
+                        )),
                 )
             }
         }
@@ -202,10 +223,15 @@ impl Entry<'_> {
                         dependency.constraint = constraint;
                     }
                 }
-                "python" => markers.extend(self.constraint(value).and_then(|python| Marker::of_python(&python))),
+                "python" => markers.extend(
+                    self.constraint(value)
+                        .and_then(|python| Marker::of_python(&python)),
+                ),
                 "markers" => markers.extend(self.marker(value)),
                 "platform" => {
-                    let platform = self.string(value, "a platform such as \"linux\"").map(Marker::of_platform);
+                    let platform = self
+                        .string(value, "a platform such as \"linux\"")
+                        .map(Marker::of_platform);
                     match platform {
                         Some(Ok(marker)) => markers.extend(marker),
                         Some(Err(error)) => self.mistakes.push(
@@ -248,12 +274,21 @@ impl Entry<'_> {
     }
 
     fn unknown_key(&mut self, key: &str, at: Range<usize>, dependency: &Dependency) {
-        let what = Diagnostic::new(format!("dependency `{}` has an unknown key `{}`", self.written, key.escape_debug()));
-        let dotted = self.text.get(dependency.at.end..at.start).is_some_and(|between| between.trim() == ".");
+        let what = Diagnostic::new(format!(
+            "dependency `{}` has an unknown key `{}`",
+            self.written,
+            key.escape_debug()
+        ));
+        let dotted = self
+            .text
+            .get(dependency.at.end..at.start)
+            .is_some_and(|between| between.trim() == ".");
         self.mistakes.push(if dotted {
             let whole = dependency.at.start..at.end;
             let name = self.text[whole.clone()].replace(' ', "");
-            what.at(whole).why("in TOML a dot opens a table").replace(format!("\"{name}\""))
+            what.at(whole)
+                .why("in TOML a dot opens a table")
+                .replace(format!("\"{name}\""))
         } else if let Some(meant) = nearest(key, KEYS) {
             what.at(at).why(format!("did you mean `{meant}`?")).replace(meant)
         } else {
@@ -267,9 +302,12 @@ impl Entry<'_> {
         let found = value.type_name();
         let at = value.span().unwrap_or_default();
         self.refuse(
-            Diagnostic::new(format!("dependency `{}` has a value of the wrong type", self.written))
-                .at(at)
-                .why(format!("expected {expected}, found {found}")),
+            Diagnostic::new(format!(
+                "dependency `{}` has a value of the wrong type",
+                self.written
+            ))
+            .at(at)
+            .why(format!("expected {expected}, found {found}")),
         )
     }
 
@@ -278,7 +316,9 @@ impl Entry<'_> {
     }
 
     fn boolean(&mut self, value: &Value) -> Option<bool> {
-        value.as_bool().or_else(|| self.wrong_type(value, "`true` or `false`"))
+        value
+            .as_bool()
+            .or_else(|| self.wrong_type(value, "`true` or `false`"))
     }
 
     /// The place of `inner`, bytes of the string `value`, in the file.
@@ -298,9 +338,12 @@ impl Entry<'_> {
             Ok(constraint) => Some(constraint),
             Err(error) => {
                 let at = self.inside(value, text, error.at);
-                let diagnostic = Diagnostic::new(format!("dependency `{}` has an invalid version constraint", self.written))
-                    .at(at.clone())
-                    .why(error.why);
+                let diagnostic = Diagnostic::new(format!(
+                    "dependency `{}` has an invalid version constraint",
+                    self.written
+                ))
+                .at(at.clone())
+                .why(error.why);
                 let quoted = at == value.span().unwrap_or_default();
                 self.refuse(match error.instead {
                     Some(instead) if quoted => diagnostic.replace(format!("\"{instead}\"")),
@@ -344,10 +387,13 @@ impl Entry<'_> {
             if let Some(extra) = value.as_str().filter(|extra| Name::parse(extra).is_some()) {
                 let at = value.span().unwrap_or_default();
                 self.mistakes.push(
-                    Diagnostic::new(format!("dependency `{}` has a value of the wrong type", self.written))
-                        .at(at)
-                        .why("expected a list of extras, found one text")
-                        .replace(format!("[\"{extra}\"]")),
+                    Diagnostic::new(format!(
+                        "dependency `{}` has a value of the wrong type",
+                        self.written
+                    ))
+                    .at(at)
+                    .why("expected a list of extras, found one text")
+                    .replace(format!("[\"{extra}\"]")),
                 );
             } else {
                 self.wrong_type::<()>(value, "a list of extras");
