@@ -8,15 +8,15 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::Diagnostic;
-use crate::reference::Reference;
+use crate::reference::{ImageId, Reference};
 
 /// An image that others are built on, and what a build must know of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Base {
     /// The name it was asked for by.
     pub reference: Reference,
-    /// Its image id: `sha256:` and 64 hexadecimal digits.
-    pub id: String,
+    /// Its image id.
+    pub id: ImageId,
     /// What it runs on.
     pub platform: Platform,
     /// The first `python3` or `python` on its `PATH`; `None` where there is none that runs.
@@ -29,9 +29,11 @@ pub struct Base {
     pub passwd: String,
     /// Its `/etc/group`; empty where there is none.
     pub group: String,
-    /// Those of `/etc/hosts` and `/etc/resolv.conf` that it lacks or has empty. The engine would
-    /// create them for each step, and so give `/etc` a new time.
-    pub missing: Vec<String>,
+    /// Whether it has no `/etc/hosts`, or an empty one. The engine would create it for each step of
+    /// a build, and so give `/etc` a new time.
+    pub lacks_hosts: bool,
+    /// The same of `/etc/resolv.conf`.
+    pub lacks_resolv_conf: bool,
 }
 
 /// An operating system and a processor, by their names in the OCI image specification.
@@ -167,9 +169,9 @@ impl Base {
 
     /// The cached facts of the image `id`; `None` where there are none that can be read.
     #[must_use]
-    pub fn cached(cache: &Path, id: &str, reference: &Reference) -> Option<Self> {
+    pub fn cached(cache: &Path, id: &ImageId, reference: &Reference) -> Option<Self> {
         let base = Self::read(&cache_file(cache, id)).ok()?;
-        (base.id == id).then(|| Self {
+        (base.id == *id).then(|| Self {
             reference: reference.clone(),
             ..base
         })
@@ -194,15 +196,13 @@ impl Base {
     /// The tag under which this very image is built on, whatever happens to its own tag meanwhile.
     #[must_use]
     pub fn private_tag(&self) -> Reference {
-        let id = self.id.strip_prefix("sha256:").unwrap_or(&self.id);
-        let short = id.get(..12).unwrap_or(id);
-        format!("ipybox-base:{short}")
+        format!("ipybox-base:{}", self.id.short())
             .parse()
             .expect("an image id is hexadecimal")
     }
 }
 
-fn cache_file(cache: &Path, id: &str) -> PathBuf {
-    let name: String = id.chars().filter(char::is_ascii_alphanumeric).collect();
-    cache.join("base").join(name).with_extension("json")
+fn cache_file(cache: &Path, id: &ImageId) -> PathBuf {
+    let digits = id.as_str().trim_start_matches("sha256:");
+    cache.join("base").join(digits).with_extension("json")
 }

@@ -45,7 +45,8 @@ pub enum Command {
         ipybox build -t sandbox -d dependencies.txt      your packages\n  \
         ipybox build -t science -V basic --python 3.13   another variant, another Python\n\n\
         The image id goes to stdout, everything else to stderr. A tag moves only after the new\n\
-        image is complete.")]
+        image is complete. Every option can come from the environment: --base from IPYBOX_BASE,\n\
+        --no-cache from IPYBOX_NO_CACHE (0 or 1), and so on.")]
     Build(BuildArgs),
     /// Print everything that decides an image, as JSON
     #[command(
@@ -202,7 +203,7 @@ pub struct VariantsArgs {
 /// How to tell what is going on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Progress {
-    /// Plain
+    /// Whatever suits stderr; always plain yet
     #[default]
     Auto,
     /// A line for each step, and for each line it prints

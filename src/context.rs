@@ -54,8 +54,11 @@ pub fn command(plan: &Plan) -> Vec<String> {
 fn image_files(plan: &Plan, templates: &Templates) -> Archive {
     let (uid, gid) = plan.user.ids();
     let mut files = Archive::default();
-    for path in &plan.base.missing {
-        files.add(path.trim_start_matches('/'), "");
+    if plan.base.lacks_hosts {
+        files.add("etc/hosts", "");
+    }
+    if plan.base.lacks_resolv_conf {
+        files.add("etc/resolv.conf", "");
     }
     if let Some(passwd) = accounts::passwd(&plan.base.passwd, plan.user) {
         files.add("etc/passwd", passwd);

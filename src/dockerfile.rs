@@ -61,7 +61,7 @@ struct Values<'a> {
     base: String,
     env: Vec<Setting<'a>>,
     labels: Vec<Setting<'a>>,
-    python: String,
+    python: &'a str,
     /// `UID:GID`.
     owner: String,
     ports: Vec<u16>,
@@ -98,7 +98,7 @@ pub fn render(plan: &Plan, templates: &Templates, supply: Supply) -> Result<Stri
         },
         env: settings(&plan.env)?,
         labels: settings(&plan.labels)?,
-        python: shell_word(&plan.interpreter.path),
+        python: &plan.interpreter.path,
         owner: format!("{uid}:{gid}"),
         ports: plan.servers.iter().map(|server| server.port).collect(),
         command: exec_form(&context::command(plan)),
@@ -149,15 +149,6 @@ fn quote(value: &str) -> Option<String> {
     Some(quoted)
 }
 
-/// A word of a shell command.
-fn shell_word(word: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+".contains(&byte);
-    if !word.is_empty() && word.bytes().all(plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', "'\\''"))
-}
-
 /// A command in exec form: a JSON array, in which Docker expands nothing.
 fn exec_form(command: &[String]) -> String {
     serde_json::to_string(command).expect("texts are JSON")
@@ -174,8 +165,6 @@ mod tests {
             r#""a \"b\" \\c \$D \${E:-x}""#
         );
         assert_eq!(quote("a\nRUN id"), None);
-        assert_eq!(shell_word("/usr/bin/python3.12"), "/usr/bin/python3.12");
-        assert_eq!(shell_word("/a b'$(id)"), r"'/a b'\''$(id)'");
         assert_eq!(exec_form(&["a\"b\n".into()]), r#"["a\"b\n"]"#);
     }
 }

@@ -42,6 +42,7 @@ async fn run(cli: Cli) -> u8 {
     };
     let Err(failure) = outcome else { return 0 };
     if failure.kind == FailureKind::Interrupted {
+        caller.report.note("interrupted; nothing was tagged");
         return signals.exit_code();
     }
     caller

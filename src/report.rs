@@ -105,6 +105,7 @@ impl Report {
     }
 
     fn render(&self, document: Option<&Document>, mistake: &Diagnostic) -> String {
+        let mistake = printable(mistake);
         let mut groups = Vec::new();
         let mut group = Group::with_title(Level::ERROR.primary_title(&mistake.what));
         match (document, &mistake.at) {
@@ -136,6 +137,23 @@ impl Report {
             (None, ..) => groups.push(group),
         }
         self.renderer.render(&groups)
+    }
+}
+
+/// A mistake whose words do nothing to a terminal but appear: some are the user's own, or an engine's.
+fn printable(mistake: &Diagnostic) -> Diagnostic {
+    let clean = |text: &str| -> String {
+        let harmless = |character: char| !character.is_control() || character == '\n';
+        text.chars().filter(|&character| harmless(character)).collect()
+    };
+    Diagnostic {
+        what: clean(&mistake.what),
+        at: mistake.at.clone(),
+        why: clean(&mistake.why),
+        fix: mistake.fix.as_ref().map(|fix| match fix {
+            Fix::Advice(text) => Fix::Advice(clean(text)),
+            Fix::Replace(text) => Fix::Replace(clean(text)),
+        }),
     }
 }
 

@@ -95,12 +95,12 @@ impl Release {
         })
     }
 
-    /// A program of the caller's, for images of `platform`.
+    /// A program of the caller's in place of the pinned one.
     ///
     /// # Errors
     ///
     /// [`UvError::Io`] where it cannot be read.
-    pub fn of_program(program: &Path, platform: &Platform) -> Result<Self, UvError> {
+    pub fn with_program(self, program: &Path) -> Result<Self, UvError> {
         let mut hash = Sha256::new();
         std::fs::File::open(program)
             .and_then(|mut file| io::copy(&mut file, &mut HashWriter(&mut hash)))
@@ -110,8 +110,8 @@ impl Release {
             })?;
         Ok(Self {
             version: "custom".to_owned(),
-            architecture: platform.architecture.clone(),
             sha256: hex(&hash.finalize()),
+            ..self
         })
     }
 

@@ -177,7 +177,7 @@ impl Request {
                 Failure::refused(Diagnostic::new(what).why(error.to_string()))
             })?,
         };
-        let user = user(&args, &caller.report);
+        let user = user(&args);
         let cache = args
             .cache_dir
             .clone()
@@ -243,9 +243,9 @@ impl Request {
     }
 
     fn plan(&self, base: Base, report: &Report) -> Result<Plan, Failure> {
-        let uv = match &self.args.uv {
-            Some(program) => Some(uv::Release::of_program(program, &base.platform)?),
-            None => uv::Release::of(&base.platform),
+        let uv = match (uv::Release::of(&base.platform), &self.args.uv) {
+            (Some(release), Some(program)) => Some(release.with_program(program)?),
+            (release, _) => release,
         };
         let options = Options {
             user: self.user,
@@ -254,6 +254,12 @@ impl Request {
         };
         let plan = Plan::resolve(&self.spec, &self.variant, base, &options)
             .map_err(|errors| Failure::of_plan(&self.list, &errors))?;
+        if rustix::process::getuid().is_root() && !self.args.root && self.args.uid.is_none() {
+            report.warning(
+                "you are root, so the image's user gets the ids 1000:1000",
+                "folders that you mount into a container must belong to 1000, or use `--uid` or `--root`",
+            );
+        }
         for (name, why) in &plan.dropped {
             report.warning(&format!("dependency `{name}` is not installed: {why}"), "");
         }
@@ -291,21 +297,19 @@ fn read_list(path: &Path) -> Result<Document, Failure> {
     Ok(Document { name, text })
 }
 
-fn user(args: &ImageArgs, report: &Report) -> User {
+/// Who the image runs as: the caller, unless that is root.
+fn user(args: &ImageArgs) -> User {
     if args.root {
         return User::Root;
     }
-    let caller = rustix::process::getuid();
-    let (uid, gid) = match (caller.as_raw(), rustix::process::getgid().as_raw()) {
-        (0, _) => (1000, 1000),
-        ids => ids,
+    let (uid, gid) = if rustix::process::getuid().is_root() {
+        (1000, 1000)
+    } else {
+        (
+            rustix::process::getuid().as_raw(),
+            rustix::process::getgid().as_raw(),
+        )
     };
-    if caller.is_root() && args.uid.is_none() {
-        report.warning(
-            "you are root, so the image's user gets the ids 1000:1000",
-            "folders that you mount into a container must belong to 1000, or use `--uid`, `--gid` or `--root`",
-        );
-    }
     User::Unprivileged {
         uid: args.uid.unwrap_or(uid),
         gid: args.gid.unwrap_or(gid),

@@ -66,8 +66,8 @@ pub enum EngineError {
     /// A file of the context cannot be sent.
     #[error("cannot send the build context")]
     Context(#[source] io::Error),
-    /// A build came to its end without an image.
-    #[error("the engine built no image and named no error")]
+    /// The engine named neither an image nor an error.
+    #[error("the engine answered without naming an image")]
     NoImage,
     /// The caller gave up.
     #[error("interrupted")]

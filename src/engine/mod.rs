@@ -29,7 +29,7 @@ pub use progress::BuildEvent;
 
 use crate::archive::Archive;
 use crate::base::{self, Base, Platform};
-use crate::reference::Reference;
+use crate::reference::{ImageId, Reference};
 use progress::Progress;
 use session::Session;
 
@@ -190,12 +190,12 @@ impl Engine {
     /// # Errors
     ///
     /// [`EngineError`].
-    pub async fn tag(&self, image: &str, reference: &Reference) -> Result<(), EngineError> {
+    pub async fn tag(&self, image: &ImageId, reference: &Reference) -> Result<(), EngineError> {
         let options = TagImageOptionsBuilder::default()
             .repo(reference.repository())
             .tag(reference.tag().unwrap_or("latest"))
             .build();
-        let tagged = self.docker.tag_image(image, Some(options)).await;
+        let tagged = self.docker.tag_image(image.as_str(), Some(options)).await;
         tagged.map_err(EngineError::api("tag an image"))
     }
 
@@ -230,7 +230,7 @@ impl Engine {
         let Some(image) = self.inspect(reference).await? else {
             return Ok(None);
         };
-        let id = image.id.unwrap_or_default();
+        let id = image_id(image.id)?;
         if let Some(base) = Base::cached(cache, &id, reference) {
             return Ok(Some(base));
         }
@@ -248,7 +248,8 @@ impl Engine {
             path: path.unwrap_or_default().to_owned(),
             passwd: String::new(),
             group: String::new(),
-            missing: Vec::new(),
+            lacks_hosts: false,
+            lacks_resolv_conf: false,
         };
         let base = self.probe(base).await?;
         // Without a cache the next build asks again, and that is all.
@@ -259,7 +260,7 @@ impl Engine {
     /// Asks a throw-away container of the image for its facts.
     async fn probe(&self, base: Base) -> Result<Base, EngineError> {
         let body = ContainerCreateBody {
-            image: Some(base.id.clone()),
+            image: Some(base.id.to_string()),
             entrypoint: Some(vec!["/bin/sh".into(), "-c".into(), base::PROBE.into()]),
             cmd: Some(Vec::new()),
             user: Some("0:0".into()),
@@ -293,23 +294,25 @@ impl Engine {
     }
 
     async fn facts(&self, container: &str, mut base: Base) -> Result<Base, EngineError> {
-        for path in ["/etc/hosts", "/etc/resolv.conf"] {
-            let options = ContainerArchiveInfoOptionsBuilder::default().path(path).build();
-            let found = self
-                .docker
-                .get_container_archive_info(container, Some(options))
-                .await;
-            // The engine itself puts an empty file where the image has none.
-            if found.is_ok_and(|file| file.size == 0) {
-                base.missing.push(path.to_owned());
-            }
-        }
+        base.lacks_hosts = self.is_empty(container, "/etc/hosts").await;
+        base.lacks_resolv_conf = self.is_empty(container, "/etc/resolv.conf").await;
         base.passwd = self.file(container, "/etc/passwd").await?;
         base.group = self.file(container, "/etc/group").await?;
         let output = tokio::time::timeout(PROBE_TIME, self.output(container, &base.reference))
             .await
             .map_err(|_| EngineError::ProbeTimeout(base.reference.clone()))??;
         Ok(base.with_probe(&output)?)
+    }
+
+    /// Whether a file is empty in a container that was not started yet; the engine itself puts an empty
+    /// file where the image has none.
+    async fn is_empty(&self, container: &str, path: &str) -> bool {
+        let options = ContainerArchiveInfoOptionsBuilder::default().path(path).build();
+        let found = self
+            .docker
+            .get_container_archive_info(container, Some(options))
+            .await;
+        found.is_ok_and(|file| file.size == 0)
     }
 
     /// The text of a file in a container; empty where there is none.
@@ -379,7 +382,7 @@ impl Engine {
         &self,
         build: Build,
         mut report: impl FnMut(BuildEvent),
-    ) -> Result<String, EngineError> {
+    ) -> Result<ImageId, EngineError> {
         let Build {
             context,
             no_cache,
@@ -426,7 +429,7 @@ impl Engine {
             return Err(EngineError::Context(error));
         }
         match (built, image) {
-            (Ok(()), Some(image)) => Ok(image),
+            (Ok(()), image @ Some(_)) => image_id(image),
             (Ok(()), None) => Err(EngineError::NoImage),
             (Err(error), _) => Err(progress.failure(error)),
         }
@@ -443,6 +446,10 @@ impl Engine {
             .await
             .ok_or(EngineError::Interrupted)
     }
+}
+
+fn image_id(id: Option<String>) -> Result<ImageId, EngineError> {
+    ImageId::try_from(id.unwrap_or_default()).map_err(|_| EngineError::NoImage)
 }
 
 /// Mends what bollard writes on the wire: builds are always BuildKit's, through a session of our

@@ -145,6 +145,14 @@ pub enum PlanError {
     /// The base has no interpreter.
     #[error("base image `{0}` has no Python")]
     NoInterpreter(String),
+    /// The path of the base's interpreter is not one that a shell takes as it is.
+    #[error("the Python of base image `{base}` has a path that cannot be used")]
+    InterpreterPath {
+        /// The base image.
+        base: String,
+        /// The path.
+        path: String,
+    },
     /// The base's interpreter is too old.
     #[error("base image `{base}` has Python {found}, which is too old")]
     TooOld {
@@ -292,6 +300,9 @@ impl PlanError {
             Self::NoInterpreter(_) => what
                 .why("neither `python3` nor `python` on its PATH runs")
                 .advice("choose a base with Python, such as `python:3.12-slim-bookworm`"),
+            Self::InterpreterPath { path, .. } => what
+                .why(format!("it is `{}`", path.escape_debug()))
+                .advice("choose a base whose Python has an absolute path of letters, digits, `.`, `_`, `+` and `-`"),
             Self::TooOld { .. } => what.advice(format!("choose a base with Python {OLDEST_PYTHON} or newer")),
             Self::Platform { .. } => what.advice("choose a base for linux/amd64 or linux/arm64"),
         }

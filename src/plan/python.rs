@@ -77,6 +77,13 @@ pub(super) fn check(
         .interpreter
         .clone()
         .ok_or_else(|| PlanError::NoInterpreter(reference()))?;
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._+-".contains(&byte);
+    if !(interpreter.path.starts_with('/') && interpreter.path.bytes().all(plain)) {
+        return Err(PlanError::InterpreterPath {
+            base: reference(),
+            path: interpreter.path,
+        });
+    }
     let found = interpreter.version.clone();
     let Ok(version) = Version::from_str(&found) else {
         return Err(PlanError::NoInterpreter(reference()));

@@ -193,8 +193,12 @@ fn comparator(operator: &str, written: &str) -> Result<Option<Vec<VersionSpecifi
         Some(index) if written[index..].split(".*").all(str::is_empty) => (&written[..index], true),
         _ => (written, false),
     };
-    let version = Version::from_str(version_text)
-        .map_err(|_| Refused::new(format!("`{written}` is not a version as PEP 440 has them")))?;
+    let version = Version::from_str(version_text).map_err(|_| {
+        Refused::new(format!(
+            "`{}` is not a version as PEP 440 has them",
+            written.escape_debug()
+        ))
+    })?;
     if wildcard && matches!(operator, "^" | "~" | "~=") {
         return Err(Refused {
             why: format!("`{operator}` takes a plain version, without `.*`"),

@@ -2,12 +2,14 @@
 
 use std::ops::Range;
 
-use super::{Dependency, Spec, pep508};
+use super::{Dependency, Names, Spec, pep508};
 use crate::diagnostic::Diagnostic;
 
 const OPENING: &str = "list = [\n";
 
-pub(super) fn parse(text: &str, mistakes: &mut Vec<Diagnostic>) -> Spec {
+/// Reads quoted requirements; what cannot be understood goes to `mistakes`, and the name of every
+/// other entry with its place to `names`.
+pub(super) fn parse(text: &str, names: &mut Names, mistakes: &mut Vec<Diagnostic>) -> Spec {
     let document = format!("{OPENING}{text}\n]\n");
     let place = |span: Range<usize>| {
         let within = |position: usize| position.saturating_sub(OPENING.len()).min(text.len());
@@ -39,7 +41,10 @@ pub(super) fn parse(text: &str, mistakes: &mut Vec<Diagnostic>) -> Spec {
                 .advice("write a PEP 508 requirement such as `\"numpy>=2.2,<3\"`")),
         };
         match entry {
-            Ok(dependency) => spec.dependencies.push(dependency),
+            Ok(dependency) => {
+                names.push((dependency.name.clone(), dependency.at.clone()));
+                spec.dependencies.push(dependency);
+            }
             Err(mistake) => mistakes.push(mistake),
         }
     }

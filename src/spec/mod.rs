@@ -12,6 +12,7 @@ pub mod pep508;
 mod poetry;
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::ops::Range;
 
 pub use constraint::{Constraint, ConstraintError};
@@ -51,6 +52,9 @@ pub struct Dependency {
     pub at: Range<usize>,
 }
 
+/// The names a list mentions, with their places, in the order written.
+type Names = Vec<(Name, Range<usize>)>;
+
 impl Spec {
     /// Reads a dependency list. An empty one is fine.
     ///
@@ -66,12 +70,14 @@ impl Spec {
     /// ```
     pub fn parse(text: &str) -> Result<Self, Vec<Diagnostic>> {
         let mut mistakes = Vec::new();
-        let spec = if is_pep508_list(text) {
-            list::parse(text, &mut mistakes)
+        let mut names = Names::new();
+        let parse = if is_pep508_list(text) {
+            list::parse
         } else {
-            poetry::parse(text, &mut mistakes)
+            poetry::parse
         };
-        report_duplicates(&spec.dependencies, text, &mut mistakes);
+        let spec = parse(text, &mut names, &mut mistakes);
+        report_duplicates(&names, text, &mut mistakes);
         if mistakes.is_empty() {
             return Ok(spec);
         }
@@ -97,27 +103,33 @@ fn is_pep508_list(text: &str) -> bool {
     }
 }
 
-fn report_duplicates(dependencies: &[Dependency], text: &str, mistakes: &mut Vec<Diagnostic>) {
+fn report_duplicates(names: &Names, text: &str, mistakes: &mut Vec<Diagnostic>) {
     let mut first = HashMap::new();
-    for dependency in dependencies {
-        if let Some(earlier) = first.insert(&dependency.name, dependency) {
-            let line = text[..earlier.at.start].matches('\n').count() + 1;
-            mistakes.push(
-                Diagnostic::new(format!("dependency `{}` is listed twice", dependency.name))
-                    .at(dependency.at.clone())
-                    .why(format!("line {line} names the same distribution"))
-                    .advice("keep one entry; alternatives for one distribution are joined by `||`"),
-            );
-            first.insert(&dependency.name, earlier);
+    for (name, at) in names {
+        match first.entry(name) {
+            Entry::Vacant(entry) => {
+                entry.insert(at);
+            }
+            Entry::Occupied(entry) => {
+                let line = text[..entry.get().start].matches('\n').count() + 1;
+                mistakes.push(
+                    Diagnostic::new(format!("dependency `{name}` is listed twice"))
+                        .at(at.clone())
+                        .why(format!("line {line} names the same distribution"))
+                        .advice("keep one entry; alternatives for one distribution are joined by `||`"),
+                );
+            }
         }
     }
 }
+
+const UNSUPPORTED_SOURCE: &str = "git, url and path sources are not supported yet";
 
 /// The refusal of a dependency that does not come from a package index.
 fn unsupported_source(name: &str, at: Range<usize>) -> Diagnostic {
     Diagnostic::new(format!("dependency `{name}` does not come from a package index"))
         .at(at)
-        .why("git, url and path sources are not supported yet")
+        .why(UNSUPPORTED_SOURCE)
         .advice("use a version that is published on the index")
 }
 

@@ -4,8 +4,10 @@ use std::ops::Range;
 
 use toml_edit::{Document, Item, Key, TableLike, Value};
 
-use super::{Constraint, Dependency, Marker, Name, Spec, nearest, unsupported_source};
-use crate::diagnostic::Diagnostic;
+use super::{
+    Constraint, Dependency, Marker, Name, Names, Spec, UNSUPPORTED_SOURCE, nearest, unsupported_source,
+};
+use crate::diagnostic::{Diagnostic, Fix};
 
 /// The keys of a dependency table that are read.
 const KEYS: [&str; 7] = [
@@ -34,7 +36,9 @@ const SOURCES: [&str; 9] = [
 /// Syntax errors shown of one file; more would only be echoes of the first.
 const MAX_SYNTAX_ERRORS: usize = 20;
 
-pub(super) fn parse(text: &str, mistakes: &mut Vec<Diagnostic>) -> Spec {
+/// Reads Poetry's lines; what cannot be understood goes to `mistakes`, and the name of every entry
+/// with its place to `names`.
+pub(super) fn parse(text: &str, names: &mut Names, mistakes: &mut Vec<Diagnostic>) -> Spec {
     let mut spec = Spec {
         python: None,
         dependencies: Vec::new(),
@@ -50,6 +54,7 @@ pub(super) fn parse(text: &str, mistakes: &mut Vec<Diagnostic>) -> Spec {
             written,
             mistakes,
         };
+        names.extend(Name::parse(written).map(|name| (name, at.clone())));
         if written.eq_ignore_ascii_case("python") {
             spec.python = entry.python(item).map(|constraint| (constraint, at));
         } else if let Some(dependency) = entry.dependency(at, item) {
@@ -125,15 +130,11 @@ fn syntax_error(text: &str, line: &Range<usize>, at: Range<usize>, message: &str
         .advice("keep one entry; alternatives for one distribution are joined by `||`");
     }
     let diagnostic = Diagnostic::new("invalid TOML");
-    if let Some((name, constraint)) = written.split_once(['=', ':'])
-        && Name::parse(name.trim()).is_some()
-        && let value = constraint.trim().trim_end_matches(',').trim_matches(['"', '\''])
-        && Constraint::parse(value).is_ok()
-    {
+    if let Some(entry) = entry_meant_by(written) {
         return diagnostic
             .at(whole)
             .why("expected `name = \"constraint\"`")
-            .replace(format!("{} = \"{value}\"", name.trim()));
+            .replace(entry);
     }
     if super::pep508::parse(written).is_ok() {
         return diagnostic
@@ -145,6 +146,29 @@ fn syntax_error(text: &str, line: &Range<usize>, at: Range<usize>, message: &str
         .at(at)
         .why(message)
         .advice("write one dependency per line, as `name = \"constraint\"`")
+}
+
+/// The entry that a broken line surely means: a name and a constraint with quotes or `=` missing,
+/// `:` in place of `=`, or a comma behind.
+fn entry_meant_by(line: &str) -> Option<String> {
+    let end = line.find(|next: char| !next.is_ascii_alphanumeric() && !"._-".contains(next))?;
+    let (name, rest) = line.split_at(end);
+    Name::parse(name)?;
+    let rest = rest.trim_start();
+    let rest = rest.strip_prefix(':').unwrap_or(rest);
+    let rest = if rest.starts_with("==") {
+        rest
+    } else {
+        rest.strip_prefix('=').unwrap_or(rest)
+    };
+    let constraint = rest.trim().trim_end_matches(',').trim_matches(['"', '\'']);
+    Constraint::parse(constraint).ok()?;
+    let name = if name.contains('.') {
+        format!("\"{name}\"")
+    } else {
+        name.to_owned()
+    };
+    Some(format!("{name} = \"{constraint}\""))
 }
 
 /// One entry while it is read.
@@ -179,7 +203,8 @@ impl Entry<'_> {
             allow_prereleases: false,
             at,
         };
-        if let Some(value) = item.as_value().filter(|value| value.is_str()) {
+        let scalar = |value: &&Value| !value.is_array() && !value.is_inline_table();
+        if let Some(value) = item.as_value().filter(scalar) {
             let constraint = self.constraint(value)?;
             return Some(Dependency { constraint, ..plain });
         }
@@ -187,19 +212,11 @@ impl Entry<'_> {
             Some(table) => self.table(table, plain),
             None => {
                 let at = span(item, &plain.at);
-                let why = match item {
-                    Item::Value(Value::Array(_)) | Item::ArrayOfTables(_) => {
-                        "lists of alternatives are not supported yet"
-                    }
-                    _ => "expected a constraint in quotes, or a table",
-                };
                 self.refuse(
                     Diagnostic::new(format!("dependency `{written}` has an invalid constraint"))
                         .at(at)
-                        .why(why)
-                        .advice(format!(
-                            "write `{written} = \"^1.2\"` or `{written} = {{ version = \"^1.2\" }}`"
-                        )),
+                        .why("lists of alternatives are not supported yet")
+                        .advice(format!("keep the one you want, as `{written} = \"^1.2\"`")),
                 )
             }
         }
@@ -247,9 +264,12 @@ impl Entry<'_> {
                 "optional" => dependency.optional = self.boolean(value).unwrap_or_default(),
                 "allow-prereleases" => dependency.allow_prereleases = self.boolean(value).unwrap_or_default(),
                 source if SOURCES.contains(&source) => {
-                    let refusal = unsupported_source(self.written, key_at);
-                    self.mistakes.push(refusal);
-                    has_version = true;
+                    if self.mistakes[before..]
+                        .iter()
+                        .all(|mistake| mistake.why != UNSUPPORTED_SOURCE)
+                    {
+                        self.mistakes.push(unsupported_source(self.written, key_at));
+                    }
                 }
                 "source" => self.mistakes.push(
                     Diagnostic::new(format!("dependency `{}` names an index of its own", self.written))
@@ -333,7 +353,15 @@ impl Entry<'_> {
     }
 
     fn constraint(&mut self, value: &Value) -> Option<Constraint> {
-        let text = self.string(value, "a version constraint in quotes")?;
+        let span = value.span().unwrap_or_default();
+        let Some(text) = value.as_str() else {
+            self.wrong_type::<()>(value, "a version constraint in quotes");
+            let written = &self.text[span];
+            if let (Some(mistake), Ok(_)) = (self.mistakes.last_mut(), Constraint::parse(written)) {
+                mistake.fix = Some(Fix::Replace(format!("\"{written}\"")));
+            }
+            return None;
+        };
         match Constraint::parse(text) {
             Ok(constraint) => Some(constraint),
             Err(error) => {

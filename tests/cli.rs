@@ -1,0 +1,325 @@
+//! What a person at the command line sees, without any engine.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+const BASE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/base.json");
+
+/// A folder to run the program in, with nothing of this machine's settings.
+struct Sandbox(tempfile::TempDir);
+
+impl Sandbox {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> &Self {
+        fs::write(self.0.path().join(name), bytes).unwrap();
+        self
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ipybox"));
+        command
+            .args(arguments)
+            .current_dir(self.0.path())
+            .env_clear()
+            .env("HOME", self.0.path())
+            .env("DOCKER_HOST", "unix:///nonexistent/docker.sock");
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    /// Plans with a fixed base and fixed ids.
+    fn plan(&self, arguments: &[&str]) -> Output {
+        self.run(
+            &[
+                &["plan", "--base-facts", BASE, "--uid", "1000", "--gid", "1000"],
+                arguments,
+            ]
+            .concat(),
+        )
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// The exit code and what is said on stderr; nothing is on stdout.
+fn refusal(output: &Output) -> String {
+    assert_eq!(text(&output.stdout), "");
+    format!(
+        "exit code {}\n\n{}",
+        output.status.code().unwrap(),
+        text(&output.stderr)
+    )
+}
+
+#[test]
+fn mistakes_in_poetry_lines_are_explained_all_at_once() {
+    for (name, list) in [
+        (
+            "constraints",
+            "numpy = \">>2.2\"\npandas = \"=>1\"\nscipy = \"^1 || oops\"\nhttpx = \"1 ||\"\nrich = \"\"\n",
+        ),
+        (
+            "toml",
+            "sympy ^1\nscipy: \"^1\"\nrequests==2.0\nnumpy = \"^2\nhttpx = \"1\",\nrich\n= \"1\"\n",
+        ),
+        (
+            "tables",
+            "a = { version = \"1\", extra = [\"x\"] }\nb = { extras = \"x\", version = \"1\" }\n\
+             c = { optional = true }\nd = { version = 1 }\ne = 1.5\nf = { version = \"1\", colour = \"red\" }\n\
+             g = { version = \"1\", markers = \"python_versoin > '3'\" }\nh = { version = \"1\", platform = \"\" }\n",
+        ),
+        (
+            "names",
+            "numpy = \"1\"\nNumPy = \"2\"\nzope.interface = \"5\"\n\"a b\" = \"1\"\n\"-x\" = \"1\"\nnumpy = \"3\"\n",
+        ),
+        (
+            "sources",
+            "a = { git = \"https://example.invalid/a\", tag = \"v1\" }\nb = { path = \"../b\", develop = true }\n\
+             c = [{ version = \"1\", python = \"<3.11\" }, { version = \"2\" }]\nd = { version = \"1\", source = \"x\" }\n",
+        ),
+        (
+            "hostile",
+            "\"$(touch x)\" = \"*\"\n\"a\\nRUN id\" = \"1\"\nnumpy = \"1; rm -rf /\"\n\
+             b = { version = \"1\", markers = \"os_name == 'a\\nRUN id'\" }\nc = \"1\\u001b[31m\"\n",
+        ),
+    ] {
+        let sandbox = Sandbox::new();
+        let output = sandbox
+            .write("dependencies.txt", list)
+            .plan(&["-d", "dependencies.txt"]);
+        insta::assert_snapshot!(format!("poetry_{name}"), refusal(&output));
+    }
+}
+
+#[test]
+fn mistakes_in_quoted_requirements_are_explained_all_at_once() {
+    let list = "\"numpy>=2.2,<3\",\n\"pandas^2\",\n\"scipy~1\",\n\"a @ https://example.invalid/a.whl\",\n\
+                \"b; python_version\",\n\"c[x\",\n\"numpy\",\n42,\n\"$(id)\",\n";
+    let sandbox = Sandbox::new();
+    let output = sandbox
+        .write("dependencies.txt", list)
+        .plan(&["-d", "dependencies.txt"]);
+    insta::assert_snapshot!(refusal(&output));
+}
+
+#[test]
+fn files_that_are_no_list_are_refused() {
+    let sandbox = Sandbox::new();
+    sandbox
+        .write("latin.txt", b"numpy = \"1\"\n# caf\xe9\n")
+        .write("table.txt", "[[x")
+        .write("zero.txt", b"numpy = \"1\"\0")
+        .write("big.txt", vec![b'#'; 50 << 20])
+        .write("deep.txt", format!("x = {}", "[".repeat(100_000)));
+    for file in [
+        "missing.txt",
+        "latin.txt",
+        "table.txt",
+        "zero.txt",
+        "big.txt",
+        ".",
+    ] {
+        let name = format!("file_{}", file.trim_end_matches(".txt").replace('.', "folder"));
+        insta::assert_snapshot!(name, refusal(&sandbox.run(&["build", "-d", file])));
+    }
+    assert_eq!(sandbox.run(&["build", "-d", "deep.txt"]).status.code(), Some(1));
+}
+
+#[test]
+fn wrong_usage_is_told_from_refusals() {
+    let sandbox = Sandbox::new();
+    for (name, arguments, code) in [
+        ("tag", ["build", "-t", "Upper:1"].as_slice(), 2),
+        ("variant", &["build", "-V", "nope"], 1),
+        ("uid_0", &["build", "--uid", "0"], 2),
+        ("python", &["build", "--python", "2.7"], 2),
+        ("host", &["build", "--host", "tcp://127.0.0.1:2375"], 2),
+        ("no_engine", &["build"], 75),
+        ("root_and_uid", &["build", "--root", "--uid", "7"], 2),
+        ("ca", &["build", "--ca-cert", "missing.pem"], 1),
+        ("facts", &["plan", "--base-facts", "missing.json"], 1),
+    ] {
+        let output = sandbox.run(arguments);
+        assert_eq!(output.status.code(), Some(code), "for {arguments:?}");
+        insta::assert_snapshot!(format!("usage_{name}"), refusal(&output));
+    }
+}
+
+#[test]
+fn an_engine_that_refuses_us_is_told_from_one_that_is_not_there() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let sandbox = Sandbox::new();
+    let socket = sandbox.0.path().join("docker.sock");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    fs::set_permissions(&socket, fs::Permissions::from_mode(0o000)).unwrap();
+    let host = format!("unix://{}", socket.display());
+    let mut command = sandbox.command(&["build", "--host", &host]);
+    if rustix::process::getuid().is_root() {
+        use std::os::unix::process::CommandExt;
+        // Root is refused nothing. The folder must be open to whoever asks instead.
+        fs::set_permissions(sandbox.0.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let program = sandbox.0.path().join("ipybox");
+        fs::copy(env!("CARGO_BIN_EXE_ipybox"), &program).unwrap();
+        command = Command::new(program);
+        command
+            .args(["build", "--host", &host])
+            .uid(65534)
+            .gid(65534)
+            .env_clear()
+            .current_dir(sandbox.0.path());
+    }
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("no permission to use the Docker engine"));
+}
+
+#[test]
+fn a_list_and_a_base_that_disagree_are_both_named() {
+    for (name, list, arguments) in [
+        ("excluded", "python = \">=3.13\"\n", [].as_slice()),
+        ("asked", "", &["--python", "3.13"]),
+        ("union", "numpy = \"^1 || ^2.2\"\nscipy = \"<1 || >1.2\"\n", &[]),
+    ] {
+        let sandbox = Sandbox::new();
+        let arguments = [&["-d", "dependencies.txt"], arguments].concat();
+        let output = sandbox.write("dependencies.txt", list).plan(&arguments);
+        insta::assert_snapshot!(format!("base_{name}"), refusal(&output));
+    }
+}
+
+#[test]
+fn the_plan_of_each_example_and_variant_is_stable() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let sandbox = Sandbox::new();
+    for example in ["quickstart", "requirements"] {
+        let list = root.join("examples").join(example).join("dependencies.txt");
+        let output = sandbox.plan(&["-d", list.to_str().unwrap()]);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        insta::assert_snapshot!(format!("plan_{example}"), text(&output.stdout));
+    }
+    for variant in ["minimal", "basic", "example"] {
+        let output = sandbox.plan(&["-V", variant]);
+        let plan: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let requirements: Vec<_> = plan["requirements"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|text| text.as_str().unwrap())
+            .collect();
+        insta::assert_snapshot!(format!("requirements_{variant}"), requirements.join("\n"));
+    }
+}
+
+#[test]
+fn both_spellings_of_a_list_ask_for_the_same() {
+    let requirements = |example: &str| {
+        let list = format!(
+            "{}/examples/{example}/dependencies.txt",
+            env!("CARGO_MANIFEST_DIR")
+        );
+        let plan: serde_json::Value =
+            serde_json::from_slice(&Sandbox::new().plan(&["-d", &list]).stdout).unwrap();
+        plan["requirements"].clone()
+    };
+    let sorted = |value: serde_json::Value| {
+        // `>=2.2,<3` and `<3,>=2.2` are one set.
+        let mut texts: Vec<Vec<char>> = value
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|text| text.as_str().unwrap().chars().collect())
+            .collect();
+        for text in &mut texts {
+            text.sort_unstable();
+        }
+        texts.sort();
+        texts
+    };
+    assert_eq!(
+        sorted(requirements("quickstart")),
+        sorted(requirements("requirements"))
+    );
+}
+
+#[test]
+fn the_dockerfile_is_stable() {
+    let sandbox = Sandbox::new();
+    let output = sandbox.run(&["render", "--base-facts", BASE, "--uid", "1000", "--gid", "1000"]);
+    insta::assert_snapshot!("dockerfile_minimal", text(&output.stdout));
+    let output = sandbox.run(&["render", "--base-facts", BASE, "--root"]);
+    let root = text(&output.stdout);
+    assert!(root.contains("USER 0:0\n") && root.contains("ENV HOME=\"/root\"\n"));
+}
+
+#[test]
+fn every_option_can_come_from_the_environment() {
+    let sandbox = Sandbox::new();
+    sandbox.write("list.txt", "rich = \"*\"\n");
+    let output = sandbox
+        .command(&["plan"])
+        .envs([
+            ("IPYBOX_BASE_FACTS", BASE),
+            ("IPYBOX_DEPENDENCIES", "list.txt"),
+            ("IPYBOX_ROOT", "1"),
+        ])
+        .output()
+        .unwrap();
+    let plan: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(plan["user"], "root");
+    assert_eq!(plan["requirements"].as_array().unwrap().last().unwrap(), "rich");
+    let off = sandbox
+        .command(&["plan", "--base-facts", BASE])
+        .env("IPYBOX_ROOT", "0")
+        .output()
+        .unwrap();
+    let plan: serde_json::Value = serde_json::from_slice(&off.stdout).unwrap();
+    assert_ne!(plan["user"], "root");
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    let sandbox = Sandbox::new();
+    let mut child = sandbox
+        .command(&["plan", "--base-facts", BASE, "--root"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn variants_can_be_the_users_own() {
+    let sandbox = Sandbox::new();
+    let folder = sandbox.0.path().join("variants/mine");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(
+        folder.join("variant.toml"),
+        "description = \"mine\"\ntemplate = \"server.tera\"\n",
+    )
+    .unwrap();
+    fs::write(folder.join("dependencies.txt"), "rich = \"*\"\n").unwrap();
+    let listed = sandbox.run(&["variants", "--variants", "variants"]);
+    assert_eq!(text(&listed.stdout), "mine       mine\n");
+    fs::write(
+        folder.join("variant.toml"),
+        "description = \"mine\"\ntemplat = \"server.tera\"\n",
+    )
+    .unwrap();
+    insta::assert_snapshot!(
+        "variant_invalid",
+        refusal(&sandbox.run(&["variants", "mine", "--variants", "variants"]))
+    );
+}

@@ -1,0 +1,181 @@
+//! What holds for every input.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use ipybox::archive::Archive;
+use ipybox::base::Base;
+use ipybox::context;
+use ipybox::dockerfile::{self, Supply};
+use ipybox::plan::{Options, Plan, PlanError, User};
+use ipybox::reference::Reference;
+use ipybox::spec::{Constraint, Marker, Name, Spec, pep508};
+use ipybox::templates::Templates;
+use ipybox::uv;
+use ipybox::variant::Variant;
+use proptest::prelude::*;
+
+/// Texts that come close to a dependency list, so that parsers get further than their first byte.
+fn nearly_a_list() -> impl Strategy<Value = String> {
+    let piece = prop_oneof![
+        Just("numpy = \"".to_owned()),
+        Just("\"^1.2 || <2\"\n".to_owned()),
+        Just("{ version = \"1\", extras = [\"a\"], markers = \"os_name == 'nt'\" }\n".to_owned()),
+        Just("\"pandas[x]>=2,<3; python_version < '3'\",\n".to_owned()),
+        Just("\n".to_owned()),
+        "[ -~]{0,12}",
+        "\\PC{0,6}",
+    ];
+    prop::collection::vec(piece, 0..8).prop_map(|pieces| pieces.concat())
+}
+
+fn version() -> impl Strategy<Value = String> {
+    "([1-9]!)?(0|[1-9][0-9]?)(\\.(0|[1-9][0-9]?)){0,3}((a|b|rc)[0-9])?(\\.post[0-9])?(\\.dev[0-9])?"
+}
+
+fn constraint() -> impl Strategy<Value = String> {
+    let operator = prop::sample::select(vec!["^", "~", "~=", "", "=", "==", "!=", "<", "<=", ">", ">="]);
+    let comparator = (operator, version()).prop_map(|(operator, version)| operator.to_owned() + &version);
+    let set = prop::collection::vec(comparator, 1..4).prop_map(|set| set.join(", "));
+    prop::collection::vec(set, 1..4).prop_map(|sets| sets.join(" || "))
+}
+
+fn marker() -> impl Strategy<Value = String> {
+    let comparison = prop_oneof![
+        Just("python_version >= \"3.9\"".to_owned()),
+        Just("'linux' in sys_platform".to_owned()),
+        Just("os_name not in \"nt posix\"".to_owned()),
+        Just("platform_machine != 'a\"b'".to_owned()),
+    ];
+    comparison.prop_recursive(4, 16, 3, |inner| {
+        let glue = prop::sample::select(vec![" and ", " or "]);
+        (prop::collection::vec(inner, 1..4), glue).prop_map(|(parts, glue)| format!("({})", parts.join(glue)))
+    })
+}
+
+fn plan(list: &str) -> Plan {
+    resolve(list, |_| {}).unwrap()
+}
+
+fn resolve(list: &str, change: impl FnOnce(&mut Base)) -> Result<Plan, Vec<PlanError>> {
+    let facts = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/base.json");
+    let mut base = Base::read(facts.as_ref()).unwrap();
+    change(&mut base);
+    let variant = Variant::read("minimal", None).unwrap();
+    let uv = uv::Release::of(&base.platform);
+    let options = Options {
+        user: User::Unprivileged { uid: 1000, gid: 1000 },
+        python: None,
+        uv,
+    };
+    Plan::resolve(&Spec::parse(list).unwrap(), &variant, base, &options)
+}
+
+fn context_bytes(plan: &Plan) -> Vec<u8> {
+    let templates = Templates::shipped();
+    let dockerfile = dockerfile::render(plan, &templates, Supply::Engine).unwrap();
+    context::of(plan, &templates, dockerfile, None)
+        .unwrap()
+        .to_tar()
+        .unwrap()
+}
+
+proptest! {
+    #[test]
+    fn no_text_panics_and_every_mistake_lies_inside_it(text in nearly_a_list()) {
+        for mistake in Spec::parse(&text).err().unwrap_or_default() {
+            let at = mistake.at.expect("a mistake of a list has a place");
+            prop_assert!(text.get(at.clone()).is_some(), "{at:?} of {text:?}");
+            prop_assert!(!mistake.what.is_empty());
+        }
+    }
+
+    #[test]
+    fn no_requirement_panics_and_every_mistake_lies_inside_it(text in "\\PC{0,40}") {
+        if let Err(mistake) = pep508::parse(&text) {
+            prop_assert!(text.get(mistake.at.unwrap()).is_some());
+        }
+        if let Err(error) = Constraint::parse(&text) {
+            prop_assert!(text.get(error.at).is_some());
+        }
+        if let Err(error) = Marker::parse(&text) {
+            prop_assert!(text.get(error.at).is_some());
+        }
+    }
+
+    #[test]
+    fn a_printed_constraint_is_read_as_the_same(text in constraint()) {
+        let parsed = Constraint::parse(&text).unwrap();
+        prop_assert_eq!(Constraint::parse(&parsed.to_string()).unwrap(), parsed);
+    }
+
+    #[test]
+    fn a_printed_marker_is_read_as_the_same(text in marker()) {
+        let parsed = Marker::parse(&text).unwrap();
+        prop_assert_eq!(Marker::parse(&parsed.to_string()).unwrap(), parsed);
+    }
+
+    #[test]
+    fn a_lowered_dependency_is_a_requirement_that_means_the_same(
+        name in "[a-z]([a-z0-9-]{0,8}[a-z0-9])?",
+        constraint in constraint().prop_filter("no union", |text| !text.contains('|')),
+        marker in marker(),
+    ) {
+        prop_assume!(name != "python" && Name::parse(&name).unwrap().as_str() == name);
+        let marker = marker.replace('\\', "\\\\").replace('"', "\\\"");
+        let list = format!("{name} = {{ version = \"{constraint}\", markers = \"{marker}\" }}");
+        let plan = plan(&list);
+        let text = plan.requirements.iter().find(|found| found.name.as_str() == name).unwrap().to_string();
+        let read = pep508::parse(&text).unwrap();
+        let written = &Spec::parse(&list).unwrap().dependencies[0];
+        prop_assert_eq!(&read.name, &written.name);
+        prop_assert_eq!(&read.constraint, &written.constraint);
+        prop_assert_eq!(&read.marker, &written.marker);
+    }
+
+    #[test]
+    fn the_order_of_a_list_does_not_change_the_context(
+        names in prop::collection::hash_set("[b-h][a-z]{2,5}", 1..6),
+    ) {
+        let lines: Vec<_> = names.iter().map(|name| format!("{name} = \"*\"\n")).collect();
+        let reversed: Vec<_> = lines.iter().rev().cloned().collect();
+        prop_assert_eq!(context_bytes(&plan(&lines.concat())), context_bytes(&plan(&reversed.concat())));
+    }
+
+    #[test]
+    fn no_value_of_a_base_becomes_an_instruction(path in "(\\PC|\n|\t|\\$|\"|'|\\\\|#){0,30}", python in "/?(\\PC|[a-z/]|\n|'|\\$|<|EOF){1,4}") {
+        let templates = Templates::shipped();
+        let count = |plan: &Plan| dockerfile::render(plan, &templates, Supply::Context)
+            .map(|text| text.lines().filter(|line| !line.starts_with("    ")).count());
+        let expected = count(&plan("")).unwrap();
+        let hostile = resolve("", |base| {
+            base.path.clone_from(&path);
+            base.interpreter.as_mut().unwrap().path.clone_from(&python);
+        });
+        match hostile {
+            Ok(hostile) => match count(&hostile) {
+                Ok(found) => prop_assert_eq!(found, expected),
+                Err(_) => prop_assert!(path.contains(char::is_control)),
+            },
+            Err(_) => prop_assert!(!python.starts_with('/') || python.contains(|c: char| !c.is_ascii_alphanumeric())),
+        }
+    }
+
+    #[test]
+    fn an_accepted_reference_prints_as_it_was_written(text in "[a-zA-Z0-9.:/@_-]{0,40}") {
+        if let Ok(reference) = text.parse::<Reference>() {
+            prop_assert_eq!(reference.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn equal_files_make_equal_archives(files in prop::collection::btree_map("[a-z]{1,3}(/[a-z]{1,3}){0,2}", ".{0,20}", 0..8)) {
+        let archive = |files: Vec<(&String, &String)>| {
+            let mut archive = Archive::default();
+            for (path, text) in files {
+                archive.add(&format!("root/{path}.txt"), text.as_str());
+            }
+            archive.to_tar().unwrap()
+        };
+        prop_assert_eq!(archive(files.iter().collect()), archive(files.iter().rev().collect()));
+    }
+}
