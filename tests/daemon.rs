@@ -1,0 +1,500 @@
+//! What real images do, on a real engine. A missing engine is a failure.
+//!
+//! `scripts/test` names the base image (`IPYBOX_TEST_BASE`) and the folder of the clients'
+//! interpreter (`IPYBOX_TEST_CLIENTS`), and makes both where they are not there.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tests are configured through the environment"
+)]
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+fn setting(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set; run scripts/test"))
+}
+
+fn base() -> String {
+    setting("IPYBOX_TEST_BASE")
+}
+
+/// Runs a command to its end, which must be a good one, and returns what it prints.
+fn run(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{printed}\n{said}",
+        output.status
+    );
+    printed
+}
+
+fn docker(arguments: &[&str]) -> String {
+    run(Command::new("docker").args(arguments))
+}
+
+fn ipybox() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_ipybox"))
+}
+
+/// A folder with a dependency list.
+fn list(text: &str) -> (tempfile::TempDir, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("dependencies.txt");
+    fs::write(&file, text).unwrap();
+    let path = file.to_str().unwrap().to_owned();
+    (folder, path)
+}
+
+/// An image of a test; its tag is gone when the test is over.
+struct Image {
+    tag: String,
+    id: String,
+    /// What the build said.
+    said: String,
+}
+
+impl Image {
+    fn tag(name: &str) -> String {
+        format!("ipybox-test-{}:{name}", std::process::id())
+    }
+
+    /// Builds with `arguments`, `--tag` and `--base` added.
+    fn build(name: &str, arguments: &[&str]) -> Self {
+        Self::build_with(name, ipybox().args(["build", "--base", &base()]).args(arguments))
+    }
+
+    fn build_with(name: &str, command: &mut Command) -> Self {
+        let tag = Self::tag(name);
+        let output = command.args(["--tag", &tag]).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{said}");
+        let id = String::from_utf8(output.stdout).unwrap().trim().to_owned();
+        assert_eq!(docker(&["inspect", "--format", "{{.Id}}", &tag]).trim(), id);
+        Self { tag, id, said }
+    }
+
+    fn inspect(&self, format: &str) -> String {
+        docker(&["inspect", "--format", format, &self.tag])
+            .trim()
+            .to_owned()
+    }
+
+    fn layers(&self) -> String {
+        self.inspect("{{json .RootFS.Layers}}")
+    }
+
+    /// Runs a command in a container that ends with it.
+    fn run(&self, arguments: &[&str]) -> String {
+        let common = ["run", "--rm", "--label", "ipybox.test", &self.tag];
+        docker(&[&common, arguments].concat())
+    }
+}
+
+impl Drop for Image {
+    fn drop(&mut self) {
+        let _ = Command::new("docker")
+            .args(["rmi", "--force", &self.tag])
+            .output();
+    }
+}
+
+/// A running container of an image, with its kernel gateway on a free port of loopback.
+struct Container {
+    id: String,
+    port: String,
+}
+
+impl Container {
+    fn start(image: &str, options: &[&str]) -> Self {
+        let common = [
+            "run",
+            "--detach",
+            "--label",
+            "ipybox.test",
+            "--publish",
+            "127.0.0.1::8888",
+        ];
+        let id = docker(&[&common, options, &[image]].concat()).trim().to_owned();
+        let address = docker(&["port", &id, "8888/tcp"]);
+        let port = address.trim().rsplit(':').next().unwrap().to_owned();
+        Self { id, port }
+    }
+
+    fn client(&self) -> Command {
+        let python = Path::new(&setting("IPYBOX_TEST_CLIENTS")).join("python");
+        let mut command = Command::new(python);
+        command
+            .arg(format!("{ROOT}/tests/clients/kernel.py"))
+            .arg(&self.port);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    /// Runs cells in one kernel with the client of ipybox 0.6.
+    fn cells(&self, cells: &[&str]) -> Vec<serde_json::Value> {
+        let mut client = self.client().spawn().unwrap();
+        let text = serde_json::to_vec(cells).unwrap();
+        client.stdin.take().unwrap().write_all(&text).unwrap();
+        let output = client.wait_with_output().unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// Stops the container as `docker stop` does, and returns how long that took.
+    fn stop(&self) -> Duration {
+        let begun = Instant::now();
+        docker(&["stop", "--time", "10", &self.id]);
+        begun.elapsed()
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        let _ = Command::new("docker")
+            .args(["rm", "--force", "--volumes", &self.id])
+            .output();
+    }
+}
+
+#[test]
+fn basic_runs_code_keeps_state_loses_nothing_and_stops_at_once() {
+    let image = Image::build("basic", &["-V", "basic"]);
+    let container = Container::start(&image.tag, &[]);
+    let shorts: Vec<String> = (0..100).map(|number| format!("print({number})")).collect();
+    let mut cells = vec![
+        "import numpy, pandas, sympy, matplotlib.pyplot; x = numpy.arange(7)",
+        "print(x.sum(), pandas.Series(x).max(), sympy.Symbol('y') + 1)",
+        "1 / 0",
+        "print('after the error')",
+        "print('x' * 5_000_000)",
+        "import os; print(os.getcwd(), os.environ['HOME'], os.environ['PATH'].split(':')[0], os.getuid())",
+        "!python -c 'import sys; print(sys.prefix)' && pip --version && touch /app/file /opt/venv/file",
+    ];
+    cells.extend(shorts.iter().map(String::as_str));
+    let outcomes = container.cells(&cells);
+    let text = |index: usize| outcomes[index].as_str().unwrap_or_default();
+    assert_eq!(text(1), "21 6 y + 1");
+    assert_eq!(outcomes[2]["error"], "ZeroDivisionError: division by zero");
+    assert_eq!(text(3), "after the error");
+    assert_eq!(text(4).len(), 5_000_000);
+    assert_eq!(text(5), "/app /home/ipybox /opt/venv/bin 1000");
+    assert!(
+        text(6).starts_with("/opt/venv") && text(6).contains("from /opt/venv/lib"),
+        "{}",
+        text(6)
+    );
+    for (number, outcome) in outcomes[cells.len() - shorts.len()..].iter().enumerate() {
+        assert_eq!(outcome, &number.to_string());
+    }
+
+    let mut busy = container.client().spawn().unwrap();
+    busy.stdin
+        .take()
+        .unwrap()
+        .write_all(br#"["import time; time.sleep(100)"]"#)
+        .unwrap();
+    std::thread::sleep(Duration::from_secs(3));
+    let stopped = container.stop();
+    assert!(stopped < Duration::from_secs(2), "took {stopped:?}");
+    let _ = busy.kill();
+    let _ = busy.wait();
+}
+
+#[test]
+fn example_has_what_its_list_names() {
+    let image = Image::build("example", &["-V", "example"]);
+    let container = Container::start(&image.tag, &[]);
+    let outcomes = container.cells(&[
+        "import sklearn, github, matplotlib, numpy, pandas, sympy, freeact_skills",
+        "print(sklearn.__version__.split('.')[0], numpy.__version__.split('.')[0])",
+    ]);
+    assert_eq!(outcomes[1], "1 2");
+    assert!(container.stop() < Duration::from_secs(2));
+}
+
+#[test]
+fn the_second_build_sends_little_and_a_rendered_context_gives_the_same() {
+    let first = Image::build("minimal", &[]);
+    let second = Image::build("minimal-again", &[]);
+    assert_eq!(first.id, second.id);
+    let sent = second
+        .said
+        .lines()
+        .find_map(|line| line.strip_prefix("sent "))
+        .unwrap();
+    let (number, _) = sent.split_once(" kB").expect("less than a megabyte is sent");
+    assert!(number.parse::<u32>().unwrap() < 100, "{sent}");
+    let steps = second.said.lines().filter(|line| line.contains("] RUN ")).count();
+    assert_eq!(
+        (steps, second.said.matches(" cached").count() >= 4),
+        (2, true),
+        "{}",
+        second.said
+    );
+
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("context");
+    run(ipybox().args(["render", "--base", &base(), "--out"]).arg(&out));
+    let dockerfile = fs::read_to_string(out.join("Dockerfile")).unwrap();
+    let command = dockerfile.lines().next().unwrap().strip_prefix("# ").unwrap();
+    let tag = Image::tag("rendered");
+    // The command as it stands, with a tag, by a client that has BuildKit.
+    let command = command.strip_suffix(" .").unwrap().to_owned() + &format!(" -t {tag} .");
+    let path = format!("{}:{}", client_with_buildkit().display(), setting("PATH"));
+    run(Command::new("sh")
+        .args(["-ec", &command])
+        .current_dir(&out)
+        .env("PATH", path));
+    let rendered = Image {
+        id: String::new(),
+        said: String::new(),
+        tag,
+    };
+    for format in [
+        "{{json .Config.Cmd}}",
+        "{{json .Config.Env}}",
+        "{{.Config.User}}",
+        "{{json .Config.ExposedPorts}}",
+    ] {
+        assert_eq!(rendered.inspect(format), first.inspect(format));
+    }
+    assert_eq!(rendered.layers(), first.layers());
+    let container = Container::start(&rendered.tag, &[]);
+    assert_eq!(container.cells(&["print(6 * 7)"]), ["42"]);
+}
+
+/// The folder of a `docker` that can drive BuildKit without a plug-in, or has the plug-in.
+fn client_with_buildkit() -> PathBuf {
+    let path = setting("PATH");
+    let mut folders = std::env::split_paths(&path).filter(|folder| folder.join("docker").is_file());
+    let able = |folder: &PathBuf| {
+        let client = folder.join("docker");
+        let output = |arguments: &[&str]| Command::new(&client).args(arguments).output().unwrap();
+        let version = String::from_utf8(output(&["--version"]).stdout).unwrap();
+        version.contains(" 20.10.") || output(&["buildx", "version"]).status.success()
+    };
+    folders
+        .find(able)
+        .expect("a docker client that can build with BuildKit")
+}
+
+#[test]
+fn neither_certificates_nor_proxies_nor_the_installer_stay_in_the_image() {
+    let mark = format!("ipybox-mark-{:x}", std::process::id() ^ 0x5eed_c0de);
+    let (folder, list) = list("six = \"*\"\n");
+    let certificates = folder.path().join("ca.pem");
+    let host = std::env::var("SSL_CERT_FILE").unwrap_or_else(|_| "/etc/ssl/certs/ca-certificates.crt".into());
+    let bundle = fs::read_to_string(host).unwrap();
+    fs::write(&certificates, format!("# {mark}\n{bundle}")).unwrap();
+    let mut command = ipybox();
+    command
+        .args(["build", "--base", &base(), "-d", &list, "--no-cache", "--ca-cert"])
+        .arg(&certificates);
+    let image = Image::build_with("clean", command.env("NO_PROXY", format!("{mark}.invalid")));
+
+    assert!(!image.said.contains(&mark));
+    assert!(!docker(&["history", "--no-trunc", &image.tag]).contains(&mark));
+    assert!(!docker(&["inspect", &image.tag]).contains(&mark));
+    let saved = folder.path().join("image.tar");
+    run(Command::new("docker")
+        .args(["save", "--output"])
+        .arg(&saved)
+        .arg(&image.tag));
+    let finder = ["--count", "--text", "--fixed-strings", "--", &mark];
+    let found = Command::new("grep").args(finder).arg(&saved).output().unwrap();
+    assert_eq!(String::from_utf8(found.stdout).unwrap().trim(), "0");
+    let find = "find / -xdev -name uv -o -xdev -name uvx -o -xdev -path '*ipybox/ca*'";
+    let names = docker(&[
+        "run",
+        "--rm",
+        "--user",
+        "0",
+        "--label",
+        "ipybox.test",
+        &image.tag,
+        "sh",
+        "-c",
+        find,
+    ]);
+    assert_eq!(names, "");
+}
+
+#[test]
+fn builds_without_cache_from_two_folders_have_equal_layers() {
+    let list = "numpy = \"^2.2\"\nrich = \"*\"\n";
+    let build = |name| {
+        let (folder, _) = self::list(list);
+        let mut command = ipybox();
+        command.args(["build", "--base", &base(), "--no-cache", "-d", "dependencies.txt"]);
+        Image::build_with(name, command.current_dir(folder.path()))
+    };
+    let (first, second) = (build("first"), build("second"));
+    assert_ne!(first.id, second.id, "the second build was not a build of its own");
+    assert_eq!(first.layers(), second.layers());
+}
+
+#[test]
+fn the_user_has_the_ids_that_were_asked_for_even_where_they_are_taken() {
+    let (_folder, list) = list("");
+    let script = "id -u; id -g; whoami; echo $HOME; pwd; touch ~/x /app/x /opt/venv/x && echo writable";
+    for (name, arguments, expected) in [
+        (
+            "taken",
+            ["--uid", "33", "--gid", "20"].as_slice(),
+            "33\n20\nipybox\n/home/ipybox\n/app\nwritable\n",
+        ),
+        (
+            "free",
+            &["--uid", "12345", "--gid", "54321"],
+            "12345\n54321\nipybox\n/home/ipybox\n/app\nwritable\n",
+        ),
+        (
+            "gid-0",
+            &["--uid", "1000", "--gid", "0"],
+            "1000\n0\nipybox\n/home/ipybox\n/app\nwritable\n",
+        ),
+        ("root", &["--root"], "0\n0\nroot\n/root\n/app\nwritable\n"),
+    ] {
+        let image = Image::build(name, &[&["-d", &list], arguments].concat());
+        assert_eq!(image.run(&["sh", "-c", script]), expected, "for {arguments:?}");
+        if name == "taken" {
+            let owners = image.run(&[
+                "sh",
+                "-c",
+                "stat -c '%u:%g' /opt/venv/bin/pip /opt/ipybox/server /opt/ipybox/lib",
+            ]);
+            assert_eq!(owners, "33:20\n0:0\n0:0\n");
+            let container = Container::start(&image.tag, &["--cap-drop", "ALL"]);
+            assert_eq!(container.cells(&["print(1 + 1)"]), ["2"]);
+        }
+    }
+}
+
+#[test]
+fn a_failed_build_names_the_step_and_leaves_nothing() {
+    let (_folder, list) = list("numpy = \"^99\"\n");
+    let tag = Image::tag("failed");
+    let output = ipybox()
+        .args(["build", "--base", &base(), "-d", &list, "-t", &tag])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert_eq!(output.stdout, b"");
+    assert!(
+        said.contains("RUN install the packages` failed with exit code 1"),
+        "{said}"
+    );
+    assert!(said.contains("numpy>=99,<100"), "{said}");
+    assert_eq!(docker(&["images", "--quiet", &tag]), "");
+}
+
+#[test]
+fn an_interrupted_build_ends_in_the_engine_and_leaves_no_tag() {
+    let (_folder, list) = list("pandas = \"*\"\n");
+    let tag = Image::tag("interrupted");
+    for (signal, code) in [("-INT", 130), ("-TERM", 143)] {
+        let mut build = ipybox();
+        build
+            .args(["build", "--base", &base(), "-d", &list, "-t", &tag, "--no-cache"])
+            .stderr(Stdio::piped());
+        let mut build = build.spawn().unwrap();
+        // Until a step runs in the engine.
+        let mut said = std::io::BufReader::new(build.stderr.take().unwrap());
+        let mut line = String::new();
+        while !line.contains("RUN install the servers") {
+            line.clear();
+            assert!(std::io::BufRead::read_line(&mut said, &mut line).unwrap() > 0);
+        }
+        std::thread::sleep(Duration::from_millis(500));
+        let begun = Instant::now();
+        run(Command::new("kill").args([signal, &build.id().to_string()]));
+        // What it says until it ends must be read, or it could not say it.
+        std::io::copy(&mut said, &mut std::io::sink()).unwrap();
+        assert_eq!(build.wait().unwrap().code(), Some(code));
+        assert!(
+            begun.elapsed() < Duration::from_secs(3),
+            "took {:?}",
+            begun.elapsed()
+        );
+        assert_eq!(docker(&["images", "--quiet", &tag]), "");
+        let containers = docker(&["ps", "--all", "--quiet", "--filter", "label=ipybox.probe"]);
+        assert_eq!(containers, "");
+    }
+}
+
+#[test]
+fn any_value_of_a_bases_environment_arrives_as_it_was() {
+    let odd = r#"/a b:/c"d:/e\f:/$HOME:/${X:-y}:/usr/bin:/bin:/it's#:/§"#;
+    let container = docker(&["create", "--label", "ipybox.test", &base(), "true"]);
+    let container = Container {
+        id: container.trim().to_owned(),
+        port: String::new(),
+    };
+    let quoted = odd.replace('\\', r"\\").replace('"', "\\\"").replace('$', "\\$");
+    let tag = Image::tag("odd-base");
+    docker(&[
+        "commit",
+        "--change",
+        &format!("ENV PATH=\"{quoted}\""),
+        &container.id,
+        &tag,
+    ]);
+    let odd_base = Image {
+        tag,
+        id: String::new(),
+        said: String::new(),
+    };
+    assert!(odd_base.inspect("{{json .Config.Env}}").contains("it's"));
+
+    let (_folder, list) = list("");
+    let mut command = ipybox();
+    let image = Image::build_with(
+        "odd",
+        command.args(["build", "--base", &odd_base.tag, "-d", &list]),
+    );
+    let env: Vec<String> = serde_json::from_str(&image.inspect("{{json .Config.Env}}")).unwrap();
+    assert!(env.contains(&format!("PATH=/opt/venv/bin:{odd}")), "{env:?}");
+}
+
+#[test]
+fn the_files_of_the_image_pass_their_own_tests() {
+    let (_folder, list) = list("pytest = \"*\"\n");
+    let image = Image::build("runtime", &["-d", &list]);
+    let mount = format!("{ROOT}/tests/runtime:/tests:ro");
+    let container = Container::start(&image.tag, &["--volume", &mount]);
+    let pytest = [
+        "exec",
+        &container.id,
+        "python",
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "/tests",
+    ];
+    let output: Output = Command::new("docker").args(pytest).output().unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stdout)
+    );
+}
