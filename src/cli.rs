@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::engine::Host;
 use crate::plan::PythonVersion;
-use crate::reference::Reference;
+use crate::reference::{Reference, ReferenceError};
 
 /// The tag of ipybox 0.6, for scripts that name none.
 const DEFAULT_TAG: &str = "ghcr.io/gradion-ai/ipybox";
@@ -149,7 +149,7 @@ pub struct ImageArgs {
 #[derive(Debug, Args)]
 pub struct BuildArgs {
     /// Name of the image, as NAME[:TAG]; may be repeated
-    #[arg(short, long, default_value = DEFAULT_TAG, value_delimiter = ' ', env = "IPYBOX_TAG", hide_env = true)]
+    #[arg(short, long, value_parser = image_name, default_value = DEFAULT_TAG, value_delimiter = ' ', env = "IPYBOX_TAG", hide_env = true)]
     pub tag: Vec<Reference>,
 
     #[command(flatten)]
@@ -210,6 +210,15 @@ pub enum Progress {
     Plain,
     /// Nothing but mistakes and the result
     Quiet,
+}
+
+/// A name that an image can be given.
+fn image_name(text: &str) -> Result<Reference, String> {
+    let reference: Reference = text.parse().map_err(|error: ReferenceError| error.to_string())?;
+    match reference.digest() {
+        Some(_) => Err("an image gets its digest from what is in it; give a name and a tag".to_owned()),
+        None => Ok(reference),
+    }
 }
 
 /// The names of the variables that carry proxy settings into build steps; Docker predefines build

@@ -56,6 +56,12 @@ impl Reference {
         }
     }
 
+    /// The digest, where one was written.
+    #[must_use]
+    pub fn digest(&self) -> Option<&str> {
+        self.digest.as_deref()
+    }
+
     /// The registry that serves the image: the first part of the name where that is a host.
     #[must_use]
     pub fn registry(&self) -> Option<&str> {

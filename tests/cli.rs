@@ -141,6 +141,11 @@ fn wrong_usage_is_told_from_refusals() {
     let sandbox = Sandbox::new();
     for (name, arguments, code) in [
         ("tag", ["build", "-t", "Upper:1"].as_slice(), 2),
+        (
+            "digest",
+            &["build", "-t", &format!("x@sha256:{}", "0".repeat(64))],
+            2,
+        ),
         ("variant", &["build", "-V", "nope"], 1),
         ("uid_0", &["build", "--uid", "0"], 2),
         ("python", &["build", "--python", "2.7"], 2),

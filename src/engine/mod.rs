@@ -170,15 +170,15 @@ impl Engine {
     ///
     /// [`EngineError::NotFound`] or [`EngineError::RegistryUnreachable`], and others.
     pub async fn pull(&self, reference: &Reference) -> Result<(), EngineError> {
-        let options = CreateImageOptionsBuilder::default().from_image(&reference.to_string());
-        let options = match reference.tag() {
-            Some(tag) => options.from_image(reference.repository()).tag(tag),
-            None => options,
-        };
+        let version = reference.digest().or(reference.tag()).unwrap_or("latest");
+        let options = CreateImageOptionsBuilder::default()
+            .from_image(reference.repository())
+            .tag(version)
+            .build();
         let credentials = credentials::of_registry(reference.registry()).await;
         let docker = self.docker.clone().with_timeout(PATIENCE);
         let pulled = docker
-            .create_image(Some(options.build()), None, credentials)
+            .create_image(Some(options), None, credentials)
             .try_for_each(|_| future::ready(Ok(())));
         self.unless_interrupted(pulled)
             .await?

@@ -3,10 +3,12 @@
 Run as a script by the interpreter of /opt/venv, so that it works whatever is installed there.
 """
 
+import os
 import sys
 from typing import Any
 
-sys.path.pop(0)  # the folder of this script; IPython puts the working directory in its place
+# No module beside this script; IPython puts the working directory in front instead.
+sys.path[:] = [path for path in sys.path if path != os.path.dirname(os.path.abspath(__file__))]
 
 from ipykernel.ipkernel import IPythonKernel  # noqa: E402
 from ipykernel.kernelapp import IPKernelApp  # noqa: E402
