@@ -1,12 +1,16 @@
 //! Diagnostics and events to text: the only module that writes to a terminal.
 
 use std::io::{self, IsTerminal, Write};
+use std::ops::Range;
 use std::time::Duration;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Patch, Renderer, Snippet};
 
 use crate::diagnostic::{Diagnostic, Document, Fix};
 use crate::engine::BuildEvent;
+
+/// Mistakes that are shown of one document.
+const MOST_MISTAKES: usize = 50;
 
 /// Where a command's words go: results to stdout, everything else to stderr.
 #[derive(Debug)]
@@ -89,15 +93,20 @@ impl Report {
         for line in output {
             say(&format!("  {line}"));
         }
-        for mistake in mistakes {
+        for mistake in mistakes.iter().take(MOST_MISTAKES) {
             say(&self.render(document, mistake));
             say("");
         }
         if let Some(document) = document
             && mistakes.len() > 1
         {
+            let shown = if mistakes.len() > MOST_MISTAKES {
+                ", the first of which are shown"
+            } else {
+                ""
+            };
             say(&format!(
-                "{} mistakes in {}; nothing was built",
+                "{} mistakes in {}{shown}; nothing was built",
                 mistakes.len(),
                 document.name
             ));
@@ -106,37 +115,66 @@ impl Report {
 
     fn render(&self, document: Option<&Document>, mistake: &Diagnostic) -> String {
         let mistake = printable(mistake);
+        let excerpt = document
+            .zip(mistake.at.as_ref())
+            .map(|(document, at)| Excerpt::of(document, at));
         let mut groups = Vec::new();
         let mut group = Group::with_title(Level::ERROR.primary_title(&mistake.what));
-        match (document, &mistake.at) {
-            (Some(document), Some(at)) => {
-                let mut annotation = AnnotationKind::Primary.span(at.clone());
+        match &excerpt {
+            Some(excerpt) => {
+                let mut annotation = AnnotationKind::Primary.span(excerpt.at.clone());
                 if !mistake.why.is_empty() {
                     annotation = annotation.label(&mistake.why);
                 }
-                let snippet = Snippet::source(&document.text).path(&document.name);
-                group = group.element(snippet.annotation(annotation));
+                group = group.element(excerpt.snippet().annotation(annotation));
             }
-            _ if !mistake.why.is_empty() => group = group.element(Level::NOTE.message(&mistake.why)),
-            _ => {}
+            None if !mistake.why.is_empty() => group = group.element(Level::NOTE.message(&mistake.why)),
+            None => {}
         }
-        match (&mistake.fix, document, &mistake.at) {
-            (Some(Fix::Replace(text)), Some(document), Some(at)) => {
-                let snippet = Snippet::source(&document.text).path(&document.name);
+        match (&mistake.fix, &excerpt) {
+            (Some(Fix::Replace(text)), Some(excerpt)) => {
+                let patch = excerpt.snippet().patch(Patch::new(excerpt.at.clone(), text));
                 groups.push(group);
-                groups.push(
-                    Level::HELP
-                        .secondary_title("write")
-                        .element(snippet.patch(Patch::new(at.clone(), text))),
-                );
+                groups.push(Level::HELP.secondary_title("write").element(patch));
             }
-            (Some(Fix::Replace(text)), ..) => {
+            (Some(Fix::Replace(text)), None) => {
                 groups.push(group.element(Level::HELP.message(format!("write `{text}`"))));
             }
-            (Some(Fix::Advice(advice)), ..) => groups.push(group.element(Level::HELP.message(advice))),
-            (None, ..) => groups.push(group),
+            (Some(Fix::Advice(advice)), _) => groups.push(group.element(Level::HELP.message(advice))),
+            (None, _) => groups.push(group),
         }
         self.renderer.render(&groups)
+    }
+}
+
+/// The lines of a document that a mistake lies in.
+struct Excerpt<'a> {
+    name: &'a str,
+    /// Whole lines.
+    text: &'a str,
+    /// The number of the first of them, counted from 1.
+    line: usize,
+    /// The place of the mistake in `text`, in bytes.
+    at: Range<usize>,
+}
+
+impl<'a> Excerpt<'a> {
+    fn of(document: &'a Document, at: &Range<usize>) -> Self {
+        let text = &document.text;
+        let start = text[..at.start].rfind('\n').map_or(0, |end| end + 1);
+        let end = text[at.end..]
+            .find('\n')
+            .map_or(text.len(), |length| at.end + length);
+        Self {
+            name: &document.name,
+            text: &text[start..end],
+            line: text[..start].matches('\n').count() + 1,
+            at: at.start - start..at.end - start,
+        }
+    }
+
+    fn snippet<T: Clone>(&self) -> Snippet<'a, T> {
+        Snippet::source(self.text).path(self.name).line_start(self.line)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Dependency, Names, Spec, pep508};
+use super::{Dependency, MAX_MISTAKES, Names, Spec, pep508};
 use crate::diagnostic::Diagnostic;
 
 const OPENING: &str = "list = [\n";
@@ -32,6 +32,9 @@ pub(super) fn parse(text: &str, names: &mut Names, mistakes: &mut Vec<Diagnostic
         }
     };
     for value in parsed["list"].as_array().into_iter().flatten() {
+        if mistakes.len() >= MAX_MISTAKES {
+            break;
+        }
         let span = place(value.span().expect("a parsed document keeps its spans"));
         let entry = match value.as_str() {
             Some(requirement) => requirement_at(requirement, text, span),

@@ -12,7 +12,6 @@ pub mod pep508;
 mod poetry;
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::ops::Range;
 
 pub use constraint::{Constraint, ConstraintError};
@@ -22,7 +21,10 @@ pub use name::Name;
 use crate::diagnostic::Diagnostic;
 
 /// The largest dependency list that is read, in bytes. 10,000 Poetry lines are about 200 kB.
-pub const MAX_BYTES: u64 = 8 << 20;
+pub const MAX_BYTES: u64 = 1 << 20;
+
+/// Mistakes after which a text is given up: it is not what it was taken for.
+const MAX_MISTAKES: usize = 1000;
 
 /// What a dependency list asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,7 +62,7 @@ impl Spec {
     ///
     /// # Errors
     ///
-    /// Every mistake of the text, in the order of their places.
+    /// Every mistake of the text, in the order of their places; of very many, the first.
     ///
     /// ```
     /// use ipybox::spec::Spec;
@@ -104,21 +106,21 @@ fn is_pep508_list(text: &str) -> bool {
 }
 
 fn report_duplicates(names: &Names, text: &str, mistakes: &mut Vec<Diagnostic>) {
+    let line_ends: Vec<_> = text.match_indices('\n').map(|(end, _)| end).collect();
     let mut first = HashMap::new();
     for (name, at) in names {
-        match first.entry(name) {
-            Entry::Vacant(entry) => {
-                entry.insert(at);
-            }
-            Entry::Occupied(entry) => {
-                let line = text[..entry.get().start].matches('\n').count() + 1;
-                mistakes.push(
-                    Diagnostic::new(format!("dependency `{name}` is listed twice"))
-                        .at(at.clone())
-                        .why(format!("line {line} names the same distribution"))
-                        .advice("keep one entry; alternatives for one distribution are joined by `||`"),
-                );
-            }
+        if mistakes.len() >= MAX_MISTAKES {
+            return;
+        }
+        let earlier = first.entry(name).or_insert(at);
+        if *earlier != at {
+            let line = line_ends.partition_point(|&end| end < earlier.start) + 1;
+            mistakes.push(
+                Diagnostic::new(format!("dependency `{name}` is listed twice"))
+                    .at(at.clone())
+                    .why(format!("line {line} names the same distribution"))
+                    .advice("keep one entry; alternatives for one distribution are joined by `||`"),
+            );
         }
     }
 }

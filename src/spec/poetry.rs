@@ -5,7 +5,8 @@ use std::ops::Range;
 use toml_edit::{Document, Item, Key, TableLike, Value};
 
 use super::{
-    Constraint, Dependency, Marker, Name, Names, Spec, UNSUPPORTED_SOURCE, nearest, unsupported_source,
+    Constraint, Dependency, MAX_MISTAKES, Marker, Name, Names, Spec, UNSUPPORTED_SOURCE, nearest,
+    unsupported_source,
 };
 use crate::diagnostic::{Diagnostic, Fix};
 
@@ -33,8 +34,8 @@ const SOURCES: [&str; 9] = [
     "develop",
 ];
 
-/// Syntax errors shown of one file; more would only be echoes of the first.
-const MAX_SYNTAX_ERRORS: usize = 20;
+/// Syntax errors looked for in one file. Each costs a parse of the whole.
+const MAX_SYNTAX_ERRORS: usize = 10;
 
 /// Reads Poetry's lines; what cannot be understood goes to `mistakes`, and the name of every entry
 /// with its place to `names`.
@@ -47,6 +48,9 @@ pub(super) fn parse(text: &str, names: &mut Names, mistakes: &mut Vec<Diagnostic
         return spec;
     };
     for (key, item) in entries(document.as_table()) {
+        if mistakes.len() >= MAX_MISTAKES {
+            break;
+        }
         let at = key.span().expect("a parsed document keeps its spans");
         let written = key.get();
         let mut entry = Entry {

@@ -1,0 +1,110 @@
+//! What a caller is told when a command does not do what it was asked.
+
+use std::io;
+
+use crate::base::BaseError;
+use crate::diagnostic::{Diagnostic, Document};
+use crate::dockerfile::DockerfileError;
+use crate::engine::EngineError;
+use crate::plan::PlanError;
+use crate::trust::TrustError;
+use crate::uv::UvError;
+use crate::variant::VariantError;
+
+/// Why a command did not do what it was asked.
+#[derive(Debug)]
+pub struct Failure {
+    /// What kind of failure it is.
+    pub kind: FailureKind,
+    /// The text that the diagnostics' places speak of.
+    pub document: Option<Document>,
+    /// What to tell the user; at least one, unless interrupted.
+    pub diagnostics: Vec<Diagnostic>,
+    /// What a failed step printed.
+    pub output: Vec<String>,
+}
+
+/// The kinds of failure that callers tell apart by the exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureKind {
+    /// An input is refused, or a step failed.
+    Refused,
+    /// Something that should not happen.
+    Fault,
+    /// Engine, registry or index do not answer; worth a retry.
+    Unreachable,
+    /// The user gave up.
+    Interrupted,
+}
+
+impl Failure {
+    pub(super) fn refused(diagnostic: Diagnostic) -> Self {
+        Self::in_document(None, vec![diagnostic])
+    }
+
+    pub(super) fn in_document(document: Option<Document>, diagnostics: Vec<Diagnostic>) -> Self {
+        Self {
+            kind: FailureKind::Refused,
+            document,
+            diagnostics,
+            output: Vec::new(),
+        }
+    }
+
+    pub(super) fn interrupted() -> Self {
+        EngineError::Interrupted.into()
+    }
+
+    pub(super) fn of_plan(document: &Document, errors: &[PlanError]) -> Self {
+        let diagnostics = errors.iter().map(PlanError::diagnostic).collect();
+        Self::in_document(Some(document.clone()), diagnostics)
+    }
+}
+
+impl From<EngineError> for Failure {
+    fn from(error: EngineError) -> Self {
+        let kind = match &error {
+            EngineError::Interrupted => FailureKind::Interrupted,
+            EngineError::NoImage => FailureKind::Fault,
+            error if error.is_worth_a_retry() => FailureKind::Unreachable,
+            _ => FailureKind::Refused,
+        };
+        let diagnostics = vec![error.diagnostic()];
+        let output = match error {
+            EngineError::Step { output, .. } => output,
+            _ => Vec::new(),
+        };
+        Self {
+            kind,
+            document: None,
+            diagnostics,
+            output,
+        }
+    }
+}
+
+impl From<VariantError> for Failure {
+    fn from(error: VariantError) -> Self {
+        let (document, diagnostic) = error.diagnostic();
+        Self::in_document(document, vec![diagnostic])
+    }
+}
+
+/// Of stdout, or of a file whose name the caller knows.
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::refused(Diagnostic::new("cannot write the result").why(error.to_string()))
+    }
+}
+
+macro_rules! refused {
+    ($($error:ty),*) => {$(
+        impl From<$error> for Failure {
+            fn from(error: $error) -> Self {
+                Self::refused(error.diagnostic())
+            }
+        }
+    )*};
+}
+
+refused!(BaseError, UvError, TrustError, DockerfileError);
