@@ -4,10 +4,7 @@
 //! peak is 20 MB or more.
 
 #![expect(clippy::print_stdout, reason = "it is run for what it prints")]
-#![expect(
-    clippy::disallowed_methods,
-    reason = "it is configured through the environment"
-)]
+#![expect(clippy::disallowed_methods, reason = "it is configured through the environment")]
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -35,12 +32,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let before = peak_memory()?;
     let begun = Instant::now();
     let mut sent = 0;
-    let build = Build {
-        context,
-        no_cache: false,
-        secrets: HashMap::new(),
-        build_args: HashMap::new(),
-    };
+    let build = Build { context, no_cache: false, secrets: HashMap::new(), build_args: HashMap::new() };
     engine
         .build(build, |event| {
             if let BuildEvent::Sent { bytes } = event {
@@ -50,15 +42,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .await?;
     let peak = peak_memory()?;
     println!("storage driver   {}", engine.storage_driver().await?);
-    println!(
-        "context          {sent} bytes in {:.1} s",
-        begun.elapsed().as_secs_f64()
-    );
-    println!(
-        "peak memory      {:.1} MB ({:.1} MB before the build)",
-        megabytes(peak),
-        megabytes(before)
-    );
+    println!("context          {sent} bytes in {:.1} s", begun.elapsed().as_secs_f64());
+    println!("peak memory      {:.1} MB ({:.1} MB before the build)", megabytes(peak), megabytes(before));
     assert!(sent > SIZE, "the engine took only {sent} bytes");
     assert!(peak < LIMIT, "the peak is above {LIMIT} bytes");
     Ok(())
@@ -69,10 +54,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// Source: proc(5), `VmHWM` of `/proc/self/status`.
 fn peak_memory() -> Result<u64, Box<dyn std::error::Error>> {
     let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))
-        .ok_or("no VmHWM")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).ok_or("no VmHWM")?;
     Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
 }
 

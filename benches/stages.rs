@@ -38,11 +38,7 @@ fn resolve(spec: &Spec) -> Plan {
     let base = Base::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/base.json").as_ref()).expect("facts");
     let variant = Variant::read("example", None).expect("a shipped variant");
     let uv = uv::Release::of(&base.platform);
-    let options = Options {
-        user: User::Unprivileged { uid: 1000, gid: 1000 },
-        python: None,
-        uv,
-    };
+    let options = Options { user: User::Unprivileged { uid: 1000, gid: 1000 }, python: None, uv };
     Plan::resolve(spec, &variant, base, &options).expect("a plan")
 }
 

@@ -15,9 +15,7 @@ pub fn passwd(base: &str, user: User) -> Option<String> {
         return None;
     };
     let line = format!("{NAME}:x:{uid}:{gid}::{}:/bin/sh", user.home());
-    Some(with_line(base, &line, |fields| {
-        fields.nth(2) == Some(&uid.to_string())
-    }))
+    Some(with_line(base, &line, |fields| fields.nth(2) == Some(&uid.to_string())))
 }
 
 /// `/etc/group` with a line for the group of `user`; `None` where nothing changes, also because
@@ -38,14 +36,8 @@ pub fn group(base: &str, user: User) -> Option<String> {
 /// `file` with `line` before the first line that `comes_after` holds for, and without any other
 /// line of this name.
 fn with_line(file: &str, line: &str, comes_after: impl Fn(&mut std::str::Split<'_, char>) -> bool) -> String {
-    let mut lines: Vec<_> = file
-        .lines()
-        .filter(|line| line.split(':').next() != Some(NAME))
-        .collect();
-    let position = lines
-        .iter()
-        .position(|line| comes_after(&mut line.split(':')))
-        .unwrap_or(lines.len());
+    let mut lines: Vec<_> = file.lines().filter(|line| line.split(':').next() != Some(NAME)).collect();
+    let position = lines.iter().position(|line| comes_after(&mut line.split(':'))).unwrap_or(lines.len());
     lines.insert(position, line);
     lines.join("\n") + "\n"
 }

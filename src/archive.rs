@@ -63,10 +63,7 @@ impl Archive {
         if !metadata.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
-        let content = Content::File {
-            path: file.to_owned(),
-            size: metadata.len(),
-        };
+        let content = Content::File { path: file.to_owned(), size: metadata.len() };
         self.insert(path, mode, Owner::default(), content);
         Ok(())
     }
@@ -80,15 +77,10 @@ impl Archive {
         let clean = |part: &str| !matches!(part, "" | "." | "..") && !part.contains('\0');
         assert!(path.split('/').all(clean), "`{path}` is no clean relative path");
         for (slash, _) in path.match_indices('/') {
-            let parent = Entry {
-                mode: 0o755,
-                owner: Owner::default(),
-                content: Content::Directory,
-            };
+            let parent = Entry { mode: 0o755, owner: Owner::default(), content: Content::Directory };
             self.entries.entry(path[..slash].to_owned()).or_insert(parent);
         }
-        self.entries
-            .insert(path.to_owned(), Entry { mode, owner, content });
+        self.entries.insert(path.to_owned(), Entry { mode, owner, content });
     }
 
     /// Writes the archive as a tar stream, in constant memory.
@@ -116,11 +108,7 @@ impl Archive {
                 }
                 Content::File { path: file, size } => {
                     header.set_size(*size);
-                    let unchanged = Unchanged {
-                        file: fs::File::open(file)?,
-                        path: file,
-                        left: *size,
-                    };
+                    let unchanged = Unchanged { file: fs::File::open(file)?, path: file, left: *size };
                     tar.append_data(&mut header, path, unchanged)?;
                 }
             }
@@ -163,6 +151,22 @@ impl Archive {
     }
 }
 
+/// The text of the one file in a tar archive.
+///
+/// # Errors
+///
+/// Where it is no regular file, or no UTF-8.
+pub fn only_text(tar: &[u8]) -> io::Result<String> {
+    let mut archive = tar::Archive::new(tar);
+    let mut entry = archive.entries()?.next().ok_or(io::ErrorKind::UnexpectedEof)??;
+    if !entry.header().entry_type().is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    let mut text = String::new();
+    entry.read_to_string(&mut text)?;
+    Ok(text)
+}
+
 /// A file's bytes, and an error instead of its end where there are fewer or more than expected.
 struct Unchanged<'a> {
     file: fs::File,
@@ -202,12 +206,7 @@ mod tests {
                 let entry = entry.unwrap();
                 let header = entry.header();
                 let path = entry.path().unwrap().display().to_string();
-                (
-                    path,
-                    header.uid().unwrap(),
-                    header.mode().unwrap(),
-                    header.mtime().unwrap(),
-                )
+                (path, header.uid().unwrap(), header.mode().unwrap(), header.mtime().unwrap())
             })
             .collect()
     }
@@ -239,10 +238,7 @@ mod tests {
             archive.add_file("x", 0o644, file.path()).unwrap();
             fs::write(file.path(), vec![0; real]).unwrap();
             let error = archive.write_to(io::sink()).unwrap_err();
-            assert!(
-                error.to_string().contains("changed its size"),
-                "{declared} → {real}: {error}"
-            );
+            assert!(error.to_string().contains("changed its size"), "{declared} → {real}: {error}");
         }
     }
 

@@ -116,13 +116,7 @@ impl BaseError {
         let diagnostic = Diagnostic::new(self.to_string());
         match self {
             Self::Probe { output, .. } => {
-                let last: String = output
-                    .lines()
-                    .last()
-                    .unwrap_or_default()
-                    .chars()
-                    .take(200)
-                    .collect();
+                let last: String = output.lines().last().unwrap_or_default().chars().take(200).collect();
                 diagnostic
                     .why(format!("it printed `{}`", last.escape_debug()))
                     .advice("try `python3 -c 1` in a container of it")
@@ -144,10 +138,8 @@ impl Base {
         let Some(line) = output.lines().last() else {
             return Ok(self);
         };
-        let probed: Probed = serde_json::from_str(line).map_err(|_| BaseError::Probe {
-            reference: self.reference.clone(),
-            output: output.to_owned(),
-        })?;
+        let probed: Probed = serde_json::from_str(line)
+            .map_err(|_| BaseError::Probe { reference: self.reference.clone(), output: output.to_owned() })?;
         self.interpreter = Some(probed.interpreter);
         self.distributions = probed.distributions;
         Ok(self)
@@ -159,10 +151,7 @@ impl Base {
     ///
     /// [`BaseError::Unreadable`], also where it holds something else.
     pub fn read(path: &Path) -> Result<Self, BaseError> {
-        let unreadable = |source| BaseError::Unreadable {
-            path: path.to_owned(),
-            source,
-        };
+        let unreadable = |source| BaseError::Unreadable { path: path.to_owned(), source };
         let bytes = fs::read(path).map_err(unreadable)?;
         serde_json::from_slice(&bytes).map_err(|error| unreadable(error.into()))
     }
@@ -171,10 +160,7 @@ impl Base {
     #[must_use]
     pub fn cached(cache: &Path, id: &ImageId, reference: &Reference) -> Option<Self> {
         let base = Self::read(&cache_file(cache, id)).ok()?;
-        (base.id == *id).then(|| Self {
-            reference: reference.clone(),
-            ..base
-        })
+        (base.id == *id).then(|| Self { reference: reference.clone(), ..base })
     }
 
     /// Keeps the facts for the next build on this image.
@@ -196,9 +182,7 @@ impl Base {
     /// The tag under which this very image is built on, whatever happens to its own tag meanwhile.
     #[must_use]
     pub fn private_tag(&self) -> Reference {
-        format!("ipybox-base:{}", self.id.short())
-            .parse()
-            .expect("an image id is hexadecimal")
+        format!("ipybox-base:{}", self.id.short()).parse().expect("an image id is hexadecimal")
     }
 }
 

@@ -56,11 +56,9 @@ pub enum Command {
     )]
     Plan(ImageArgs),
     /// Print the Dockerfile, or write out the whole build context
-    #[command(
-        after_help = "The first comment of the Dockerfile is the command that builds the folder:\n  \
+    #[command(after_help = "The first comment of the Dockerfile is the command that builds the folder:\n  \
         ipybox render -d dependencies.txt --out context\n  \
-        head -1 context/Dockerfile"
-    )]
+        head -1 context/Dockerfile")]
     Render(RenderArgs),
     /// List the variants, or show one
     Variants(VariantsArgs),
@@ -73,13 +71,7 @@ pub struct ImageArgs {
     ///
     /// Poetry's lines (`numpy = "^2.2"`) or quoted PEP 508 requirements separated by commas
     /// (`"numpy>=2.2,<3",`). An empty file is fine.
-    #[arg(
-        short,
-        long,
-        value_name = "FILE",
-        env = "IPYBOX_DEPENDENCIES",
-        hide_env = true
-    )]
+    #[arg(short, long, value_name = "FILE", env = "IPYBOX_DEPENDENCIES", hide_env = true)]
     pub dependencies: Option<PathBuf>,
 
     /// Kind of image; see `ipybox variants`
@@ -131,13 +123,7 @@ pub struct ImageArgs {
     pub variants: Option<PathBuf>,
 
     /// Engine to use; only unix sockets yet
-    #[arg(
-        long,
-        value_name = "HOST",
-        env = "DOCKER_HOST",
-        default_value = "",
-        hide_default_value = true
-    )]
+    #[arg(long, value_name = "HOST", env = "DOCKER_HOST", default_value = "", hide_default_value = true)]
     pub host: Host,
 
     /// Folder for what need not be asked or fetched twice [default: ~/.cache/ipybox]

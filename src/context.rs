@@ -62,11 +62,7 @@ fn image_files(plan: &Plan, templates: &Templates) -> Archive {
     }
     if let Some(passwd) = accounts::passwd(&plan.base.passwd, plan.user) {
         files.add("etc/passwd", passwd);
-        files.add_directory(
-            plan.user.home().trim_start_matches('/'),
-            0o755,
-            Owner { uid, gid },
-        );
+        files.add_directory(plan.user.home().trim_start_matches('/'), 0o755, Owner { uid, gid });
     }
     if let Some(group) = accounts::group(&plan.base.group, plan.user) {
         files.add("etc/group", group);
@@ -76,10 +72,7 @@ fn image_files(plan: &Plan, templates: &Templates) -> Archive {
         ("lib/ipybox/supervisor.py", "supervisor.py"),
         ("lib/ipybox/kernel.py", "kernel.py"),
         ("server/share/jupyter/kernels/python3/kernel.json", "kernel.json"),
-        (
-            "server/etc/jupyter/jupyter_kernel_gateway_config.py",
-            "jupyter_kernel_gateway_config.py",
-        ),
+        ("server/etc/jupyter/jupyter_kernel_gateway_config.py", "jupyter_kernel_gateway_config.py"),
     ] {
         files.add(&format!("{HOME}/{path}"), runtime(templates, file));
     }
@@ -87,9 +80,7 @@ fn image_files(plan: &Plan, templates: &Templates) -> Archive {
 }
 
 fn runtime<'a>(templates: &'a Templates, file: &str) -> &'a str {
-    templates
-        .get(&format!("runtime/{file}"))
-        .expect("templates hold every shipped file")
+    templates.get(&format!("runtime/{file}")).expect("templates hold every shipped file")
 }
 
 /// The request as uv reads it.

@@ -27,12 +27,7 @@ pub enum Fix {
 impl Diagnostic {
     /// A mistake whose cause lies outside the user's text.
     pub fn new(what: impl Into<String>) -> Self {
-        Self {
-            what: what.into(),
-            at: None,
-            why: String::new(),
-            fix: None,
-        }
+        Self { what: what.into(), at: None, why: String::new(), fix: None }
     }
 
     /// Says where in the user's text the mistake is, in bytes.

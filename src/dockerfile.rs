@@ -42,9 +42,9 @@ impl DockerfileError {
     pub fn diagnostic(&self) -> Diagnostic {
         let what = Diagnostic::new(self.to_string());
         match self {
-            Self::Template { source, .. } => what
-                .why(source.to_string())
-                .advice("correct it in the folder of `--templates`"),
+            Self::Template { source, .. } => {
+                what.why(source.to_string()).advice("correct it in the folder of `--templates`")
+            }
             Self::Control { .. } => what
                 .why("a Dockerfile ends its instructions with line breaks")
                 .advice("remove it from the value"),
@@ -104,21 +104,14 @@ pub fn render(plan: &Plan, templates: &Templates, supply: Supply) -> Result<Stri
         command: exec_form(&context::command(plan)),
         epoch: EPOCH,
     };
-    let failed = |source| DockerfileError::Template {
-        name: plan.template.clone(),
-        source,
-    };
+    let failed = |source| DockerfileError::Template { name: plan.template.clone(), source };
     let mut tera = tera::Tera::new();
     tera.autoescape_on(Vec::<&str>::new());
     // The line break at a template's end belongs to the file, not to what it stands for.
-    let texts = templates
-        .dockerfiles()
-        .map(|(name, text)| (name, text.trim_end()));
+    let texts = templates.dockerfiles().map(|(name, text)| (name, text.trim_end()));
     tera.add_raw_templates(texts).map_err(failed)?;
     let values = tera::Context::from_serialize(&values).map_err(failed)?;
-    tera.render(&plan.template, &values)
-        .map(|text| text + "\n")
-        .map_err(failed)
+    tera.render(&plan.template, &values).map(|text| text + "\n").map_err(failed)
 }
 
 fn settings(
@@ -160,10 +153,7 @@ mod tests {
 
     #[test]
     fn values_are_quoted_by_where_they_stand() {
-        assert_eq!(
-            quote(r#"a "b" \c $D ${E:-x}"#).unwrap(),
-            r#""a \"b\" \\c \$D \${E:-x}""#
-        );
+        assert_eq!(quote(r#"a "b" \c $D ${E:-x}"#).unwrap(), r#""a \"b\" \\c \$D \${E:-x}""#);
         assert_eq!(quote("a\nRUN id"), None);
         assert_eq!(exec_form(&["a\"b\n".into()]), r#"["a\"b\n"]"#);
     }

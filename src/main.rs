@@ -30,11 +30,8 @@ fn main() -> ExitCode {
 async fn run(cli: Cli) -> u8 {
     let environment = Environment::read();
     let interrupt = CancellationToken::new();
-    let mut caller = Caller {
-        report: Report::new(environment.no_color),
-        environment,
-        interrupt: interrupt.clone(),
-    };
+    let mut caller =
+        Caller { report: Report::new(environment.no_color), environment, interrupt: interrupt.clone() };
     let signals = Signals::watch(&interrupt);
     let outcome = tokio::select! {
         outcome = cmd::run(cli.command, &mut caller) => outcome,
@@ -45,9 +42,7 @@ async fn run(cli: Cli) -> u8 {
         caller.report.note("interrupted; nothing was tagged");
         return signals.exit_code();
     }
-    caller
-        .report
-        .mistakes(failure.document.as_ref(), &failure.diagnostics, &failure.output);
+    caller.report.mistakes(failure.document.as_ref(), &failure.diagnostics, &failure.output);
     match failure.kind {
         FailureKind::Refused => 1,
         FailureKind::Fault => 2,

@@ -118,11 +118,11 @@ fn is_component(part: &str) -> bool {
     let bytes = part.as_bytes();
     alphanumeric(bytes.first())
         && alphanumeric(bytes.last())
-        && part
-            .split(|character: char| character.is_ascii_lowercase() || character.is_ascii_digit())
-            .all(|separator| {
+        && part.split(|character: char| character.is_ascii_lowercase() || character.is_ascii_digit()).all(
+            |separator| {
                 matches!(separator, "" | "." | "_" | "__") || separator.bytes().all(|byte| byte == b'-')
-            })
+            },
+        )
 }
 
 /// A host name with an optional port; told from a component by `.`, `:` or the name `localhost`.
@@ -132,9 +132,7 @@ fn is_host(part: &str) -> bool {
         !label.is_empty()
             && !label.starts_with('-')
             && !label.ends_with('-')
-            && label
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
     };
     host.split('.').all(label)
         && !port.is_empty()
@@ -205,11 +203,7 @@ impl TryFrom<String> for ImageId {
     type Error = ReferenceError;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        if is_digest(&text) {
-            Ok(Self(text))
-        } else {
-            Err(ReferenceError::Digest(text))
-        }
+        if is_digest(&text) { Ok(Self(text)) } else { Err(ReferenceError::Digest(text)) }
     }
 }
 
@@ -237,18 +231,8 @@ mod tests {
             ("demo:1.0_x-y", "demo", Some("1.0_x-y"), None),
             ("team/a__b.c---d:v1", "team/a__b.c---d", Some("v1"), None),
             ("localhost/x", "localhost/x", Some("latest"), Some("localhost")),
-            (
-                "127.0.0.1:5000/x:y",
-                "127.0.0.1:5000/x",
-                Some("y"),
-                Some("127.0.0.1:5000"),
-            ),
-            (
-                "Registry.invalid/x",
-                "Registry.invalid/x",
-                Some("latest"),
-                Some("Registry.invalid"),
-            ),
+            ("127.0.0.1:5000/x:y", "127.0.0.1:5000/x", Some("y"), Some("127.0.0.1:5000")),
+            ("Registry.invalid/x", "Registry.invalid/x", Some("latest"), Some("Registry.invalid")),
             (&format!("x@{digest}"), "x", None, None),
             (&format!("x:y@{digest}"), "x", Some("y"), None),
         ] {

@@ -24,15 +24,8 @@ impl Report {
     #[must_use]
     pub fn new(no_color: bool) -> Self {
         let colour = io::stderr().is_terminal() && !no_color;
-        let renderer = if colour {
-            Renderer::styled()
-        } else {
-            Renderer::plain()
-        };
-        Self {
-            quiet: false,
-            renderer,
-        }
+        let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
+        Self { quiet: false, renderer }
     }
 
     /// Keeps everything to itself but mistakes and results.
@@ -80,9 +73,7 @@ impl Report {
         match event {
             BuildEvent::Started { step, name } => say(&format!("#{step} {name}")),
             BuildEvent::Output { step, line } => say(&format!("#{step}   {line}")),
-            BuildEvent::Finished {
-                step, cached: true, ..
-            } => say(&format!("#{step} cached")),
+            BuildEvent::Finished { step, cached: true, .. } => say(&format!("#{step} cached")),
             BuildEvent::Finished { step, seconds, .. } => say(&format!("#{step} done in {seconds:.1} s")),
             BuildEvent::Sent { bytes } => say(&format!("sent {} of context", size(*bytes))),
         }
@@ -100,24 +91,14 @@ impl Report {
         if let Some(document) = document
             && mistakes.len() > 1
         {
-            let shown = if mistakes.len() > MOST_MISTAKES {
-                ", the first of which are shown"
-            } else {
-                ""
-            };
-            say(&format!(
-                "{} mistakes in {}{shown}; nothing was built",
-                mistakes.len(),
-                document.name
-            ));
+            let shown = if mistakes.len() > MOST_MISTAKES { ", the first of which are shown" } else { "" };
+            say(&format!("{} mistakes in {}{shown}; nothing was built", mistakes.len(), document.name));
         }
     }
 
     fn render(&self, document: Option<&Document>, mistake: &Diagnostic) -> String {
         let mistake = printable(mistake);
-        let excerpt = document
-            .zip(mistake.at.as_ref())
-            .map(|(document, at)| Excerpt::of(document, at));
+        let excerpt = document.zip(mistake.at.as_ref()).map(|(document, at)| Excerpt::of(document, at));
         let mut groups = Vec::new();
         let mut group = Group::with_title(Level::ERROR.primary_title(&mistake.what));
         match &excerpt {
@@ -162,9 +143,7 @@ impl<'a> Excerpt<'a> {
     fn of(document: &'a Document, at: &Range<usize>) -> Self {
         let text = &document.text;
         let start = text[..at.start].rfind('\n').map_or(0, |end| end + 1);
-        let end = text[at.end..]
-            .find('\n')
-            .map_or(text.len(), |length| at.end + length);
+        let end = text[at.end..].find('\n').map_or(text.len(), |length| at.end + length);
         Self {
             name: &document.name,
             text: &text[start..end],

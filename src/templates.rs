@@ -68,10 +68,6 @@ impl Templates {
     /// The Dockerfile templates, by name.
     pub fn dockerfiles(&self) -> impl Iterator<Item = (&str, &str)> {
         let entries = self.0.iter().map(|(path, text)| (path.as_str(), text.as_str()));
-        entries.filter(|(path, _)| {
-            Path::new(path)
-                .extension()
-                .is_some_and(|extension| extension == "tera")
-        })
+        entries.filter(|(path, _)| Path::new(path).extension().is_some_and(|extension| extension == "tera"))
     }
 }

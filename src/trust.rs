@@ -36,12 +36,7 @@ pub enum TrustError {
 ///
 /// [`TrustError`] for a file that was named.
 pub fn bundle(ssl_cert_file: Option<&Path>, further: Option<&Path>) -> Result<Option<Vec<u8>>, TrustError> {
-    let system = || {
-        SYSTEM_BUNDLES
-            .map(Path::new)
-            .into_iter()
-            .find(|path| path.is_file())
-    };
+    let system = || SYSTEM_BUNDLES.map(Path::new).into_iter().find(|path| path.is_file());
     let host = match (ssl_cert_file, further) {
         (Some(path), _) if !path.as_os_str().is_empty() => Some(path),
         (_, Some(_)) => system(),
@@ -50,10 +45,8 @@ pub fn bundle(ssl_cert_file: Option<&Path>, further: Option<&Path>) -> Result<Op
     let mut bundle = Vec::new();
     let mut joined = Vec::new();
     for path in host.into_iter().chain(further) {
-        let bytes = std::fs::read(path).map_err(|source| TrustError::Unreadable {
-            path: path.to_owned(),
-            source,
-        })?;
+        let bytes =
+            std::fs::read(path).map_err(|source| TrustError::Unreadable { path: path.to_owned(), source })?;
         if !bytes.windows(MARK.len()).any(|window| window == MARK) {
             return Err(TrustError::Empty(path.to_owned()));
         }
@@ -104,13 +97,7 @@ mod tests {
         assert_eq!(text(bundle(Some(&host), Some(&host))).matches("BEGIN").count(), 1);
         let both = text(bundle(Some(&host), Some(&own)));
         assert!(both.contains("host\n-----BEGIN") && both.ends_with("own\n"));
-        assert!(matches!(
-            bundle(Some(&file("x", "none")), None),
-            Err(TrustError::Empty(_))
-        ));
-        assert!(matches!(
-            bundle(None, Some(Path::new("/missing"))),
-            Err(TrustError::Unreadable { .. })
-        ));
+        assert!(matches!(bundle(Some(&file("x", "none")), None), Err(TrustError::Empty(_))));
+        assert!(matches!(bundle(None, Some(Path::new("/missing"))), Err(TrustError::Unreadable { .. })));
     }
 }

@@ -30,16 +30,8 @@ const VERSION: &str = "0.13.8";
 
 /// Of each wheel: the architecture in OCI images and in wheel names, and its SHA-256.
 const WHEELS: [(&str, &str, &str); 2] = [
-    (
-        "amd64",
-        "x86_64",
-        "29451c60f5e8b07403e0a175d5229efc36b0289b34143ff4aaa499a5dd52553a",
-    ),
-    (
-        "arm64",
-        "aarch64",
-        "0b3e8b1a4f5e405e31e2ff33de8af4744831e9f7338539671efbd8c3c94e791d",
-    ),
+    ("amd64", "x86_64", "29451c60f5e8b07403e0a175d5229efc36b0289b34143ff4aaa499a5dd52553a"),
+    ("arm64", "aarch64", "0b3e8b1a4f5e405e31e2ff33de8af4744831e9f7338539671efbd8c3c94e791d"),
 ];
 
 /// Why there is no installer.
@@ -104,28 +96,16 @@ impl Release {
         let mut hash = Sha256::new();
         std::fs::File::open(program)
             .and_then(|mut file| io::copy(&mut file, &mut HashWriter(&mut hash)))
-            .map_err(|source| UvError::Io {
-                path: program.to_owned(),
-                source,
-            })?;
-        Ok(Self {
-            version: "custom".to_owned(),
-            sha256: hex(&hash.finalize()),
-            ..self
-        })
+            .map_err(|source| UvError::Io { path: program.to_owned(), source })?;
+        Ok(Self { version: "custom".to_owned(), sha256: hex(&hash.finalize()), ..self })
     }
 
     /// The tag of the engine's image that holds this release.
     #[must_use]
     pub fn private_tag(&self) -> Reference {
-        format!(
-            "ipybox-uv:{}-{}-{}",
-            self.version,
-            self.architecture,
-            &self.sha256[..12]
-        )
-        .parse()
-        .expect("versions and hashes make a tag")
+        format!("ipybox-uv:{}-{}-{}", self.version, self.architecture, &self.sha256[..12])
+            .parse()
+            .expect("versions and hashes make a tag")
     }
 
     /// The program on this host: from the cache, else got through uv or pip, which know the user's
@@ -136,19 +116,11 @@ impl Release {
     /// [`UvError`].
     pub async fn obtain(&self, cache: &Path) -> Result<PathBuf, UvError> {
         let folder = cache.join("uv");
-        let program = folder.join(format!(
-            "{}-{}-{}",
-            self.version,
-            self.architecture,
-            &self.sha256[..12]
-        ));
+        let program = folder.join(format!("{}-{}-{}", self.version, self.architecture, &self.sha256[..12]));
         if program.is_file() {
             return Ok(program);
         }
-        let io = |source| UvError::Io {
-            path: folder.clone(),
-            source,
-        };
+        let io = |source| UvError::Io { path: folder.clone(), source };
         std::fs::create_dir_all(&folder).map_err(io)?;
         let scratch = tempfile::tempdir_in(&folder).map_err(io)?;
         self.install(scratch.path()).await?;
@@ -158,17 +130,11 @@ impl Release {
 
     /// Installs uv's wheel below `scratch/target`.
     async fn install(&self, scratch: &Path) -> Result<(), UvError> {
-        let io = |source| UvError::Io {
-            path: scratch.to_owned(),
-            source,
-        };
+        let io = |source| UvError::Io { path: scratch.to_owned(), source };
         let (_, machine, _) = wheel(&self.architecture).expect("a release is made from a wheel");
         let requirement = scratch.join("requirements.txt");
-        std::fs::write(
-            &requirement,
-            format!("uv=={} --hash=sha256:{}\n", self.version, self.sha256),
-        )
-        .map_err(io)?;
+        std::fs::write(&requirement, format!("uv=={} --hash=sha256:{}\n", self.version, self.sha256))
+            .map_err(io)?;
         let target = scratch.join("target");
         let common: [&OsStr; 8] = [
             "--quiet".as_ref(),
@@ -182,13 +148,7 @@ impl Release {
         ];
         let uv_platform = format!("{machine}-unknown-linux-musl");
         let pip_platform = format!("musllinux_1_1_{machine}");
-        let pip = [
-            "install",
-            "--no-input",
-            "--disable-pip-version-check",
-            "--platform",
-            &pip_platform,
-        ];
+        let pip = ["install", "--no-input", "--disable-pip-version-check", "--platform", &pip_platform];
         let sources: [(&str, Vec<&str>); 4] = [
             ("uv", vec!["pip", "install", "--python-platform", &uv_platform]),
             ("pip3", pip.to_vec()),
@@ -198,11 +158,7 @@ impl Release {
         let mut failure = UvError::NoSource;
         for (program, arguments) in sources {
             let mut command = Command::new(program);
-            command
-                .args(&arguments)
-                .args(common)
-                .stdin(Stdio::null())
-                .kill_on_drop(true);
+            command.args(&arguments).args(common).stdin(Stdio::null()).kill_on_drop(true);
             let Ok(output) = command.output().await else {
                 continue;
             };
@@ -213,10 +169,7 @@ impl Release {
             // A python3 without pip is no source that failed.
             if !printed.contains("No module named pip") {
                 let output = last_lines(&printed, 3);
-                failure = UvError::Failed {
-                    program: program.to_owned(),
-                    output,
-                };
+                failure = UvError::Failed { program: program.to_owned(), output };
             }
         }
         Err(failure)
@@ -232,17 +185,12 @@ pub fn image(program: &Path) -> Result<Archive, UvError> {
     let mut files = Archive::default();
     match files.add_file("uv", 0o755, program) {
         Ok(()) => Ok(files),
-        Err(source) => Err(UvError::Io {
-            path: program.to_owned(),
-            source,
-        }),
+        Err(source) => Err(UvError::Io { path: program.to_owned(), source }),
     }
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 struct HashWriter<'a>(&'a mut Sha256);
@@ -263,11 +211,7 @@ fn wheel(architecture: &str) -> Option<(&'static str, &'static str, &'static str
 }
 
 fn last_lines(text: &str, count: usize) -> String {
-    let lines: Vec<_> = text
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .collect();
+    let lines: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     lines[lines.len().saturating_sub(count)..].join("\n")
 }
 

@@ -102,10 +102,7 @@ impl Variant {
         let Some(folder) = folder else {
             return Ok(SHIPPED.iter().map(|(name, ..)| (*name).to_owned()).collect());
         };
-        let unreadable = |source| VariantError::Unreadable {
-            path: folder.to_owned(),
-            source,
-        };
+        let unreadable = |source| VariantError::Unreadable { path: folder.to_owned(), source };
         let mut names = Vec::new();
         for entry in folder.read_dir().map_err(unreadable)? {
             let entry = entry.map_err(unreadable)?;
@@ -127,35 +124,21 @@ impl Variant {
     pub fn read(name: &str, folder: Option<&Path>) -> Result<Self, VariantError> {
         let known = Self::names(folder)?;
         if !known.iter().any(|known| known == name) {
-            return Err(VariantError::Unknown {
-                name: name.to_owned(),
-                known,
-            });
+            return Err(VariantError::Unknown { name: name.to_owned(), known });
         }
         let Some(folder) = folder else {
-            let (_, settings, dependencies) = SHIPPED
-                .into_iter()
-                .find(|(shipped, ..)| *shipped == name)
-                .expect("a name of the list above");
+            let (_, settings, dependencies) =
+                SHIPPED.into_iter().find(|(shipped, ..)| *shipped == name).expect("a name of the list above");
             return Self::parse(
                 name,
-                Document {
-                    name: format!("variants/{name}/variant.toml"),
-                    text: settings.into(),
-                },
-                Document {
-                    name: format!("variants/{name}/dependencies.txt"),
-                    text: dependencies.into(),
-                },
+                Document { name: format!("variants/{name}/variant.toml"), text: settings.into() },
+                Document { name: format!("variants/{name}/dependencies.txt"), text: dependencies.into() },
             );
         };
         let text = |file: &str| {
             let path = folder.join(name).join(file);
             match std::fs::read_to_string(&path) {
-                Ok(text) => Ok(Document {
-                    name: path.display().to_string(),
-                    text,
-                }),
+                Ok(text) => Ok(Document { name: path.display().to_string(), text }),
                 Err(source) => Err(VariantError::Unreadable { path, source }),
             }
         };
@@ -164,17 +147,9 @@ impl Variant {
 
     fn parse(name: &str, settings: Document, dependencies: Document) -> Result<Self, VariantError> {
         match toml_edit::de::from_str::<File>(&settings.text) {
-            Ok(File {
-                description,
-                template,
-                server,
-            }) => Ok(Self {
-                name: name.to_owned(),
-                description,
-                template,
-                servers: server,
-                dependencies,
-            }),
+            Ok(File { description, template, server }) => {
+                Ok(Self { name: name.to_owned(), description, template, servers: server, dependencies })
+            }
             Err(error) => Err(VariantError::Invalid {
                 at: error.span(),
                 why: error.message().to_owned(),
@@ -190,16 +165,12 @@ impl VariantError {
     pub fn diagnostic(self) -> (Option<Document>, Diagnostic) {
         let what = self.to_string();
         match self {
-            Self::Unknown { known, .. } => (
-                None,
-                Diagnostic::new(what).advice(format!("choose one of {}", known.join(", "))),
-            ),
+            Self::Unknown { known, .. } => {
+                (None, Diagnostic::new(what).advice(format!("choose one of {}", known.join(", "))))
+            }
             Self::Unreadable { source, .. } => (None, Diagnostic::new(what).why(source.to_string())),
             Self::Invalid { file, at, why } => {
-                let diagnostic = Diagnostic {
-                    at,
-                    ..Diagnostic::new(what).why(why)
-                };
+                let diagnostic = Diagnostic { at, ..Diagnostic::new(what).why(why) };
                 (Some(file), diagnostic)
             }
         }
@@ -215,12 +186,7 @@ mod tests {
     fn every_shipped_variant_is_right() {
         for name in Variant::names(None).unwrap() {
             let variant = Variant::read(&name, None).unwrap();
-            assert!(
-                !Spec::parse(&variant.dependencies.text)
-                    .unwrap()
-                    .dependencies
-                    .is_empty()
-            );
+            assert!(!Spec::parse(&variant.dependencies.text).unwrap().dependencies.is_empty());
             assert_eq!(variant.servers[0].port, 8888);
         }
     }

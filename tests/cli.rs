@@ -38,13 +38,7 @@ impl Sandbox {
 
     /// Plans with a fixed base and fixed ids.
     fn plan(&self, arguments: &[&str]) -> Output {
-        self.run(
-            &[
-                &["plan", "--base-facts", BASE, "--uid", "1000", "--gid", "1000"],
-                arguments,
-            ]
-            .concat(),
-        )
+        self.run(&[&["plan", "--base-facts", BASE, "--uid", "1000", "--gid", "1000"], arguments].concat())
     }
 }
 
@@ -55,11 +49,7 @@ fn text(bytes: &[u8]) -> String {
 /// The exit code and what is said on stderr; nothing is on stdout.
 fn refusal(output: &Output) -> String {
     assert_eq!(text(&output.stdout), "");
-    format!(
-        "exit code {}\n\n{}",
-        output.status.code().unwrap(),
-        text(&output.stderr)
-    )
+    format!("exit code {}\n\n{}", output.status.code().unwrap(), text(&output.stderr))
 }
 
 #[test]
@@ -69,10 +59,7 @@ fn mistakes_in_poetry_lines_are_explained_all_at_once() {
             "constraints",
             "numpy = \">>2.2\"\npandas = \"=>1\"\nscipy = \"^1 || oops\"\nhttpx = \"1 ||\"\nrich = \"\"\n",
         ),
-        (
-            "toml",
-            "sympy ^1\nscipy: \"^1\"\nrequests==2.0\nnumpy = \"^2\nhttpx = \"1\",\nrich\n= \"1\"\n",
-        ),
+        ("toml", "sympy ^1\nscipy: \"^1\"\nrequests==2.0\nnumpy = \"^2\nhttpx = \"1\",\nrich\n= \"1\"\n"),
         (
             "tables",
             "a = { version = \"1\", extra = [\"x\"] }\nb = { extras = \"x\", version = \"1\" }\n\
@@ -95,9 +82,7 @@ fn mistakes_in_poetry_lines_are_explained_all_at_once() {
         ),
     ] {
         let sandbox = Sandbox::new();
-        let output = sandbox
-            .write("dependencies.txt", list)
-            .plan(&["-d", "dependencies.txt"]);
+        let output = sandbox.write("dependencies.txt", list).plan(&["-d", "dependencies.txt"]);
         insta::assert_snapshot!(format!("poetry_{name}"), refusal(&output));
     }
 }
@@ -107,9 +92,7 @@ fn mistakes_in_quoted_requirements_are_explained_all_at_once() {
     let list = "\"numpy>=2.2,<3\",\n\"pandas^2\",\n\"scipy~1\",\n\"a @ https://example.invalid/a.whl\",\n\
                 \"b; python_version\",\n\"c[x\",\n\"numpy\",\n42,\n\"$(id)\",\n";
     let sandbox = Sandbox::new();
-    let output = sandbox
-        .write("dependencies.txt", list)
-        .plan(&["-d", "dependencies.txt"]);
+    let output = sandbox.write("dependencies.txt", list).plan(&["-d", "dependencies.txt"]);
     insta::assert_snapshot!(refusal(&output));
 }
 
@@ -122,14 +105,7 @@ fn files_that_are_no_list_are_refused() {
         .write("zero.txt", b"numpy = \"1\"\0")
         .write("big.txt", vec![b'#'; 50 << 20])
         .write("deep.txt", format!("x = {}", "[".repeat(100_000)));
-    for file in [
-        "missing.txt",
-        "latin.txt",
-        "table.txt",
-        "zero.txt",
-        "big.txt",
-        ".",
-    ] {
+    for file in ["missing.txt", "latin.txt", "table.txt", "zero.txt", "big.txt", "."] {
         let name = format!("file_{}", file.trim_end_matches(".txt").replace('.', "folder"));
         insta::assert_snapshot!(name, refusal(&sandbox.run(&["build", "-d", file])));
     }
@@ -141,11 +117,7 @@ fn wrong_usage_is_told_from_refusals() {
     let sandbox = Sandbox::new();
     for (name, arguments, code) in [
         ("tag", ["build", "-t", "Upper:1"].as_slice(), 2),
-        (
-            "digest",
-            &["build", "-t", &format!("x@sha256:{}", "0".repeat(64))],
-            2,
-        ),
+        ("digest", &["build", "-t", &format!("x@sha256:{}", "0".repeat(64))], 2),
         ("variant", &["build", "-V", "nope"], 1),
         ("uid_0", &["build", "--uid", "0"], 2),
         ("python", &["build", "--python", "2.7"], 2),
@@ -217,12 +189,8 @@ fn the_plan_of_each_example_and_variant_is_stable() {
     for variant in ["minimal", "basic", "example"] {
         let output = sandbox.plan(&["-V", variant]);
         let plan: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-        let requirements: Vec<_> = plan["requirements"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|text| text.as_str().unwrap())
-            .collect();
+        let requirements: Vec<_> =
+            plan["requirements"].as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect();
         insta::assert_snapshot!(format!("requirements_{variant}"), requirements.join("\n"));
     }
 }
@@ -230,32 +198,22 @@ fn the_plan_of_each_example_and_variant_is_stable() {
 #[test]
 fn both_spellings_of_a_list_ask_for_the_same() {
     let requirements = |example: &str| {
-        let list = format!(
-            "{}/examples/{example}/dependencies.txt",
-            env!("CARGO_MANIFEST_DIR")
-        );
+        let list = format!("{}/examples/{example}/dependencies.txt", env!("CARGO_MANIFEST_DIR"));
         let plan: serde_json::Value =
             serde_json::from_slice(&Sandbox::new().plan(&["-d", &list]).stdout).unwrap();
         plan["requirements"].clone()
     };
     let sorted = |value: serde_json::Value| {
         // `>=2.2,<3` and `<3,>=2.2` are one set.
-        let mut texts: Vec<Vec<char>> = value
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|text| text.as_str().unwrap().chars().collect())
-            .collect();
+        let mut texts: Vec<Vec<char>> =
+            value.as_array().unwrap().iter().map(|text| text.as_str().unwrap().chars().collect()).collect();
         for text in &mut texts {
             text.sort_unstable();
         }
         texts.sort();
         texts
     };
-    assert_eq!(
-        sorted(requirements("quickstart")),
-        sorted(requirements("requirements"))
-    );
+    assert_eq!(sorted(requirements("quickstart")), sorted(requirements("requirements")));
 }
 
 #[test]
@@ -274,21 +232,13 @@ fn every_option_can_come_from_the_environment() {
     sandbox.write("list.txt", "rich = \"*\"\n");
     let output = sandbox
         .command(&["plan"])
-        .envs([
-            ("IPYBOX_BASE_FACTS", BASE),
-            ("IPYBOX_DEPENDENCIES", "list.txt"),
-            ("IPYBOX_ROOT", "1"),
-        ])
+        .envs([("IPYBOX_BASE_FACTS", BASE), ("IPYBOX_DEPENDENCIES", "list.txt"), ("IPYBOX_ROOT", "1")])
         .output()
         .unwrap();
     let plan: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(plan["user"], "root");
     assert_eq!(plan["requirements"].as_array().unwrap().last().unwrap(), "rich");
-    let off = sandbox
-        .command(&["plan", "--base-facts", BASE])
-        .env("IPYBOX_ROOT", "0")
-        .output()
-        .unwrap();
+    let off = sandbox.command(&["plan", "--base-facts", BASE]).env("IPYBOX_ROOT", "0").output().unwrap();
     let plan: serde_json::Value = serde_json::from_slice(&off.stdout).unwrap();
     assert_ne!(plan["user"], "root");
 }
@@ -310,19 +260,11 @@ fn variants_can_be_the_users_own() {
     let sandbox = Sandbox::new();
     let folder = sandbox.0.path().join("variants/mine");
     fs::create_dir_all(&folder).unwrap();
-    fs::write(
-        folder.join("variant.toml"),
-        "description = \"mine\"\ntemplate = \"server.tera\"\n",
-    )
-    .unwrap();
+    fs::write(folder.join("variant.toml"), "description = \"mine\"\ntemplate = \"server.tera\"\n").unwrap();
     fs::write(folder.join("dependencies.txt"), "rich = \"*\"\n").unwrap();
     let listed = sandbox.run(&["variants", "--variants", "variants"]);
     assert_eq!(text(&listed.stdout), "mine       mine\n");
-    fs::write(
-        folder.join("variant.toml"),
-        "description = \"mine\"\ntemplat = \"server.tera\"\n",
-    )
-    .unwrap();
+    fs::write(folder.join("variant.toml"), "description = \"mine\"\ntemplat = \"server.tera\"\n").unwrap();
     insta::assert_snapshot!(
         "variant_invalid",
         refusal(&sandbox.run(&["variants", "mine", "--variants", "variants"]))

@@ -4,10 +4,7 @@
 //! interpreter (`IPYBOX_TEST_CLIENTS`), and makes both where they are not there.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-#![expect(
-    clippy::disallowed_methods,
-    reason = "tests are configured through the environment"
-)]
+#![expect(clippy::disallowed_methods, reason = "tests are configured through the environment")]
 
 use std::fs;
 use std::io::Write;
@@ -30,11 +27,7 @@ fn run(command: &mut Command) -> String {
     let output = command.output().unwrap();
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        output.status.success(),
-        "{command:?}: {}\n{printed}\n{said}",
-        output.status
-    );
+    assert!(output.status.success(), "{command:?}: {}\n{printed}\n{said}", output.status);
     printed
 }
 
@@ -84,9 +77,7 @@ impl Image {
     }
 
     fn inspect(&self, format: &str) -> String {
-        docker(&["inspect", "--format", format, &self.tag])
-            .trim()
-            .to_owned()
+        docker(&["inspect", "--format", format, &self.tag]).trim().to_owned()
     }
 
     fn layers(&self) -> String {
@@ -102,9 +93,7 @@ impl Image {
 
 impl Drop for Image {
     fn drop(&mut self) {
-        let _ = Command::new("docker")
-            .args(["rmi", "--force", &self.tag])
-            .output();
+        let _ = Command::new("docker").args(["rmi", "--force", &self.tag]).output();
     }
 }
 
@@ -116,14 +105,7 @@ struct Container {
 
 impl Container {
     fn start(image: &str, options: &[&str]) -> Self {
-        let common = [
-            "run",
-            "--detach",
-            "--label",
-            "ipybox.test",
-            "--publish",
-            "127.0.0.1::8888",
-        ];
+        let common = ["run", "--detach", "--label", "ipybox.test", "--publish", "127.0.0.1::8888"];
         let id = docker(&[&common, options, &[image]].concat()).trim().to_owned();
         let address = docker(&["port", &id, "8888/tcp"]);
         let port = address.trim().rsplit(':').next().unwrap().to_owned();
@@ -133,13 +115,8 @@ impl Container {
     fn client(&self) -> Command {
         let python = Path::new(&setting("IPYBOX_TEST_CLIENTS")).join("python");
         let mut command = Command::new(python);
-        command
-            .arg(format!("{ROOT}/tests/clients/kernel.py"))
-            .arg(&self.port);
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        command.arg(format!("{ROOT}/tests/clients/kernel.py")).arg(&self.port);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
 
@@ -149,11 +126,7 @@ impl Container {
         let text = serde_json::to_vec(cells).unwrap();
         client.stdin.take().unwrap().write_all(&text).unwrap();
         let output = client.wait_with_output().unwrap();
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
@@ -167,9 +140,7 @@ impl Container {
 
 impl Drop for Container {
     fn drop(&mut self) {
-        let _ = Command::new("docker")
-            .args(["rm", "--force", "--volumes", &self.id])
-            .output();
+        let _ = Command::new("docker").args(["rm", "--force", "--volumes", &self.id]).output();
     }
 }
 
@@ -195,21 +166,13 @@ fn basic_runs_code_keeps_state_loses_nothing_and_stops_at_once() {
     assert_eq!(text(3), "after the error");
     assert_eq!(text(4).len(), 5_000_000);
     assert_eq!(text(5), "/app /home/ipybox /opt/venv/bin 1000");
-    assert!(
-        text(6).starts_with("/opt/venv") && text(6).contains("from /opt/venv/lib"),
-        "{}",
-        text(6)
-    );
+    assert!(text(6).starts_with("/opt/venv") && text(6).contains("from /opt/venv/lib"), "{}", text(6));
     for (number, outcome) in outcomes[cells.len() - shorts.len()..].iter().enumerate() {
         assert_eq!(outcome, &number.to_string());
     }
 
     let mut busy = container.client().spawn().unwrap();
-    busy.stdin
-        .take()
-        .unwrap()
-        .write_all(br#"["import time; time.sleep(100)"]"#)
-        .unwrap();
+    busy.stdin.take().unwrap().write_all(br#"["import time; time.sleep(100)"]"#).unwrap();
     std::thread::sleep(Duration::from_secs(3));
     let stopped = container.stop();
     assert!(stopped < Duration::from_secs(2), "took {stopped:?}");
@@ -234,20 +197,11 @@ fn the_second_build_sends_little_and_a_rendered_context_gives_the_same() {
     let first = Image::build("minimal", &[]);
     let second = Image::build("minimal-again", &[]);
     assert_eq!(first.id, second.id);
-    let sent = second
-        .said
-        .lines()
-        .find_map(|line| line.strip_prefix("sent "))
-        .unwrap();
+    let sent = second.said.lines().find_map(|line| line.strip_prefix("sent ")).unwrap();
     let (number, _) = sent.split_once(" kB").expect("less than a megabyte is sent");
     assert!(number.parse::<u32>().unwrap() < 100, "{sent}");
     let steps = second.said.lines().filter(|line| line.contains("] RUN ")).count();
-    assert_eq!(
-        (steps, second.said.matches(" cached").count() >= 4),
-        (2, true),
-        "{}",
-        second.said
-    );
+    assert_eq!((steps, second.said.matches(" cached").count() >= 4), (2, true), "{}", second.said);
 
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("context");
@@ -258,21 +212,11 @@ fn the_second_build_sends_little_and_a_rendered_context_gives_the_same() {
     // The command as it stands, with a tag, by a client that has BuildKit.
     let command = command.strip_suffix(" .").unwrap().to_owned() + &format!(" -t {tag} .");
     let path = format!("{}:{}", client_with_buildkit().display(), setting("PATH"));
-    run(Command::new("sh")
-        .args(["-ec", &command])
-        .current_dir(&out)
-        .env("PATH", path));
-    let rendered = Image {
-        id: String::new(),
-        said: String::new(),
-        tag,
-    };
-    for format in [
-        "{{json .Config.Cmd}}",
-        "{{json .Config.Env}}",
-        "{{.Config.User}}",
-        "{{json .Config.ExposedPorts}}",
-    ] {
+    run(Command::new("sh").args(["-ec", &command]).current_dir(&out).env("PATH", path));
+    let rendered = Image { id: String::new(), said: String::new(), tag };
+    for format in
+        ["{{json .Config.Cmd}}", "{{json .Config.Env}}", "{{.Config.User}}", "{{json .Config.ExposedPorts}}"]
+    {
         assert_eq!(rendered.inspect(format), first.inspect(format));
     }
     assert_eq!(rendered.layers(), first.layers());
@@ -290,9 +234,7 @@ fn client_with_buildkit() -> PathBuf {
         let version = String::from_utf8(output(&["--version"]).stdout).unwrap();
         version.contains(" 20.10.") || output(&["buildx", "version"]).status.success()
     };
-    folders
-        .find(able)
-        .expect("a docker client that can build with BuildKit")
+    folders.find(able).expect("a docker client that can build with BuildKit")
 }
 
 #[test]
@@ -304,35 +246,20 @@ fn neither_certificates_nor_proxies_nor_the_installer_stay_in_the_image() {
     let bundle = fs::read_to_string(host).unwrap();
     fs::write(&certificates, format!("# {mark}\n{bundle}")).unwrap();
     let mut command = ipybox();
-    command
-        .args(["build", "--base", &base(), "-d", &list, "--no-cache", "--ca-cert"])
-        .arg(&certificates);
+    command.args(["build", "--base", &base(), "-d", &list, "--no-cache", "--ca-cert"]).arg(&certificates);
     let image = Image::build_with("clean", command.env("NO_PROXY", format!("{mark}.invalid")));
 
     assert!(!image.said.contains(&mark));
     assert!(!docker(&["history", "--no-trunc", &image.tag]).contains(&mark));
     assert!(!docker(&["inspect", &image.tag]).contains(&mark));
     let saved = folder.path().join("image.tar");
-    run(Command::new("docker")
-        .args(["save", "--output"])
-        .arg(&saved)
-        .arg(&image.tag));
+    run(Command::new("docker").args(["save", "--output"]).arg(&saved).arg(&image.tag));
     let finder = ["--count", "--text", "--fixed-strings", "--", &mark];
     let found = Command::new("grep").args(finder).arg(&saved).output().unwrap();
     assert_eq!(String::from_utf8(found.stdout).unwrap().trim(), "0");
     let find = "find / -xdev -name uv -o -xdev -name uvx -o -xdev -path '*ipybox/ca*'";
-    let names = docker(&[
-        "run",
-        "--rm",
-        "--user",
-        "0",
-        "--label",
-        "ipybox.test",
-        &image.tag,
-        "sh",
-        "-c",
-        find,
-    ]);
+    let names =
+        docker(&["run", "--rm", "--user", "0", "--label", "ipybox.test", &image.tag, "sh", "-c", find]);
     assert_eq!(names, "");
 }
 
@@ -365,11 +292,7 @@ fn the_user_has_the_ids_that_were_asked_for_even_where_they_are_taken() {
             &["--uid", "12345", "--gid", "54321"],
             "12345\n54321\nipybox\n/home/ipybox\n/app\nwritable\n",
         ),
-        (
-            "gid-0",
-            &["--uid", "1000", "--gid", "0"],
-            "1000\n0\nipybox\n/home/ipybox\n/app\nwritable\n",
-        ),
+        ("gid-0", &["--uid", "1000", "--gid", "0"], "1000\n0\nipybox\n/home/ipybox\n/app\nwritable\n"),
         ("root", &["--root"], "0\n0\nroot\n/root\n/app\nwritable\n"),
     ] {
         let image = Image::build(name, &[&["-d", &list], arguments].concat());
@@ -391,17 +314,11 @@ fn the_user_has_the_ids_that_were_asked_for_even_where_they_are_taken() {
 fn a_failed_build_names_the_step_and_leaves_nothing() {
     let (_folder, list) = list("numpy = \"^99\"\n");
     let tag = Image::tag("failed");
-    let output = ipybox()
-        .args(["build", "--base", &base(), "-d", &list, "-t", &tag])
-        .output()
-        .unwrap();
+    let output = ipybox().args(["build", "--base", &base(), "-d", &list, "-t", &tag]).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert_eq!(output.stdout, b"");
-    assert!(
-        said.contains("RUN install the packages` failed with exit code 1"),
-        "{said}"
-    );
+    assert!(said.contains("RUN install the packages` failed with exit code 1"), "{said}");
     assert!(said.contains("numpy>=99,<100"), "{said}");
     assert_eq!(docker(&["images", "--quiet", &tag]), "");
 }
@@ -429,11 +346,7 @@ fn an_interrupted_build_ends_in_the_engine_and_leaves_no_tag() {
         // What it says until it ends must be read, or it could not say it.
         std::io::copy(&mut said, &mut std::io::sink()).unwrap();
         assert_eq!(build.wait().unwrap().code(), Some(code));
-        assert!(
-            begun.elapsed() < Duration::from_secs(3),
-            "took {:?}",
-            begun.elapsed()
-        );
+        assert!(begun.elapsed() < Duration::from_secs(3), "took {:?}", begun.elapsed());
         assert_eq!(docker(&["images", "--quiet", &tag]), "");
         let containers = docker(&["ps", "--all", "--quiet", "--filter", "label=ipybox.probe"]);
         assert_eq!(containers, "");
@@ -444,32 +357,16 @@ fn an_interrupted_build_ends_in_the_engine_and_leaves_no_tag() {
 fn any_value_of_a_bases_environment_arrives_as_it_was() {
     let odd = r#"/a b:/c"d:/e\f:/$HOME:/${X:-y}:/usr/bin:/bin:/it's#:/§"#;
     let container = docker(&["create", "--label", "ipybox.test", &base(), "true"]);
-    let container = Container {
-        id: container.trim().to_owned(),
-        port: String::new(),
-    };
+    let container = Container { id: container.trim().to_owned(), port: String::new() };
     let quoted = odd.replace('\\', r"\\").replace('"', "\\\"").replace('$', "\\$");
     let tag = Image::tag("odd-base");
-    docker(&[
-        "commit",
-        "--change",
-        &format!("ENV PATH=\"{quoted}\""),
-        &container.id,
-        &tag,
-    ]);
-    let odd_base = Image {
-        tag,
-        id: String::new(),
-        said: String::new(),
-    };
+    docker(&["commit", "--change", &format!("ENV PATH=\"{quoted}\""), &container.id, &tag]);
+    let odd_base = Image { tag, id: String::new(), said: String::new() };
     assert!(odd_base.inspect("{{json .Config.Env}}").contains("it's"));
 
     let (_folder, list) = list("");
     let mut command = ipybox();
-    let image = Image::build_with(
-        "odd",
-        command.args(["build", "--base", &odd_base.tag, "-d", &list]),
-    );
+    let image = Image::build_with("odd", command.args(["build", "--base", &odd_base.tag, "-d", &list]));
     let env: Vec<String> = serde_json::from_str(&image.inspect("{{json .Config.Env}}")).unwrap();
     assert!(env.contains(&format!("PATH=/opt/venv/bin:{odd}")), "{env:?}");
 }
@@ -480,21 +377,7 @@ fn the_files_of_the_image_pass_their_own_tests() {
     let image = Image::build("runtime", &["-d", &list]);
     let mount = format!("{ROOT}/tests/runtime:/tests:ro");
     let container = Container::start(&image.tag, &["--volume", &mount]);
-    let pytest = [
-        "exec",
-        &container.id,
-        "python",
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "/tests",
-    ];
+    let pytest = ["exec", &container.id, "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "/tests"];
     let output: Output = Command::new("docker").args(pytest).output().unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stdout)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }

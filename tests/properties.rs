@@ -62,21 +62,14 @@ fn resolve(list: &str, change: impl FnOnce(&mut Base)) -> Result<Plan, Vec<PlanE
     change(&mut base);
     let variant = Variant::read("minimal", None).unwrap();
     let uv = uv::Release::of(&base.platform);
-    let options = Options {
-        user: User::Unprivileged { uid: 1000, gid: 1000 },
-        python: None,
-        uv,
-    };
+    let options = Options { user: User::Unprivileged { uid: 1000, gid: 1000 }, python: None, uv };
     Plan::resolve(&Spec::parse(list).unwrap(), &variant, base, &options)
 }
 
 fn context_bytes(plan: &Plan) -> Vec<u8> {
     let templates = Templates::shipped();
     let dockerfile = dockerfile::render(plan, &templates, Supply::Engine).unwrap();
-    context::of(plan, &templates, dockerfile, None)
-        .unwrap()
-        .to_tar()
-        .unwrap()
+    context::of(plan, &templates, dockerfile, None).unwrap().to_tar().unwrap()
 }
 
 proptest! {

@@ -20,9 +20,7 @@ pub(super) async fn run(args: BuildArgs, caller: &mut Caller) -> Result<(), Fail
     if args.progress == Progress::Quiet {
         caller.report.be_quiet();
     }
-    let Caller {
-        environment, report, ..
-    } = &*caller;
+    let Caller { environment, report, .. } = &*caller;
     let certificates = trust::bundle(environment.ssl_cert_file.as_deref(), args.ca_cert.as_deref())?;
     let request = Request::read(args.image, caller)?;
     let engine = request.engine(caller).await?;
@@ -35,10 +33,7 @@ pub(super) async fn run(args: BuildArgs, caller: &mut Caller) -> Result<(), Fail
     let build = Build {
         context,
         no_cache: args.no_cache,
-        secrets: certificates
-            .map(|bundle| (CA_SECRET.to_owned(), bundle))
-            .into_iter()
-            .collect(),
+        secrets: certificates.map(|bundle| (CA_SECRET.to_owned(), bundle)).into_iter().collect(),
         build_args: environment.proxies.clone(),
     };
     let image = engine.build(build, |event| report.event(&event)).await?;
@@ -46,11 +41,7 @@ pub(super) async fn run(args: BuildArgs, caller: &mut Caller) -> Result<(), Fail
         engine.tag(&image, tag).await?;
     }
     let names: Vec<_> = args.tag.iter().map(ToString::to_string).collect();
-    report.note(&format!(
-        "built {} in {}",
-        names.join(", "),
-        report::duration(begun.elapsed())
-    ));
+    report.note(&format!("built {} in {}", names.join(", "), report::duration(begun.elapsed())));
     report.result(format!("{image}\n").as_bytes())?;
     Ok(())
 }

@@ -43,12 +43,7 @@ impl Failure {
     }
 
     pub(super) fn in_document(document: Option<Document>, diagnostics: Vec<Diagnostic>) -> Self {
-        Self {
-            kind: FailureKind::Refused,
-            document,
-            diagnostics,
-            output: Vec::new(),
-        }
+        Self { kind: FailureKind::Refused, document, diagnostics, output: Vec::new() }
     }
 
     pub(super) fn interrupted() -> Self {
@@ -74,12 +69,7 @@ impl From<EngineError> for Failure {
             EngineError::Step { output, .. } => output,
             _ => Vec::new(),
         };
-        Self {
-            kind,
-            document: None,
-            diagnostics,
-            output,
-        }
+        Self { kind, document: None, diagnostics, output }
     }
 }
 

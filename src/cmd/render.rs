@@ -21,18 +21,12 @@ pub(super) async fn run(args: RenderArgs, caller: &Caller) -> Result<(), Failure
         caller.report.result(dockerfile.as_bytes())?;
         return Ok(());
     }
-    let Some(installer) = caller
-        .interrupt
-        .run_until_cancelled(request.installer(&plan))
-        .await
-    else {
+    let Some(installer) = caller.interrupt.run_until_cancelled(request.installer(&plan)).await else {
         return Err(Failure::interrupted());
     };
     let context = context::of(&plan, &request.templates, dockerfile, Some(&installer?))?;
     match (&args.out, &args.tar) {
-        (Some(folder), _) => context
-            .write_into(folder)
-            .map_err(|error| cannot_write(folder, &error)),
+        (Some(folder), _) => context.write_into(folder).map_err(|error| cannot_write(folder, &error)),
         (_, Some(file)) if file.as_os_str() == "-" => Ok(context.write_to(io::stdout().lock())?),
         (_, Some(file)) => File::create(file)
             .and_then(|file| context.write_to(BufWriter::new(file)))

@@ -46,19 +46,8 @@ impl Request {
             })?,
         };
         let user = user(&args);
-        let cache = args
-            .cache_dir
-            .clone()
-            .unwrap_or_else(|| caller.environment.cache_home.join("ipybox"));
-        Ok(Self {
-            args,
-            variant,
-            templates,
-            list,
-            spec,
-            user,
-            cache,
-        })
+        let cache = args.cache_dir.clone().unwrap_or_else(|| caller.environment.cache_home.join("ipybox"));
+        Ok(Self { args, variant, templates, list, spec, user, cache })
     }
 
     /// The plan, asking an engine only where the base's facts are in no file.
@@ -102,11 +91,7 @@ impl Request {
         engine.pull(&reference).await?;
         match engine.base(&reference, &self.cache).await? {
             Some(base) => Ok(base),
-            None => Err(EngineError::NotFound {
-                reference,
-                why: "it is gone after the pull".into(),
-            }
-            .into()),
+            None => Err(EngineError::NotFound { reference, why: "it is gone after the pull".into() }.into()),
         }
     }
 
@@ -115,11 +100,7 @@ impl Request {
             (Some(release), Some(program)) => Some(release.with_program(program)?),
             (release, _) => release,
         };
-        let options = Options {
-            user: self.user,
-            python: self.args.python,
-            uv,
-        };
+        let options = Options { user: self.user, python: self.args.python, uv };
         let plan = Plan::resolve(&self.spec, &self.variant, base, &options)
             .map_err(|errors| Failure::of_plan(&self.list, &errors))?;
         if rustix::process::getuid().is_root() && !self.args.root && self.args.uid.is_none() {
@@ -176,13 +157,7 @@ fn user(args: &ImageArgs) -> User {
     let (uid, gid) = if rustix::process::getuid().is_root() {
         (1000, 1000)
     } else {
-        (
-            rustix::process::getuid().as_raw(),
-            rustix::process::getgid().as_raw(),
-        )
+        (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw())
     };
-    User::Unprivileged {
-        uid: args.uid.unwrap_or(uid),
-        gid: args.gid.unwrap_or(gid),
-    }
+    User::Unprivileged { uid: args.uid.unwrap_or(uid), gid: args.gid.unwrap_or(gid) }
 }

@@ -14,10 +14,7 @@ pub(super) async fn of_host(host: &str) -> Option<DockerCredential> {
         host => host.to_owned(),
     };
     // A credential helper is a program that may take its time.
-    tokio::task::spawn_blocking(move || docker_credential::get_credential(&name).ok())
-        .await
-        .ok()
-        .flatten()
+    tokio::task::spawn_blocking(move || docker_credential::get_credential(&name).ok()).await.ok().flatten()
 }
 
 /// The same in bollard's words; without a registry, for Docker Hub.

@@ -47,6 +47,16 @@ pub enum EngineError {
         /// What the engine said.
         source: Box<Api>,
     },
+    /// A list of users or groups that cannot be taken over.
+    #[error("cannot use `{path}` of base image `{reference}`")]
+    Accounts {
+        /// The image.
+        reference: Reference,
+        /// The file.
+        path: &'static str,
+        /// Why not.
+        why: String,
+    },
     /// The image's interpreter does not end.
     #[error("the Python of base image `{0}` does not answer in time")]
     ProbeTimeout(Reference),
@@ -84,10 +94,7 @@ pub enum EngineError {
 
 impl EngineError {
     pub(super) fn api(doing: &'static str) -> impl FnOnce(Api) -> Self {
-        move |source| Self::Api {
-            doing,
-            source: Box::new(source),
-        }
+        move |source| Self::Api { doing, source: Box::new(source) }
     }
 
     pub(super) fn pull(reference: Reference, source: &Api) -> Self {
@@ -142,6 +149,7 @@ impl EngineError {
             Self::NoShell { source, .. } => what
                 .why(message(source))
                 .advice("choose a base with a shell at `/bin/sh`"),
+            Self::Accounts { why, .. } => what.why(why.clone()).advice("choose a base where it is a text file"),
             Self::ProbeTimeout(_) => what.advice("try `python3 -c 1` in a container of it"),
             Self::Base(error) => error.diagnostic(),
             Self::Step { output, .. } if index_does_not_answer(output) => {
@@ -181,13 +189,7 @@ pub(super) fn message(error: &Api) -> String {
 
 /// Whether uv's last words are that it could not reach a host.
 fn index_does_not_answer(output: &[String]) -> bool {
-    const SIGNS: [&str; 4] = [
-        "error sending request",
-        "dns error",
-        "operation timed out",
-        "tcp connect error",
-    ];
-    output
-        .iter()
-        .any(|line| SIGNS.iter().any(|sign| line.contains(sign)))
+    const SIGNS: [&str; 4] =
+        ["error sending request", "dns error", "operation timed out", "tcp connect error"];
+    output.iter().any(|line| SIGNS.iter().any(|sign| line.contains(sign)))
 }

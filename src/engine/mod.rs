@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 pub use error::EngineError;
 pub use progress::BuildEvent;
 
-use crate::archive::Archive;
+use crate::archive::{self, Archive};
 use crate::base::{self, Base, Platform};
 use crate::reference::{ImageId, Reference};
 use progress::Progress;
@@ -41,9 +41,7 @@ pub struct Host {
 
 impl Default for Host {
     fn default() -> Self {
-        Self {
-            socket: "/var/run/docker.sock".into(),
-        }
+        Self { socket: "/var/run/docker.sock".into() }
     }
 }
 
@@ -112,19 +110,12 @@ impl Engine {
     pub async fn connect(host: &Host, interrupt: CancellationToken) -> Result<Self, EngineError> {
         tokio::net::UnixStream::connect(&host.socket)
             .await
-            .map_err(|source| EngineError::Connect {
-                host: host.clone(),
-                source,
-            })?;
+            .map_err(|source| EngineError::Connect { host: host.clone(), source })?;
         let socket = host.socket.to_string_lossy();
         let docker = Docker::connect_with_unix(&socket, TIMEOUT, bollard::API_DEFAULT_VERSION)
             .map_err(EngineError::api("connect"))?
             .with_request_modifier(repair);
-        Ok(Self {
-            docker,
-            host: host.clone(),
-            interrupt,
-        })
+        Ok(Self { docker, host: host.clone(), interrupt })
     }
 
     /// The engine's own word for how it stores images, such as `overlay2`.
@@ -133,11 +124,7 @@ impl Engine {
     ///
     /// [`EngineError`].
     pub async fn storage_driver(&self) -> Result<String, EngineError> {
-        let info = self
-            .docker
-            .info()
-            .await
-            .map_err(EngineError::api("ask the engine for its settings"))?;
+        let info = self.docker.info().await.map_err(EngineError::api("ask the engine for its settings"))?;
         Ok(info.driver.unwrap_or_default())
     }
 
@@ -147,10 +134,7 @@ impl Engine {
     ///
     /// [`EngineError`].
     pub async fn image_id(&self, reference: &Reference) -> Result<Option<String>, EngineError> {
-        Ok(self
-            .inspect(reference)
-            .await?
-            .map(|image| image.id.unwrap_or_default()))
+        Ok(self.inspect(reference).await?.map(|image| image.id.unwrap_or_default()))
     }
 
     async fn inspect(
@@ -171,18 +155,13 @@ impl Engine {
     /// [`EngineError::NotFound`] or [`EngineError::RegistryUnreachable`], and others.
     pub async fn pull(&self, reference: &Reference) -> Result<(), EngineError> {
         let version = reference.digest().or(reference.tag()).unwrap_or("latest");
-        let options = CreateImageOptionsBuilder::default()
-            .from_image(reference.repository())
-            .tag(version)
-            .build();
+        let options =
+            CreateImageOptionsBuilder::default().from_image(reference.repository()).tag(version).build();
         let credentials = credentials::of_registry(reference.registry()).await;
         let docker = self.docker.clone().with_timeout(PATIENCE);
-        let pulled = docker
-            .create_image(Some(options), None, credentials)
-            .try_for_each(|_| future::ready(Ok(())));
-        self.unless_interrupted(pulled)
-            .await?
-            .map_err(|source| EngineError::pull(reference.clone(), &source))
+        let pulled =
+            docker.create_image(Some(options), None, credentials).try_for_each(|_| future::ready(Ok(())));
+        self.unless_interrupted(pulled).await?.map_err(|source| EngineError::pull(reference.clone(), &source))
     }
 
     /// Gives an image a further name. An image that had the name before loses it.
@@ -215,9 +194,7 @@ impl Engine {
         let imported = docker
             .create_image(Some(options), Some(bollard::body_try_stream(body)), None)
             .try_for_each(|_| future::ready(Ok(())));
-        self.unless_interrupted(imported)
-            .await?
-            .map_err(EngineError::api("import an image"))
+        self.unless_interrupted(imported).await?.map_err(EngineError::api("import an image"))
     }
 
     /// The facts of a local image; `None` where there is none of this name. Those that were asked
@@ -266,14 +243,8 @@ impl Engine {
             user: Some("0:0".into()),
             network_disabled: Some(true),
             attach_stdout: Some(true),
-            labels: Some(HashMap::from([(
-                "ipybox.probe".into(),
-                base.reference.to_string(),
-            )])),
-            host_config: Some(HostConfig {
-                cap_drop: Some(vec!["ALL".into()]),
-                ..HostConfig::default()
-            }),
+            labels: Some(HashMap::from([("ipybox.probe".into(), base.reference.to_string())])),
+            host_config: Some(HostConfig { cap_drop: Some(vec!["ALL".into()]), ..HostConfig::default() }),
             ..ContainerCreateBody::default()
         };
         let container = self
@@ -283,10 +254,7 @@ impl Engine {
             .map_err(EngineError::api("create a container"))?
             .id;
         let facts = self.unless_interrupted(self.facts(&container, base)).await;
-        let options = RemoveContainerOptionsBuilder::default()
-            .force(true)
-            .v(true)
-            .build();
+        let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
         let removed = self.docker.remove_container(&container, Some(options)).await;
         let facts = facts??;
         removed.map_err(EngineError::api("remove a container"))?;
@@ -296,8 +264,8 @@ impl Engine {
     async fn facts(&self, container: &str, mut base: Base) -> Result<Base, EngineError> {
         base.lacks_hosts = self.is_empty(container, "/etc/hosts").await;
         base.lacks_resolv_conf = self.is_empty(container, "/etc/resolv.conf").await;
-        base.passwd = self.file(container, "/etc/passwd").await?;
-        base.group = self.file(container, "/etc/group").await?;
+        base.passwd = self.file(container, "/etc/passwd", &base).await?;
+        base.group = self.file(container, "/etc/group", &base).await?;
         let output = tokio::time::timeout(PROBE_TIME, self.output(container, &base.reference))
             .await
             .map_err(|_| EngineError::ProbeTimeout(base.reference.clone()))??;
@@ -308,17 +276,13 @@ impl Engine {
     /// file where the image has none.
     async fn is_empty(&self, container: &str, path: &str) -> bool {
         let options = ContainerArchiveInfoOptionsBuilder::default().path(path).build();
-        let found = self
-            .docker
-            .get_container_archive_info(container, Some(options))
-            .await;
+        let found = self.docker.get_container_archive_info(container, Some(options)).await;
         found.is_ok_and(|file| file.size == 0)
     }
 
     /// The text of a file in a container; empty where there is none.
-    async fn file(&self, container: &str, path: &str) -> Result<String, EngineError> {
-        use std::io::Read;
-
+    async fn file(&self, container: &str, path: &'static str, base: &Base) -> Result<String, EngineError> {
+        let unusable = |why: String| EngineError::Accounts { reference: base.reference.clone(), path, why };
         let options = DownloadFromContainerOptionsBuilder::default().path(path).build();
         let mut chunks = self.docker.download_from_container(container, Some(options));
         let mut bytes = Vec::new();
@@ -329,37 +293,23 @@ impl Engine {
                 Err(error) => return Err(EngineError::api("read a file of the base")(error)),
             }
             if bytes.len() > MAX_ANSWER {
-                return Ok(String::new());
+                return Err(unusable("it is too large".to_owned()));
             }
         }
-        let mut text = String::new();
-        if let Ok(mut entries) = tar::Archive::new(bytes.as_slice()).entries()
-            && let Some(Ok(mut entry)) = entries.next()
-            && entry.read_to_string(&mut text).is_err()
-        {
-            text.clear();
-        }
-        Ok(text)
+        archive::only_text(&bytes).map_err(|error| unusable(error.to_string()))
     }
 
     /// What a container that was not started yet prints until it ends.
     async fn output(&self, container: &str, reference: &Reference) -> Result<String, EngineError> {
-        let options = AttachContainerOptionsBuilder::default()
-            .stdout(true)
-            .stream(true)
-            .build();
+        let options = AttachContainerOptionsBuilder::default().stdout(true).stream(true).build();
         let mut attached = self
             .docker
             .attach_container(container, Some(options))
             .await
             .map_err(EngineError::api("attach to a container"))?;
-        self.docker
-            .start_container(container, None::<StartContainerOptions>)
-            .await
-            .map_err(|source| EngineError::NoShell {
-                reference: reference.clone(),
-                source: Box::new(source),
-            })?;
+        self.docker.start_container(container, None::<StartContainerOptions>).await.map_err(|source| {
+            EngineError::NoShell { reference: reference.clone(), source: Box::new(source) }
+        })?;
         let mut output = Vec::new();
         while let Some(chunk) = attached.output.next().await {
             if let LogOutput::StdOut { message } = chunk.map_err(EngineError::api("read from a container"))? {
@@ -383,12 +333,7 @@ impl Engine {
         build: Build,
         mut report: impl FnMut(BuildEvent),
     ) -> Result<ImageId, EngineError> {
-        let Build {
-            context,
-            no_cache,
-            secrets,
-            build_args,
-        } = build;
+        let Build { context, no_cache, secrets, build_args } = build;
         let session = Session::open(&self.host, context, secrets).await?;
         let options = BuildImageOptionsBuilder::default()
             .dockerfile("Dockerfile")
@@ -399,32 +344,23 @@ impl Engine {
             .build();
         let mut progress = Progress::default();
         let mut image = None;
-        let built = {
-            let mut messages =
-                self.docker
-                    .build_image(options, None, Some(bollard::body_full(bytes::Bytes::new())));
-            let image = &mut image;
-            let progress = &mut progress;
-            let report = &mut report;
-            let read = async move {
-                while let Some(message) = messages.next().await {
-                    match message?.aux {
-                        Some(BuildInfoAux::BuildKit(status)) => progress.update(status, report),
-                        Some(BuildInfoAux::Default(id)) => *image = id.id,
-                        None => {}
-                    }
+        let read = async {
+            let body = bollard::body_full(bytes::Bytes::new());
+            let mut messages = self.docker.build_image(options, None, Some(body));
+            while let Some(message) = messages.next().await {
+                match message?.aux {
+                    Some(BuildInfoAux::BuildKit(status)) => progress.update(status, &mut report),
+                    Some(BuildInfoAux::Default(id)) => image = id.id,
+                    None => {}
                 }
-                Ok::<_, bollard::errors::Error>(())
-            };
-            self.unless_interrupted(read).await
+            }
+            Ok(())
         };
-        let Ok(built) = built else {
+        let Ok(built) = self.unless_interrupted(read).await else {
             tokio::time::sleep(FAREWELL).await;
             return Err(EngineError::Interrupted);
         };
-        report(BuildEvent::Sent {
-            bytes: session.sent(),
-        });
+        report(BuildEvent::Sent { bytes: session.sent() });
         if let Some(error) = session.failure() {
             return Err(EngineError::Context(error));
         }
@@ -441,10 +377,7 @@ impl Engine {
     ///
     /// [`EngineError::Interrupted`].
     pub async fn unless_interrupted<T>(&self, work: impl Future<Output = T>) -> Result<T, EngineError> {
-        self.interrupt
-            .run_until_cancelled(work)
-            .await
-            .ok_or(EngineError::Interrupted)
+        self.interrupt.run_until_cancelled(work).await.ok_or(EngineError::Interrupted)
     }
 }
 

@@ -84,17 +84,8 @@ impl Progress {
         let number = self.steps.len() + 1;
         let step = self.steps.entry(vertex.digest.clone()).or_insert_with(|| {
             let name = shorten(&vertex.name);
-            report(BuildEvent::Started {
-                step: number,
-                name: name.clone(),
-            });
-            Step {
-                number,
-                name,
-                finished: false,
-                unfinished_line: Vec::new(),
-                last_lines: VecDeque::new(),
-            }
+            report(BuildEvent::Started { step: number, name: name.clone() });
+            Step { number, name, finished: false, unfinished_line: Vec::new(), last_lines: VecDeque::new() }
         });
         if !vertex.error.is_empty() {
             // Steps that are cancelled because another failed carry an error, too.
@@ -108,11 +99,7 @@ impl Progress {
             #[expect(clippy::cast_precision_loss, reason = "a build does not last for centuries")]
             let seconds = (completed.seconds - started.seconds) as f64
                 + f64::from(completed.nanos - started.nanos) / 1e9;
-            report(BuildEvent::Finished {
-                step: step.number,
-                cached: vertex.cached,
-                seconds,
-            });
+            report(BuildEvent::Finished { step: step.number, cached: vertex.cached, seconds });
         }
     }
 
@@ -130,11 +117,7 @@ impl Progress {
         if exit_code.is_none() {
             output.push_back(text);
         }
-        EngineError::Step {
-            step: step.name,
-            exit_code,
-            output: output.into(),
-        }
+        EngineError::Step { step: step.name, exit_code, output: output.into() }
     }
 }
 
@@ -148,10 +131,7 @@ impl Step {
                     self.last_lines.pop_front();
                 }
                 self.last_lines.push_back(line.clone());
-                report(BuildEvent::Output {
-                    step: self.number,
-                    line,
-                });
+                report(BuildEvent::Output { step: self.number, line });
             }
         }
     }
@@ -160,18 +140,13 @@ impl Step {
 /// The number behind `exit code: `, as Docker writes it into its errors.
 fn exit_code(error: &str) -> Option<i32> {
     let (_, after) = error.rsplit_once("exit code: ")?;
-    let digits = after
-        .find(|next: char| !next.is_ascii_digit())
-        .unwrap_or(after.len());
+    let digits = after.find(|next: char| !next.is_ascii_digit()).unwrap_or(after.len());
     after[..digits].parse().ok()
 }
 
 /// An instruction without its mounts: for a step that begins with a title (`: "title" && …`), that.
 fn shorten(name: &str) -> String {
-    let mut words: Vec<_> = name
-        .split_whitespace()
-        .filter(|word| !word.starts_with("--mount="))
-        .collect();
+    let mut words: Vec<_> = name.split_whitespace().filter(|word| !word.starts_with("--mount=")).collect();
     if let Some(colon) = words.iter().position(|&word| word == ":") {
         let title = words[colon + 1..].join(" ");
         if let Some((title, _)) = title.strip_prefix('"').and_then(|title| title.split_once('"')) {
@@ -216,23 +191,14 @@ mod tests {
 
     #[test]
     fn the_exit_code_is_found_in_the_words_of_every_engine() {
-        assert_eq!(
-            exit_code("executor failed running [/bin/sh -c exit 7]: exit code: 7"),
-            Some(7)
-        );
-        assert_eq!(
-            exit_code("process \"x\" did not complete successfully: exit code: 12"),
-            Some(12)
-        );
+        assert_eq!(exit_code("executor failed running [/bin/sh -c exit 7]: exit code: 7"), Some(7));
+        assert_eq!(exit_code("process \"x\" did not complete successfully: exit code: 12"), Some(12));
         assert_eq!(exit_code("failed to solve"), None);
     }
 
     #[test]
     fn lines_cannot_steer_a_terminal() {
-        assert_eq!(
-            printable(b"a\x1b]0;title\x07b\tc \xff\n"),
-            "a]0;titleb c \u{fffd}"
-        );
+        assert_eq!(printable(b"a\x1b]0;title\x07b\tc \xff\n"), "a]0;titleb c \u{fffd}");
         assert_eq!(printable(b"10%\r50%\r100%\n"), "100%");
     }
 }

@@ -71,20 +71,14 @@ impl Session {
         secrets: HashMap<String, Vec<u8>>,
     ) -> Result<Self, EngineError> {
         let id = format!("{:032x}", rand::random::<u128>());
-        let connect = |source| EngineError::Connect {
-            host: host.clone(),
-            source,
-        };
+        let connect = |source| EngineError::Connect { host: host.clone(), source };
         let connection = tokio::time::timeout(HANDSHAKE, upgrade(host, &id))
             .await
             .map_err(|_| connect(io::ErrorKind::TimedOut.into()))?
             .map_err(connect)?
             .ok_or_else(|| EngineError::NoBuildKit(host.clone()))?;
         let outcome = Arc::<Outcome>::default();
-        let context = Context {
-            archive: Mutex::new(Some(context)),
-            outcome: outcome.clone(),
-        };
+        let context = Context { archive: Mutex::new(Some(context)), outcome: outcome.clone() };
         let services = tonic::transport::Server::builder()
             .add_service(HealthServer::new(Alive))
             .add_service(UploadServer::new(context))
@@ -110,11 +104,7 @@ impl Session {
 
     /// Why the context could not be sent to its end.
     pub(super) fn failure(&self) -> Option<io::Error> {
-        self.outcome
-            .failure
-            .lock()
-            .expect("no panic while it is held")
-            .take()
+        self.outcome.failure.lock().expect("no panic while it is held").take()
     }
 }
 
@@ -216,9 +206,7 @@ impl Health for Alive {
         &self,
         _request: Request<HealthCheckRequest>,
     ) -> Result<Response<HealthCheckResponse>, Status> {
-        Ok(Response::new(HealthCheckResponse {
-            status: ServingStatus::Serving.into(),
-        }))
+        Ok(Response::new(HealthCheckResponse { status: ServingStatus::Serving.into() }))
     }
 
     async fn list(

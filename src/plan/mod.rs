@@ -199,18 +199,15 @@ impl Plan {
         let mut dropped = BTreeMap::new();
         for dependency in &spec.dependencies {
             if dependency.optional {
-                dropped.insert(
-                    dependency.name.to_string(),
-                    "optional, and nothing asks for it".to_owned(),
-                );
+                dropped.insert(dependency.name.to_string(), "optional, and nothing asks for it".to_owned());
                 continue;
             }
             match Requirement::lower(dependency) {
                 Some(requirement) => requirements.push(requirement),
-                None => errors.push(PlanError::Union {
-                    name: dependency.name.clone(),
-                    at: dependency.at.clone(),
-                }),
+                None => {
+                    errors
+                        .push(PlanError::Union { name: dependency.name.clone(), at: dependency.at.clone() });
+                }
             }
         }
         requirements.sort_by_key(ToString::to_string);
@@ -237,9 +234,7 @@ impl Plan {
             variant: variant.name.clone(),
             template: variant.template.clone(),
             env: environment(&base, options.user),
-            labels: labels
-                .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                .into(),
+            labels: labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
             servers: variant.servers.clone(),
             user: options.user,
             interpreter,
@@ -261,11 +256,7 @@ fn kernel_requirements() -> Vec<Requirement> {
 
 fn environment(base: &Base, user: User) -> BTreeMap<String, String> {
     const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-    let rest = if base.path.is_empty() {
-        SYSTEM_PATH
-    } else {
-        &base.path
-    };
+    let rest = if base.path.is_empty() { SYSTEM_PATH } else { &base.path };
     let variables = [
         ("HOME", user.home().to_owned()),
         ("PATH", format!("{VENV}/bin:{rest}")),

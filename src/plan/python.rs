@@ -44,17 +44,15 @@ pub fn default_base(
             (0..PATCHES).any(|patch| constraint.contains(&Version::new([3, version.minor, patch])))
         })
     };
-    let newest_first = (OLDEST_PYTHON.minor..=NEWEST.minor)
-        .rev()
-        .map(|minor| PythonVersion { minor });
+    let newest_first = (OLDEST_PYTHON.minor..=NEWEST.minor).rev().map(|minor| PythonVersion { minor });
     let candidates: Vec<_> = match asked {
         Some(asked) => vec![asked],
         None => std::iter::once(DEFAULT).chain(newest_first).collect(),
     };
     match candidates.into_iter().find(admitted) {
-        Some(version) => Ok(format!("python:{version}-slim-bookworm")
-            .parse()
-            .expect("a version makes a tag")),
+        Some(version) => {
+            Ok(format!("python:{version}-slim-bookworm").parse().expect("a version makes a tag"))
+        }
         None => {
             let (constraint, at) = python.expect("only a list's `python` excludes versions");
             let (admits, at) = (admits(constraint), at.clone());
@@ -73,46 +71,28 @@ pub(super) fn check(
     asked: Option<PythonVersion>,
 ) -> Result<Interpreter, PlanError> {
     let reference = || base.reference.to_string();
-    let interpreter = base
-        .interpreter
-        .clone()
-        .ok_or_else(|| PlanError::NoInterpreter(reference()))?;
+    let interpreter = base.interpreter.clone().ok_or_else(|| PlanError::NoInterpreter(reference()))?;
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._+-".contains(&byte);
     if !(interpreter.path.starts_with('/') && interpreter.path.bytes().all(plain)) {
-        return Err(PlanError::InterpreterPath {
-            base: reference(),
-            path: interpreter.path,
-        });
+        return Err(PlanError::InterpreterPath { base: reference(), path: interpreter.path });
     }
     let found = interpreter.version.clone();
     let Ok(version) = Version::from_str(&found) else {
         return Err(PlanError::NoInterpreter(reference()));
     };
     if version < Version::new([3, OLDEST_PYTHON.minor]) {
-        return Err(PlanError::TooOld {
-            base: reference(),
-            found,
-        });
+        return Err(PlanError::TooOld { base: reference(), found });
     }
     if let Some(asked) = asked
         && !version.release().starts_with(&[3, asked.minor])
     {
-        return Err(PlanError::NotAsked {
-            base: reference(),
-            found,
-            asked,
-        });
+        return Err(PlanError::NotAsked { base: reference(), found, asked });
     }
     if let Some((constraint, at)) = python
         && !constraint.contains(&version)
     {
         let (admits, at) = (admits(constraint), at.clone());
-        return Err(PlanError::PythonExcluded {
-            base: reference(),
-            found,
-            admits,
-            at,
-        });
+        return Err(PlanError::PythonExcluded { base: reference(), found, admits, at });
     }
     Ok(interpreter)
 }
@@ -165,11 +145,7 @@ mod tests {
             let python = python.map(|text| (Constraint::parse(text).unwrap(), 0..0));
             let base = default_base(python.as_ref(), asked.map(|asked| asked.parse().unwrap()));
             let tag = base.ok().map(|base| base.tag().unwrap().to_owned());
-            assert_eq!(
-                tag,
-                chosen.map(|version| format!("{version}-slim-bookworm")),
-                "for {python:?}"
-            );
+            assert_eq!(tag, chosen.map(|version| format!("{version}-slim-bookworm")), "for {python:?}");
         }
     }
 }

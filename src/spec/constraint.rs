@@ -41,9 +41,7 @@ impl Constraint {
     /// Whether `version` is in the set, by the rules of PEP 440, "Version specifiers".
     #[must_use]
     pub fn contains(&self, version: &Version) -> bool {
-        self.alternatives
-            .iter()
-            .any(|alternative| alternative.contains(version))
+        self.alternatives.iter().any(|alternative| alternative.contains(version))
     }
 
     /// Parses Poetry's constraint language: comparators joined by `,` or a space (all must hold) and
@@ -77,9 +75,7 @@ impl Constraint {
 
 impl From<VersionSpecifiers> for Constraint {
     fn from(specifiers: VersionSpecifiers) -> Self {
-        Self {
-            alternatives: vec![specifiers],
-        }
+        Self { alternatives: vec![specifiers] }
     }
 }
 
@@ -121,9 +117,7 @@ fn conjunction(text: &str) -> Result<VersionSpecifiers, ConstraintError> {
     let mut rest = text.trim_start();
     while !rest.is_empty() {
         let start = text.len() - rest.len();
-        let operator_length = rest
-            .find(|character| !"^~=!<>".contains(character))
-            .unwrap_or(rest.len());
+        let operator_length = rest.find(|character| !"^~=!<>".contains(character)).unwrap_or(rest.len());
         let after_operator = &rest[operator_length..];
         let version_text = after_operator.trim_start();
         // A `!` inside a version ends its epoch.
@@ -174,10 +168,7 @@ struct Refused {
 
 impl Refused {
     fn new(why: impl Into<String>) -> Self {
-        Self {
-            why: why.into(),
-            instead: None,
-        }
+        Self { why: why.into(), instead: None }
     }
 }
 
@@ -194,10 +185,7 @@ fn comparator(operator: &str, written: &str) -> Result<Option<Vec<VersionSpecifi
         _ => (written, false),
     };
     let version = Version::from_str(version_text).map_err(|_| {
-        Refused::new(format!(
-            "`{}` is not a version as PEP 440 has them",
-            written.escape_debug()
-        ))
+        Refused::new(format!("`{}` is not a version as PEP 440 has them", written.escape_debug()))
     })?;
     if wildcard && matches!(operator, "^" | "~" | "~=") {
         return Err(Refused {

@@ -15,10 +15,7 @@ pub(super) fn parse(text: &str, names: &mut Names, mistakes: &mut Vec<Diagnostic
         let within = |position: usize| position.saturating_sub(OPENING.len()).min(text.len());
         within(span.start)..within(span.end)
     };
-    let mut spec = Spec {
-        python: None,
-        dependencies: Vec::new(),
-    };
+    let mut spec = Spec { python: None, dependencies: Vec::new() };
     let parsed = match toml_edit::Document::parse(document.as_str()) {
         Ok(parsed) => parsed,
         Err(error) => {
@@ -68,18 +65,13 @@ fn requirement_at(requirement: &str, text: &str, span: Range<usize>) -> Result<D
     let verbatim = text.get(span.start + 1..span.end.saturating_sub(1)) == Some(requirement);
     let result = pep508::parse(requirement);
     if verbatim {
-        return result
-            .map_err(|mistake| pep508::shift(mistake, span.start + 1))
-            .map(|mut dependency| {
-                dependency.at = dependency.at.start + span.start + 1..dependency.at.end + span.start + 1;
-                dependency
-            });
+        return result.map_err(|mistake| pep508::shift(mistake, span.start + 1)).map(|mut dependency| {
+            dependency.at = dependency.at.start + span.start + 1..dependency.at.end + span.start + 1;
+            dependency
+        });
     }
     match result {
-        Ok(dependency) => Ok(Dependency {
-            at: span,
-            ..dependency
-        }),
+        Ok(dependency) => Ok(Dependency { at: span, ..dependency }),
         Err(mistake) => Err(mistake.at(span)),
     }
 }

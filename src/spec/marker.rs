@@ -77,11 +77,7 @@ impl Marker {
     ///
     /// [`MarkerError`] for the first thing that PEP 508's grammar does not allow.
     pub fn parse(text: &str) -> Result<Self, MarkerError> {
-        let mut parser = Parser {
-            text,
-            position: 0,
-            depth: 0,
-        };
+        let mut parser = Parser { text, position: 0, depth: 0 };
         let marker = parser.or()?;
         match parser.peek() {
             "" => Ok(marker),
@@ -129,11 +125,7 @@ impl Marker {
                     Some(name) => ("!=", name),
                     None => ("==", word.trim_start_matches('=')),
                 };
-                if name.is_empty()
-                    || !name
-                        .bytes()
-                        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
-                {
+                if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
                     return Err(MarkerError {
                         at: 0..text.len(),
                         why: "expected the name of a platform, such as `linux` or `win32`".into(),
@@ -179,11 +171,7 @@ fn of_python_specifier(specifier: &VersionSpecifier) -> Marker {
         VersionOperator::GreaterThan if short => ("python_full_version", ">", padded(version)),
         VersionOperator::LessThanEqual if short => ("python_full_version", "<=", padded(version)),
         operator => {
-            let variable = if short {
-                "python_version"
-            } else {
-                "python_full_version"
-            };
+            let variable = if short { "python_version" } else { "python_full_version" };
             let (operator, star) = match operator {
                 // `python_version` has two segments, so `3.9.*` is just 3.9.
                 VersionOperator::EqualStar => ("==", ".*"),
@@ -196,11 +184,7 @@ fn of_python_specifier(specifier: &VersionSpecifier) -> Marker {
                 VersionOperator::TildeEqual => ("~=", ""),
                 VersionOperator::Equal | VersionOperator::ExactEqual => ("==", ""),
             };
-            let star = if variable == "python_version" && version.release().len() == 2 {
-                ""
-            } else {
-                star
-            };
+            let star = if variable == "python_version" && version.release().len() == 2 { "" } else { star };
             (variable, operator, format!("{version}{star}"))
         }
     };
@@ -256,10 +240,7 @@ impl<'a> Parser<'a> {
     fn refuse(&self, why: impl Into<String>) -> MarkerError {
         let rest = &self.text[self.position..];
         let length = rest.find(char::is_whitespace).unwrap_or(rest.len());
-        MarkerError {
-            at: self.position..self.position + length,
-            why: why.into(),
-        }
+        MarkerError { at: self.position..self.position + length, why: why.into() }
     }
 
     fn keyword(&mut self, keyword: &str) -> bool {
@@ -278,11 +259,7 @@ impl<'a> Parser<'a> {
         while self.keyword("or") {
             parts.push(self.and()?);
         }
-        Ok(if parts.len() == 1 {
-            parts.remove(0)
-        } else {
-            Marker::Or(parts)
-        })
+        Ok(if parts.len() == 1 { parts.remove(0) } else { Marker::Or(parts) })
     }
 
     fn and(&mut self) -> Result<Marker, MarkerError> {
@@ -290,11 +267,7 @@ impl<'a> Parser<'a> {
         while self.keyword("and") {
             parts.push(self.term()?);
         }
-        Ok(if parts.len() == 1 {
-            parts.remove(0)
-        } else {
-            Marker::And(parts)
-        })
+        Ok(if parts.len() == 1 { parts.remove(0) } else { Marker::And(parts) })
     }
 
     fn term(&mut self) -> Result<Marker, MarkerError> {
@@ -363,12 +336,7 @@ impl<'a> Parser<'a> {
         let length = rest.find(|next| !word(next)).unwrap_or(rest.len());
         let name = &rest[..length];
         let known = VARIABLES.into_iter().find(|&variable| variable == name);
-        let old = || {
-            OLD_SPELLINGS
-                .into_iter()
-                .find(|(old, _)| *old == name)
-                .map(|(_, new)| new)
-        };
+        let old = || OLD_SPELLINGS.into_iter().find(|(old, _)| *old == name).map(|(_, new)| new);
         match known.or_else(old) {
             Some(variable) => {
                 self.position += length;
@@ -437,10 +405,7 @@ mod tests {
             (">3.9", "python_full_version > \"3.9.0\""),
             (">=3.9.2", "python_full_version >= \"3.9.2\""),
             ("3.11.*", "python_version == \"3.11\""),
-            (
-                "<3.9 || >=3.11",
-                "python_version < \"3.9\" or python_version >= \"3.11\"",
-            ),
+            ("<3.9 || >=3.11", "python_version < \"3.9\" or python_version >= \"3.11\""),
         ] {
             let constraint = Constraint::parse(python).unwrap();
             assert_eq!(Marker::of_python(&constraint).unwrap().to_string(), marker);

@@ -73,11 +73,7 @@ impl Spec {
     pub fn parse(text: &str) -> Result<Self, Vec<Diagnostic>> {
         let mut mistakes = Vec::new();
         let mut names = Names::new();
-        let parse = if is_pep508_list(text) {
-            list::parse
-        } else {
-            poetry::parse
-        };
+        let parse = if is_pep508_list(text) { list::parse } else { poetry::parse };
         let spec = parse(text, &mut names, &mut mistakes);
         report_duplicates(&names, text, &mut mistakes);
         if mistakes.is_empty() {
@@ -91,10 +87,7 @@ impl Spec {
 /// Whether the first entry is a quoted requirement: a string that no `=` or `.` follows, as one
 /// would follow a quoted key of TOML.
 fn is_pep508_list(text: &str) -> bool {
-    let first = text
-        .lines()
-        .map(str::trim)
-        .find(|line| !line.is_empty() && !line.starts_with('#'));
+    let first = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'));
     let Some(first) = first else { return false };
     let Some(quote @ ('"' | '\'')) = first.chars().next() else {
         return false;

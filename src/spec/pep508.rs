@@ -34,9 +34,8 @@ pub fn parse(text: &str) -> Result<Dependency, Diagnostic> {
         start..start + part.len()
     };
     let head = head.trim();
-    let name_length = head
-        .find(|next: char| !next.is_ascii_alphanumeric() && !"._-".contains(next))
-        .unwrap_or(head.len());
+    let name_length =
+        head.find(|next: char| !next.is_ascii_alphanumeric() && !"._-".contains(next)).unwrap_or(head.len());
     let written = &head[..name_length];
     let Some(name) = Name::parse(written) else {
         let at = if written.is_empty() { head } else { written };
@@ -49,16 +48,11 @@ pub fn parse(text: &str) -> Result<Dependency, Diagnostic> {
     let mut extras = Vec::new();
     if let Some(after) = rest.strip_prefix('[') {
         let Some((list, after)) = after.split_once(']') else {
-            return Err(
-                Diagnostic::new(format!("requirement `{written}` has an open list of extras"))
-                    .at(inside(rest))
-                    .why("expected `]`"),
-            );
+            return Err(Diagnostic::new(format!("requirement `{written}` has an open list of extras"))
+                .at(inside(rest))
+                .why("expected `]`"));
         };
-        for extra in list
-            .split(',')
-            .filter(|extra| !(extra.trim().is_empty() && list.trim().is_empty()))
-        {
+        for extra in list.split(',').filter(|extra| !(extra.trim().is_empty() && list.trim().is_empty())) {
             extras.push(Name::parse(extra.trim()).ok_or_else(|| {
                 Diagnostic::new(format!("requirement `{written}` has an invalid extra"))
                     .at(inside(extra))
@@ -79,11 +73,9 @@ pub fn parse(text: &str) -> Result<Dependency, Diagnostic> {
         None => rest,
     };
     let constraint = specifier_set(specifiers).map_err(|(part, why)| {
-        let diagnostic = Diagnostic::new(format!(
-            "requirement `{written}` has an invalid version specifier"
-        ))
-        .at(inside(part))
-        .why(why);
+        let diagnostic = Diagnostic::new(format!("requirement `{written}` has an invalid version specifier"))
+            .at(inside(part))
+            .why(why);
         match part.trim_start().strip_prefix(['^', '~']) {
             Some(version) if !version.starts_with('=') => {
                 diagnostic.advice("`^` and `~` belong to Poetry's language: write a range such as `>=2.2,<3`")
@@ -123,9 +115,7 @@ fn first_line(text: &str) -> String {
 
 /// Moves the places of a diagnostic by `offset` bytes, from a nested text into the file around it.
 pub(super) fn shift(mut diagnostic: Diagnostic, offset: usize) -> Diagnostic {
-    diagnostic.at = diagnostic
-        .at
-        .map(|Range { start, end }| start + offset..end + offset);
+    diagnostic.at = diagnostic.at.map(|Range { start, end }| start + offset..end + offset);
     diagnostic
 }
 
@@ -137,10 +127,7 @@ mod tests {
     fn every_part_of_a_requirement_is_read() {
         let dependency = parse("Foo.Bar[a, B_c] (>=1.2,<2) ; os_name == 'posix'").unwrap();
         assert_eq!(dependency.name.as_str(), "foo-bar");
-        assert_eq!(
-            dependency.extras,
-            ["a", "b-c"].map(|extra| Name::parse(extra).unwrap())
-        );
+        assert_eq!(dependency.extras, ["a", "b-c"].map(|extra| Name::parse(extra).unwrap()));
         assert_eq!(dependency.constraint.to_string(), ">=1.2,<2");
         assert_eq!(dependency.marker.unwrap().to_string(), "os_name == \"posix\"");
         assert_eq!(parse("numpy").unwrap().constraint, Constraint::any());

@@ -11,28 +11,11 @@ use super::{
 use crate::diagnostic::{Diagnostic, Fix};
 
 /// The keys of a dependency table that are read.
-const KEYS: [&str; 7] = [
-    "version",
-    "extras",
-    "markers",
-    "python",
-    "platform",
-    "optional",
-    "allow-prereleases",
-];
+const KEYS: [&str; 7] =
+    ["version", "extras", "markers", "python", "platform", "optional", "allow-prereleases"];
 
 /// Keys of a dependency that does not come from a package index.
-const SOURCES: [&str; 9] = [
-    "git",
-    "branch",
-    "tag",
-    "rev",
-    "subdirectory",
-    "url",
-    "path",
-    "file",
-    "develop",
-];
+const SOURCES: [&str; 9] = ["git", "branch", "tag", "rev", "subdirectory", "url", "path", "file", "develop"];
 
 /// Syntax errors looked for in one file. Each costs a parse of the whole.
 const MAX_SYNTAX_ERRORS: usize = 10;
@@ -40,10 +23,7 @@ const MAX_SYNTAX_ERRORS: usize = 10;
 /// Reads Poetry's lines; what cannot be understood goes to `mistakes`, and the name of every entry
 /// with its place to `names`.
 pub(super) fn parse(text: &str, names: &mut Names, mistakes: &mut Vec<Diagnostic>) -> Spec {
-    let mut spec = Spec {
-        python: None,
-        dependencies: Vec::new(),
-    };
+    let mut spec = Spec { python: None, dependencies: Vec::new() };
     let Some(document) = parse_toml(text, mistakes) else {
         return spec;
     };
@@ -53,11 +33,7 @@ pub(super) fn parse(text: &str, names: &mut Names, mistakes: &mut Vec<Diagnostic
         }
         let at = key.span().expect("a parsed document keeps its spans");
         let written = key.get();
-        let mut entry = Entry {
-            text,
-            written,
-            mistakes,
-        };
+        let mut entry = Entry { text, written, mistakes };
         names.extend(Name::parse(written).map(|name| (name, at.clone())));
         if written.eq_ignore_ascii_case("python") {
             spec.python = entry.python(item).map(|constraint| (constraint, at));
@@ -70,9 +46,7 @@ pub(super) fn parse(text: &str, names: &mut Names, mistakes: &mut Vec<Diagnostic
 
 /// Keys with their items, in the order written.
 fn entries(table: &dyn TableLike) -> impl Iterator<Item = (&Key, &Item)> {
-    table
-        .iter()
-        .map(|(name, _)| table.get_key_value(name).expect("the name comes from this table"))
+    table.iter().map(|(name, _)| table.get_key_value(name).expect("the name comes from this table"))
 }
 
 /// Parses TOML, going on behind each broken line so that all of them are reported at once.
@@ -89,13 +63,7 @@ fn parse_toml(text: &str, mistakes: &mut Vec<Diagnostic>) -> Option<Document<Str
         mistakes.push(syntax_error(text, &line, at, error.message()));
         let blank: String = remaining[line.clone()]
             .chars()
-            .map(|character| {
-                if character == '\n' {
-                    "\n".into()
-                } else {
-                    " ".repeat(character.len_utf8())
-                }
-            })
+            .map(|character| if character == '\n' { "\n".into() } else { " ".repeat(character.len_utf8()) })
             .collect();
         if blank == remaining[line.clone()] {
             return None;
@@ -106,10 +74,7 @@ fn parse_toml(text: &str, mistakes: &mut Vec<Diagnostic>) -> Option<Document<Str
 }
 
 fn line_around(text: &str, position: usize) -> Range<usize> {
-    let start = text.as_bytes()[..position]
-        .iter()
-        .rposition(|&byte| byte == b'\n')
-        .map_or(0, |at| at + 1);
+    let start = text.as_bytes()[..position].iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
     let end = text.as_bytes()[position..]
         .iter()
         .position(|&byte| byte == b'\n')
@@ -135,10 +100,7 @@ fn syntax_error(text: &str, line: &Range<usize>, at: Range<usize>, message: &str
     }
     let diagnostic = Diagnostic::new("invalid TOML");
     if let Some(entry) = entry_meant_by(written) {
-        return diagnostic
-            .at(whole)
-            .why("expected `name = \"constraint\"`")
-            .replace(entry);
+        return diagnostic.at(whole).why("expected `name = \"constraint\"`").replace(entry);
     }
     if super::pep508::parse(written).is_ok() {
         return diagnostic
@@ -146,10 +108,7 @@ fn syntax_error(text: &str, line: &Range<usize>, at: Range<usize>, message: &str
             .why("this is a requirement as pip writes it")
             .advice("write it as Poetry does: `name = \"constraint\"`, where `*` means any version");
     }
-    diagnostic
-        .at(at)
-        .why(message)
-        .advice("write one dependency per line, as `name = \"constraint\"`")
+    diagnostic.at(at).why(message).advice("write one dependency per line, as `name = \"constraint\"`")
 }
 
 /// The entry that a broken line surely means: a name and a constraint with quotes or `=` missing,
@@ -160,18 +119,10 @@ fn entry_meant_by(line: &str) -> Option<String> {
     Name::parse(name)?;
     let rest = rest.trim_start();
     let rest = rest.strip_prefix(':').unwrap_or(rest);
-    let rest = if rest.starts_with("==") {
-        rest
-    } else {
-        rest.strip_prefix('=').unwrap_or(rest)
-    };
+    let rest = if rest.starts_with("==") { rest } else { rest.strip_prefix('=').unwrap_or(rest) };
     let constraint = rest.trim().trim_end_matches(',').trim_matches(['"', '\'']);
     Constraint::parse(constraint).ok()?;
-    let name = if name.contains('.') {
-        format!("\"{name}\"")
-    } else {
-        name.to_owned()
-    };
+    let name = if name.contains('.') { format!("\"{name}\"") } else { name.to_owned() };
     Some(format!("{name} = \"{constraint}\""))
 }
 
@@ -244,15 +195,13 @@ impl Entry<'_> {
                         dependency.constraint = constraint;
                     }
                 }
-                "python" => markers.extend(
-                    self.constraint(value)
-                        .and_then(|python| Marker::of_python(&python)),
-                ),
+                "python" => {
+                    markers.extend(self.constraint(value).and_then(|python| Marker::of_python(&python)));
+                }
                 "markers" => markers.extend(self.marker(value)),
                 "platform" => {
-                    let platform = self
-                        .string(value, "a platform such as \"linux\"")
-                        .map(Marker::of_platform);
+                    let platform =
+                        self.string(value, "a platform such as \"linux\"").map(Marker::of_platform);
                     match platform {
                         Some(Ok(marker)) => markers.extend(marker),
                         Some(Err(error)) => self.mistakes.push(
@@ -268,10 +217,7 @@ impl Entry<'_> {
                 "optional" => dependency.optional = self.boolean(value).unwrap_or_default(),
                 "allow-prereleases" => dependency.allow_prereleases = self.boolean(value).unwrap_or_default(),
                 source if SOURCES.contains(&source) => {
-                    if self.mistakes[before..]
-                        .iter()
-                        .all(|mistake| mistake.why != UNSUPPORTED_SOURCE)
-                    {
+                    if self.mistakes[before..].iter().all(|mistake| mistake.why != UNSUPPORTED_SOURCE) {
                         self.mistakes.push(unsupported_source(self.written, key_at));
                     }
                 }
@@ -303,16 +249,11 @@ impl Entry<'_> {
             self.written,
             key.escape_debug()
         ));
-        let dotted = self
-            .text
-            .get(dependency.at.end..at.start)
-            .is_some_and(|between| between.trim() == ".");
+        let dotted = self.text.get(dependency.at.end..at.start).is_some_and(|between| between.trim() == ".");
         self.mistakes.push(if dotted {
             let whole = dependency.at.start..at.end;
             let name = self.text[whole.clone()].replace(' ', "");
-            what.at(whole)
-                .why("in TOML a dot opens a table")
-                .replace(format!("\"{name}\""))
+            what.at(whole).why("in TOML a dot opens a table").replace(format!("\"{name}\""))
         } else if let Some(meant) = nearest(key, KEYS) {
             what.at(at).why(format!("did you mean `{meant}`?")).replace(meant)
         } else {
@@ -326,12 +267,9 @@ impl Entry<'_> {
         let found = value.type_name();
         let at = value.span().unwrap_or_default();
         self.refuse(
-            Diagnostic::new(format!(
-                "dependency `{}` has a value of the wrong type",
-                self.written
-            ))
-            .at(at)
-            .why(format!("expected {expected}, found {found}")),
+            Diagnostic::new(format!("dependency `{}` has a value of the wrong type", self.written))
+                .at(at)
+                .why(format!("expected {expected}, found {found}")),
         )
     }
 
@@ -340,9 +278,7 @@ impl Entry<'_> {
     }
 
     fn boolean(&mut self, value: &Value) -> Option<bool> {
-        value
-            .as_bool()
-            .or_else(|| self.wrong_type(value, "`true` or `false`"))
+        value.as_bool().or_else(|| self.wrong_type(value, "`true` or `false`"))
     }
 
     /// The place of `inner`, bytes of the string `value`, in the file.
@@ -419,13 +355,10 @@ impl Entry<'_> {
             if let Some(extra) = value.as_str().filter(|extra| Name::parse(extra).is_some()) {
                 let at = value.span().unwrap_or_default();
                 self.mistakes.push(
-                    Diagnostic::new(format!(
-                        "dependency `{}` has a value of the wrong type",
-                        self.written
-                    ))
-                    .at(at)
-                    .why("expected a list of extras, found one text")
-                    .replace(format!("[\"{extra}\"]")),
+                    Diagnostic::new(format!("dependency `{}` has a value of the wrong type", self.written))
+                        .at(at)
+                        .why("expected a list of extras, found one text")
+                        .replace(format!("[\"{extra}\"]")),
                 );
             } else {
                 self.wrong_type::<()>(value, "a list of extras");
