@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Document};
 use crate::reference::{ImageId, Reference};
 
 /// An image that others are built on, and what a build must know of it.
@@ -58,6 +58,12 @@ pub struct Interpreter {
     pub libc: Option<String>,
 }
 
+/// The largest file of facts that is read, in bytes.
+const MAX_BYTES: u64 = 16_000_000;
+
+/// Raised when [`PROBE`] or [`Base`] change, so that facts of another kind are asked again.
+const FORMAT: &str = "1";
+
 /// The shell script that asks for an interpreter's facts. It prints one line of JSON, or nothing
 /// where there is no interpreter that could run a kernel.
 pub const PROBE: &str = r#"
@@ -66,9 +72,16 @@ exec "$python" -I -c '
 import json, platform, sys
 try:
     from importlib.metadata import distributions
-    found = {d.metadata["Name"]: d.version for d in distributions() if d.metadata["Name"]}
 except ImportError:
-    found = {}
+    distributions = list
+found = {}
+for distribution in distributions():
+    try:
+        name, version = distribution.metadata["Name"], distribution.version
+    except Exception:
+        continue
+    if isinstance(name, str) and isinstance(version, str):
+        found[name] = version
 print(json.dumps({
     "interpreter": {
         "path": sys.executable,
@@ -152,8 +165,8 @@ impl Base {
     /// [`BaseError::Unreadable`], also where it holds something else.
     pub fn read(path: &Path) -> Result<Self, BaseError> {
         let unreadable = |source| BaseError::Unreadable { path: path.to_owned(), source };
-        let bytes = fs::read(path).map_err(unreadable)?;
-        serde_json::from_slice(&bytes).map_err(|error| unreadable(error.into()))
+        let document = Document::read(path, MAX_BYTES).map_err(unreadable)?;
+        serde_json::from_str(&document.text).map_err(|error| unreadable(error.into()))
     }
 
     /// The cached facts of the image `id`; `None` where there are none that can be read.
@@ -188,5 +201,5 @@ impl Base {
 
 fn cache_file(cache: &Path, id: &ImageId) -> PathBuf {
     let digits = id.as_str().trim_start_matches("sha256:");
-    cache.join("base").join(digits).with_extension("json")
+    cache.join("base").join(FORMAT).join(digits).with_extension("json")
 }

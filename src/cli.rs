@@ -1,12 +1,13 @@
 //! Says what can be typed; decides nothing, opens nothing.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::builder::BoolishValueParser;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
-use crate::engine::Host;
 use crate::plan::PythonVersion;
 use crate::reference::{Reference, ReferenceError};
 
@@ -25,7 +26,7 @@ const DEFAULT_TAG: &str = "ghcr.io/gradion-ai/ipybox";
     after_help = "Begin with:\n  \
         echo 'numpy = \"^2.2\"' > dependencies.txt\n  \
         ipybox build -t sandbox -d dependencies.txt\n  \
-        docker run --rm -p 8888:8888 sandbox\n\n\
+        docker run --rm -p 127.0.0.1:8888:8888 sandbox\n\n\
         Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 75 engine, registry or index\n\
         unreachable (worth a retry), 130 and 143 interrupted.",
     max_term_width = 100
@@ -34,6 +35,32 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Cli {
+    /// Reads the arguments of this process, and from the environment what they leave open. Where they
+    /// are wrong, says so and ends the process.
+    #[must_use]
+    pub fn read() -> Self {
+        let mut cli = Self::parse();
+        let refuse = |kind, message: String| -> ! { Self::command().error(kind, message).exit() };
+        if let Command::Build(args) = &mut cli.command
+            && args.tag.is_empty()
+        {
+            let names = variable("IPYBOX_TAG").and_then(|names| names.into_string().ok());
+            let names = names.as_deref().unwrap_or(DEFAULT_TAG).split_whitespace();
+            args.tag = names
+                .map(|name| image_name(name).unwrap_or_else(|why| refuse(ErrorKind::ValueValidation, why)))
+                .collect();
+        }
+        if let Some(image) = cli.command.image()
+            && image.root
+            && (image.uid.is_some() || image.gid.is_some())
+        {
+            refuse(ErrorKind::ArgumentConflict, "--root cannot be used with --uid or --gid".to_owned());
+        }
+        cli
+    }
 }
 
 /// A subcommand.
@@ -64,6 +91,17 @@ pub enum Command {
     Variants(VariantsArgs),
 }
 
+impl Command {
+    fn image(&self) -> Option<&ImageArgs> {
+        match self {
+            Self::Build(args) => Some(&args.image),
+            Self::Plan(args) => Some(args),
+            Self::Render(args) => Some(&args.image),
+            Self::Variants(_) => None,
+        }
+    }
+}
+
 /// What an image is made from; the same for every command that makes a plan.
 #[derive(Debug, Args)]
 pub struct ImageArgs {
@@ -90,7 +128,7 @@ pub struct ImageArgs {
     pub base: Option<Reference>,
 
     /// Take the base's facts from this file instead of asking the engine
-    #[arg(long, value_name = "FILE", env = "IPYBOX_BASE_FACTS", hide_env = true)]
+    #[arg(long, value_name = "FILE", env = "IPYBOX_BASE_FACTS", hide_env = true, conflicts_with = "base")]
     pub base_facts: Option<PathBuf>,
 
     /// Version of Python [default: 3.12, or the newest that the list admits]
@@ -98,8 +136,7 @@ pub struct ImageArgs {
     pub python: Option<PythonVersion>,
 
     /// Run as root, as old scripts may expect
-    #[arg(short, long, value_parser = BoolishValueParser::new(), env = "IPYBOX_ROOT", hide_env = true,
-        conflicts_with_all = ["uid", "gid"])]
+    #[arg(short, long, value_parser = BoolishValueParser::new(), env = "IPYBOX_ROOT", hide_env = true)]
     pub root: bool,
 
     /// User id of the image's user [default: yours; 1000 if you are root]
@@ -124,9 +161,9 @@ pub struct ImageArgs {
 
     /// Engine to use; only unix sockets yet
     #[arg(long, value_name = "HOST", env = "DOCKER_HOST", default_value = "", hide_default_value = true)]
-    pub host: Host,
+    pub host: String,
 
-    /// Folder for what need not be asked or fetched twice [default: ~/.cache/ipybox]
+    /// Folder for what need not be asked or fetched twice [default: `~/.cache/ipybox`]
     #[arg(long, value_name = "DIR", env = "IPYBOX_CACHE_DIR", hide_env = true)]
     pub cache_dir: Option<PathBuf>,
 }
@@ -134,8 +171,8 @@ pub struct ImageArgs {
 /// Arguments of `ipybox build`.
 #[derive(Debug, Args)]
 pub struct BuildArgs {
-    /// Name of the image, as NAME[:TAG]; may be repeated
-    #[arg(short, long, value_parser = image_name, default_value = DEFAULT_TAG, value_delimiter = ' ', env = "IPYBOX_TAG", hide_env = true)]
+    /// Name of the image, as NAME[:TAG]; may be repeated [default: ghcr.io/gradion-ai/ipybox]
+    #[arg(short, long, value_parser = image_name)]
     pub tag: Vec<Reference>,
 
     #[command(flatten)]
@@ -207,6 +244,12 @@ fn image_name(text: &str) -> Result<Reference, String> {
     }
 }
 
+/// An environment variable; an empty one counts as not set.
+#[expect(clippy::disallowed_methods, reason = "this is where the environment is read")]
+fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
 /// The names of the variables that carry proxy settings into build steps; Docker predefines build
 /// arguments of these names, which stay out of history and cache.
 ///
@@ -234,7 +277,7 @@ pub struct Environment {
     /// Where programs keep what they can do without.
     ///
     /// Rule: XDG Base Directory Specification, `XDG_CACHE_HOME`; relative values do not count.
-    pub cache_home: PathBuf,
+    pub cache_home: Option<PathBuf>,
     /// Whether the user wants no colours.
     ///
     /// Rule: no-color.org.
@@ -245,19 +288,17 @@ impl Environment {
     /// Reads the environment of this process.
     #[must_use]
     pub fn read() -> Self {
-        #[expect(clippy::disallowed_methods, reason = "this is where the environment is read")]
-        let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-        let path = |name: &str| set(name).map(PathBuf::from);
+        let path = |name: &str| variable(name).map(PathBuf::from);
         let xdg = path("XDG_CACHE_HOME").filter(|path| path.is_absolute());
         let home = || path("HOME").map(|home| home.join(".cache"));
         Self {
             proxies: PROXY_VARIABLES
                 .into_iter()
-                .filter_map(|name| Some((name.to_owned(), set(name)?.into_string().ok()?)))
+                .filter_map(|name| Some((name.to_owned(), variable(name)?.into_string().ok()?)))
                 .collect(),
             ssl_cert_file: path("SSL_CERT_FILE"),
-            cache_home: xdg.or_else(home).unwrap_or_else(std::env::temp_dir),
-            no_color: set("NO_COLOR").is_some(),
+            cache_home: xdg.or_else(home),
+            no_color: variable("NO_COLOR").is_some(),
         }
     }
 }
@@ -265,7 +306,6 @@ impl Environment {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_well_formed() {

@@ -7,14 +7,11 @@ use toml_edit::{Array, DocumentMut, Table, value};
 
 use crate::accounts;
 use crate::archive::{Archive, Owner};
-use crate::plan::Plan;
+use crate::plan::{HOME, Plan};
 use crate::templates::Templates;
 
 /// The installer's name in a context that holds it.
 pub const UV: &str = "uv";
-
-/// Where the image keeps what is its own.
-const HOME: &str = "opt/ipybox";
 
 /// The files of a build, with the installer among them where the engine does not have it.
 ///
@@ -33,23 +30,6 @@ pub fn of(plan: &Plan, templates: &Templates, dockerfile: String, uv: Option<&Pa
     Ok(context)
 }
 
-/// The first process of a container: the supervisor with the servers' commands, from `--` to `--`.
-#[must_use]
-pub fn command(plan: &Plan) -> Vec<String> {
-    let mut command = vec![
-        format!("/{HOME}/server/bin/python"),
-        "-I".to_owned(),
-        format!("/{HOME}/lib/ipybox/supervisor.py"),
-    ];
-    for (index, server) in plan.servers.iter().enumerate() {
-        if index > 0 {
-            command.push("--".to_owned());
-        }
-        command.extend(server.command.iter().cloned());
-    }
-    command
-}
-
 /// What one `ADD` lays over the base: everything but the two environments.
 fn image_files(plan: &Plan, templates: &Templates) -> Archive {
     let (uid, gid) = plan.user.ids();
@@ -62,7 +42,7 @@ fn image_files(plan: &Plan, templates: &Templates) -> Archive {
     }
     if let Some(passwd) = accounts::passwd(&plan.base.passwd, plan.user) {
         files.add("etc/passwd", passwd);
-        files.add_directory(plan.user.home().trim_start_matches('/'), 0o755, Owner { uid, gid });
+        files.add_directory(relative(plan.user.home()), 0o755, Owner { uid, gid });
     }
     if let Some(group) = accounts::group(&plan.base.group, plan.user) {
         files.add("etc/group", group);
@@ -74,9 +54,14 @@ fn image_files(plan: &Plan, templates: &Templates) -> Archive {
         ("server/share/jupyter/kernels/python3/kernel.json", "kernel.json"),
         ("server/etc/jupyter/jupyter_kernel_gateway_config.py", "jupyter_kernel_gateway_config.py"),
     ] {
-        files.add(&format!("{HOME}/{path}"), runtime(templates, file));
+        files.add(&format!("{}/{path}", relative(HOME)), runtime(templates, file));
     }
     files
+}
+
+/// A path of an image as archives have it.
+fn relative(path: &str) -> &str {
+    path.trim_start_matches('/')
 }
 
 fn runtime<'a>(templates: &'a Templates, file: &str) -> &'a str {

@@ -1,6 +1,9 @@
 //! A refusal's what, where, why and fix, as plain data.
 
+use std::fs::File;
+use std::io::{self, Read};
 use std::ops::Range;
+use std::path::Path;
 
 /// One mistake and everything a person needs to repair it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,4 +69,25 @@ pub struct Document {
     pub name: String,
     /// The whole text.
     pub text: String,
+}
+
+impl Document {
+    /// Reads a text of at most `limit` bytes.
+    ///
+    /// # Errors
+    ///
+    /// Of the file system, and where the file is larger or not UTF-8.
+    pub fn read(path: &Path, limit: u64) -> io::Result<Self> {
+        let mut bytes = Vec::new();
+        File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > limit {
+            return Err(io::Error::other(format!("it is larger than {} MB", limit / 1_000_000)));
+        }
+        let text = String::from_utf8(bytes).map_err(|error| {
+            let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+            let line = valid.iter().filter(|&&byte| byte == b'\n').count() + 1;
+            io::Error::other(format!("line {line} is not UTF-8"))
+        })?;
+        Ok(Self { name: path.display().to_string(), text })
+    }
 }

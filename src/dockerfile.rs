@@ -64,7 +64,7 @@ struct Values<'a> {
     python: &'a str,
     /// `UID:GID`.
     owner: String,
-    ports: Vec<u16>,
+    ports: &'a [u16],
     /// In exec form.
     command: String,
     epoch: u64,
@@ -94,14 +94,15 @@ pub fn render(plan: &Plan, templates: &Templates, supply: Supply) -> Result<Stri
         },
         base: match supply {
             Supply::Engine => plan.base.private_tag().to_string(),
-            Supply::Context => plan.base.reference.to_string(),
+            // In full, since a name alone could be that of a stage.
+            Supply::Context => plan.base.reference.in_full(),
         },
         env: settings(&plan.env)?,
         labels: settings(&plan.labels)?,
         python: &plan.interpreter.path,
         owner: format!("{uid}:{gid}"),
-        ports: plan.servers.iter().map(|server| server.port).collect(),
-        command: exec_form(&context::command(plan)),
+        ports: &plan.ports,
+        command: exec_form(&plan.command),
         epoch: EPOCH,
     };
     let failed = |source| DockerfileError::Template { name: plan.template.clone(), source };

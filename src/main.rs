@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-use clap::Parser;
 use ipybox::cli::{Cli, Environment};
 use ipybox::cmd::{self, Caller, FailureKind};
 use ipybox::report::Report;
@@ -16,27 +15,25 @@ use tokio_util::sync::CancellationToken;
 const FAREWELL: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("the kernel grants a few file descriptors");
+    let cli = Cli::read();
+    let runtime = runtime();
     let code = runtime.block_on(run(cli));
     // A thread that still reads a file of the context is not waited for.
     runtime.shutdown_background();
     ExitCode::from(code)
 }
 
+fn runtime() -> tokio::runtime::Runtime {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all().build().expect("the kernel grants a few file descriptors")
+}
+
 async fn run(cli: Cli) -> u8 {
     let environment = Environment::read();
     let interrupt = CancellationToken::new();
-    let mut caller =
-        Caller { report: Report::new(environment.no_color), environment, interrupt: interrupt.clone() };
-    let signals = Signals::watch(&interrupt);
-    let outcome = tokio::select! {
-        outcome = cmd::run(cli.command, &mut caller) => outcome,
-        () = async { interrupt.cancelled().await; tokio::time::sleep(FAREWELL).await } => return signals.exit_code(),
-    };
+    let signals = Signals::watch(interrupt.clone());
+    let mut caller = Caller { report: Report::new(environment.no_color), environment, interrupt };
+    let outcome = cmd::run(cli.command, &mut caller).await;
     let Err(failure) = outcome else { return 0 };
     if failure.kind == FailureKind::Interrupted {
         caller.report.note("interrupted; nothing was tagged");
@@ -45,7 +42,7 @@ async fn run(cli: Cli) -> u8 {
     caller.report.mistakes(failure.document.as_ref(), &failure.diagnostics, &failure.output);
     match failure.kind {
         FailureKind::Refused => 1,
-        FailureKind::Fault => 2,
+        FailureKind::Usage | FailureKind::Fault => 2,
         FailureKind::Unreachable => 75,
         FailureKind::Interrupted => unreachable!("answered above"),
     }
@@ -55,22 +52,30 @@ async fn run(cli: Cli) -> u8 {
 struct Signals(Arc<AtomicU8>);
 
 impl Signals {
-    /// Cancels `interrupt` at the first SIGINT or SIGTERM; the second ends the process at once.
-    fn watch(interrupt: &CancellationToken) -> Self {
+    /// Cancels `interrupt` at the first SIGINT or SIGTERM. A second one ends the process at once, and so
+    /// does a command that has not ended `FAREWELL` later, as one that waits for a file may not.
+    fn watch(interrupt: CancellationToken) -> Self {
         let received = Arc::new(AtomicU8::new(0));
-        for (kind, number) in [(SignalKind::interrupt(), 2), (SignalKind::terminate(), 15)] {
-            let (interrupt, received) = (interrupt.clone(), received.clone());
-            let Ok(mut signals) = signal(kind) else { continue };
-            tokio::spawn(async move {
-                while signals.recv().await.is_some() {
-                    if received.swap(number, Ordering::Relaxed) != 0 {
-                        std::process::exit(128 + i32::from(number));
-                    }
-                    interrupt.cancel();
-                }
-            });
-        }
-        Self(received)
+        let seen = Self(received.clone());
+        let exit = |number: u8| std::process::exit(128 + i32::from(number));
+        std::thread::spawn(move || {
+            let watch = async {
+                let mut interrupts = signal(SignalKind::interrupt())?;
+                let mut terminations = signal(SignalKind::terminate())?;
+                let mut next = async || {
+                    tokio::select! { _ = interrupts.recv() => 2, _ = terminations.recv() => 15 }
+                };
+                let first = next().await;
+                received.store(first, Ordering::Relaxed);
+                interrupt.cancel();
+                let last = tokio::time::timeout(FAREWELL, next()).await;
+                exit(last.unwrap_or(first));
+                Ok::<_, std::io::Error>(())
+            };
+            // Without a watch the signals end the process, as they do by themselves.
+            let _ = runtime().block_on(watch);
+        });
+        seen
     }
 
     fn exit_code(&self) -> u8 {

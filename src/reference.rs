@@ -34,8 +34,8 @@ pub enum ReferenceError {
     /// A digest is not `sha256:` and 64 hexadecimal digits.
     #[error("`{0}` is no digest: `sha256:` and 64 hexadecimal digits")]
     Digest(String),
-    /// The whole name has more than 255 characters.
-    #[error("an image name has at most 255 characters")]
+    /// The repository has more than 255 characters.
+    #[error("an image name has at most 255 characters before its tag")]
     TooLong,
 }
 
@@ -53,6 +53,15 @@ impl Reference {
             (Some(tag), _) => Some(tag),
             (None, None) => Some("latest"),
             (None, Some(_)) => None,
+        }
+    }
+
+    /// The whole name, with the tag even where that is `latest`.
+    #[must_use]
+    pub fn in_full(&self) -> String {
+        match (&self.tag, &self.digest) {
+            (None, None) => format!("{}:latest", self.repository),
+            _ => self.to_string(),
         }
     }
 
@@ -86,7 +95,7 @@ impl FromStr for Reference {
         if repository.is_empty() {
             return Err(ReferenceError::Empty);
         }
-        if text.len() > 255 {
+        if repository.len() > 255 {
             return Err(ReferenceError::TooLong);
         }
         let parts: Vec<_> = repository.split('/').collect();

@@ -1,6 +1,6 @@
 //! Diagnostics and events to text: the only module that writes to a terminal.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -33,14 +33,14 @@ impl Report {
         self.quiet = true;
     }
 
-    /// Writes a result to stdout.
+    /// Lets `write` write a result to stdout.
     ///
     /// # Errors
     ///
     /// Of stdout; a reader that went away is none.
-    pub fn result(&self, text: &[u8]) -> io::Result<()> {
-        let mut stdout = io::stdout().lock();
-        match stdout.write_all(text).and_then(|()| stdout.flush()) {
+    pub fn result(&self, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+        let mut stdout = BufWriter::new(io::stdout().lock());
+        match write(&mut stdout).and_then(|()| stdout.flush()) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             written => written,
         }

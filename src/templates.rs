@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use crate::diagnostic::Document;
 
 /// Files by their path below `templates/`, with `/` between folders.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +28,9 @@ const SHIPPED: &[(&str, &str)] = shipped![
     "runtime/supervisor.py",
 ];
 
+/// The largest file that is read, in bytes.
+const MAX_BYTES: u64 = 4_000_000;
+
 impl Templates {
     /// The files in the binary.
     #[must_use]
@@ -39,11 +44,11 @@ impl Templates {
     /// # Errors
     ///
     /// The path of the first file that cannot be read, with the reason.
-    pub fn read(folder: &Path) -> Result<Self, (std::path::PathBuf, io::Error)> {
+    pub fn read(folder: &Path) -> Result<Self, (PathBuf, io::Error)> {
         let mut files = BTreeMap::new();
         for (path, _) in SHIPPED {
             let file = folder.join(path);
-            let text = std::fs::read_to_string(&file).map_err(|error| (file, error))?;
+            let text = read(&file)?;
             files.insert((*path).to_owned(), text);
         }
         let unreadable = |error| (folder.to_owned(), error);
@@ -52,7 +57,7 @@ impl Templates {
             if file.extension().is_some_and(|extension| extension == "tera")
                 && let Some(name) = file.file_name().and_then(|name| name.to_str())
             {
-                let text = std::fs::read_to_string(&file).map_err(|error| (file.clone(), error))?;
+                let text = read(&file)?;
                 files.insert(name.to_owned(), text);
             }
         }
@@ -69,5 +74,12 @@ impl Templates {
     pub fn dockerfiles(&self) -> impl Iterator<Item = (&str, &str)> {
         let entries = self.0.iter().map(|(path, text)| (path.as_str(), text.as_str()));
         entries.filter(|(path, _)| Path::new(path).extension().is_some_and(|extension| extension == "tera"))
+    }
+}
+
+fn read(file: &Path) -> Result<String, (PathBuf, io::Error)> {
+    match Document::read(file, MAX_BYTES) {
+        Ok(document) => Ok(document.text),
+        Err(error) => Err((file.to_owned(), error)),
     }
 }

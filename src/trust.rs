@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Document};
 
 /// Where distributions keep the bundle of the certificates they trust.
 const SYSTEM_BUNDLES: [&str; 4] = [
@@ -38,28 +38,29 @@ pub enum TrustError {
 pub fn bundle(ssl_cert_file: Option<&Path>, further: Option<&Path>) -> Result<Option<Vec<u8>>, TrustError> {
     let system = || SYSTEM_BUNDLES.map(Path::new).into_iter().find(|path| path.is_file());
     let host = match (ssl_cert_file, further) {
-        (Some(path), _) if !path.as_os_str().is_empty() => Some(path),
+        (Some(path), _) => Some(path),
         (_, Some(_)) => system(),
         (_, None) => return Ok(None),
     };
     let mut bundle = Vec::new();
     let mut joined = Vec::new();
     for path in host.into_iter().chain(further) {
-        let bytes =
-            std::fs::read(path).map_err(|source| TrustError::Unreadable { path: path.to_owned(), source })?;
-        if !bytes.windows(MARK.len()).any(|window| window == MARK) {
+        let unreadable = |source| TrustError::Unreadable { path: path.to_owned(), source };
+        let text = Document::read(path, MAX_BYTES).map_err(unreadable)?.text;
+        if !text.contains("-----BEGIN CERTIFICATE-----") {
             return Err(TrustError::Empty(path.to_owned()));
         }
-        if !joined.contains(&bytes) {
-            bundle.extend_from_slice(&bytes);
+        if !joined.contains(&text) {
+            bundle.extend_from_slice(text.as_bytes());
             bundle.push(b'\n');
-            joined.push(bytes);
+            joined.push(text);
         }
     }
     Ok(Some(bundle))
 }
 
-const MARK: &[u8] = b"-----BEGIN CERTIFICATE-----";
+/// The largest bundle that is read, in bytes.
+const MAX_BYTES: u64 = 4_000_000;
 
 impl TrustError {
     /// The refusal.
@@ -93,7 +94,6 @@ mod tests {
         let own = file("own.pem", "-----BEGIN CERTIFICATE-----\nown");
         let text = |bundle: Result<Option<Vec<u8>>, _>| String::from_utf8(bundle.unwrap().unwrap()).unwrap();
         assert_eq!(bundle(None, None).unwrap(), None);
-        assert_eq!(bundle(Some(Path::new("")), None).unwrap(), None);
         assert_eq!(text(bundle(Some(&host), Some(&host))).matches("BEGIN").count(), 1);
         let both = text(bundle(Some(&host), Some(&own)));
         assert!(both.contains("host\n-----BEGIN") && both.ends_with("own\n"));

@@ -58,7 +58,28 @@ pub enum UvError {
     },
 }
 
+/// Whether uv or pip say, in what they printed, that they could not reach a host.
+#[must_use]
+pub fn index_does_not_answer<'a>(output: impl IntoIterator<Item = &'a str>) -> bool {
+    const SIGNS: [&str; 7] = [
+        "error sending request",
+        "dns error",
+        "operation timed out",
+        "tcp connect error",
+        "NewConnectionError",
+        "ConnectTimeoutError",
+        "Temporary failure in name resolution",
+    ];
+    output.into_iter().any(|line| SIGNS.iter().any(|sign| line.contains(sign)))
+}
+
 impl UvError {
+    /// Whether the same call may work in a while.
+    #[must_use]
+    pub fn is_worth_a_retry(&self) -> bool {
+        matches!(self, Self::Failed { output, .. } if index_does_not_answer([output.as_str()]))
+    }
+
     /// The refusal.
     #[must_use]
     pub fn diagnostic(&self) -> Diagnostic {
@@ -115,7 +136,8 @@ impl Release {
     ///
     /// [`UvError`].
     pub async fn obtain(&self, cache: &Path) -> Result<PathBuf, UvError> {
-        let folder = cache.join("uv");
+        let absolute = std::path::absolute(cache);
+        let folder = absolute.map_err(|source| UvError::Io { path: cache.to_owned(), source })?.join("uv");
         let program = folder.join(format!("{}-{}-{}", self.version, self.architecture, &self.sha256[..12]));
         if program.is_file() {
             return Ok(program);
@@ -158,7 +180,9 @@ impl Release {
         let mut failure = UvError::NoSource;
         for (program, arguments) in sources {
             let mut command = Command::new(program);
-            command.args(&arguments).args(common).stdin(Stdio::null()).kill_on_drop(true);
+            // Away from the caller's folder, whose settings and modules are not ours.
+            command.current_dir(scratch).args(&arguments).args(common);
+            command.stdin(Stdio::null()).kill_on_drop(true);
             let Ok(output) = command.output().await else {
                 continue;
             };

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::{Diagnostic, Document};
+use crate::spec;
 
 /// A named kind of image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,10 +138,7 @@ impl Variant {
         };
         let text = |file: &str| {
             let path = folder.join(name).join(file);
-            match std::fs::read_to_string(&path) {
-                Ok(text) => Ok(Document { name: path.display().to_string(), text }),
-                Err(source) => Err(VariantError::Unreadable { path, source }),
-            }
+            Document::read(&path, spec::MAX_BYTES).map_err(|source| VariantError::Unreadable { path, source })
         };
         Self::parse(name, text("variant.toml")?, text("dependencies.txt")?)
     }

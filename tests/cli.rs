@@ -155,6 +155,7 @@ fn an_engine_that_refuses_us_is_told_from_one_that_is_not_there() {
             .uid(65534)
             .gid(65534)
             .env_clear()
+            .env("HOME", sandbox.0.path())
             .current_dir(sandbox.0.path());
     }
     let output = command.output().unwrap();
@@ -241,6 +242,20 @@ fn every_option_can_come_from_the_environment() {
     let off = sandbox.command(&["plan", "--base-facts", BASE]).env("IPYBOX_ROOT", "0").output().unwrap();
     let plan: serde_json::Value = serde_json::from_slice(&off.stdout).unwrap();
     assert_ne!(plan["user"], "root");
+}
+
+#[test]
+fn a_command_that_waits_for_a_file_can_be_interrupted() {
+    let sandbox = Sandbox::new();
+    let fifo = sandbox.0.path().join("fifo");
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let mut child = sandbox.command(&["plan", "-d", "fifo"]).spawn().unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    for _ in 0..2 {
+        assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    assert_eq!(child.wait().unwrap().code(), Some(130));
 }
 
 #[test]

@@ -78,7 +78,7 @@ proptest! {
         for mistake in Spec::parse(&text).err().unwrap_or_default() {
             let at = mistake.at.expect("a mistake of a list has a place");
             prop_assert!(text.get(at.clone()).is_some(), "{at:?} of {text:?}");
-            prop_assert!(!mistake.what.is_empty());
+            prop_assert!(!mistake.what.is_empty() && !mistake.why.is_empty() && mistake.fix.is_some());
         }
     }
 

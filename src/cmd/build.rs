@@ -6,7 +6,7 @@ use super::{Caller, Failure, Request};
 use crate::cli::{BuildArgs, Progress};
 use crate::context;
 use crate::dockerfile::{self, Supply};
-use crate::engine::{Build, Engine};
+use crate::engine::{Build, Engine, EngineError};
 use crate::plan::Plan;
 use crate::report::{self, Report};
 use crate::trust;
@@ -42,8 +42,7 @@ pub(super) async fn run(args: BuildArgs, caller: &mut Caller) -> Result<(), Fail
     }
     let names: Vec<_> = args.tag.iter().map(ToString::to_string).collect();
     report.note(&format!("built {} in {}", names.join(", "), report::duration(begun.elapsed())));
-    report.result(format!("{image}\n").as_bytes())?;
-    Ok(())
+    report.result(|out| writeln!(out, "{image}")).map_err(|error| Failure::unwritable("stdout", &error))
 }
 
 /// Makes sure that the engine has what the Dockerfile names: the base under its private tag, and
@@ -52,7 +51,13 @@ async fn supply(engine: &Engine, plan: &Plan, request: &Request, report: &Report
     let installer = plan.uv.private_tag();
     let base = plan.base.private_tag();
     let (present, tagged) = tokio::join!(engine.image_id(&installer), engine.tag(&plan.base.id, &base));
-    tagged?;
+    match tagged {
+        Err(error) if error.is_not_found() => {
+            let why = format!("the engine has no image `{}`", plan.base.id);
+            return Err(EngineError::NotFound { reference: plan.base.reference.clone(), why }.into());
+        }
+        tagged => tagged?,
+    }
     if present?.is_none() {
         report.note(&format!("loading {} into the engine, once", plan.uv));
         let program = engine.unless_interrupted(request.installer(plan)).await??;

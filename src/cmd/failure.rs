@@ -29,6 +29,8 @@ pub struct Failure {
 pub enum FailureKind {
     /// An input is refused, or a step failed.
     Refused,
+    /// The command line is wrong.
+    Usage,
     /// Something that should not happen.
     Fault,
     /// Engine, registry or index do not answer; worth a retry.
@@ -38,6 +40,15 @@ pub enum FailureKind {
 }
 
 impl Failure {
+    /// A file or folder that cannot be written.
+    pub(super) fn unwritable(target: &str, error: &io::Error) -> Self {
+        Self::refused(Diagnostic::new(format!("cannot write to {target}")).why(error.to_string()))
+    }
+
+    pub(super) fn usage(diagnostic: Diagnostic) -> Self {
+        Self { kind: FailureKind::Usage, ..Self::refused(diagnostic) }
+    }
+
     pub(super) fn refused(diagnostic: Diagnostic) -> Self {
         Self::in_document(None, vec![diagnostic])
     }
@@ -80,13 +91,6 @@ impl From<VariantError> for Failure {
     }
 }
 
-/// Of stdout, or of a file whose name the caller knows.
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Self {
-        Self::refused(Diagnostic::new("cannot write the result").why(error.to_string()))
-    }
-}
-
 macro_rules! refused {
     ($($error:ty),*) => {$(
         impl From<$error> for Failure {
@@ -97,4 +101,11 @@ macro_rules! refused {
     )*};
 }
 
-refused!(BaseError, UvError, TrustError, DockerfileError);
+refused!(BaseError, TrustError, DockerfileError);
+
+impl From<UvError> for Failure {
+    fn from(error: UvError) -> Self {
+        let kind = if error.is_worth_a_retry() { FailureKind::Unreachable } else { FailureKind::Refused };
+        Self { kind, ..Self::refused(error.diagnostic()) }
+    }
+}

@@ -18,28 +18,34 @@ pub(super) async fn run(args: RenderArgs, caller: &Caller) -> Result<(), Failure
     let plan = request.resolve(caller).await?;
     let dockerfile = dockerfile::render(&plan, &request.templates, Supply::Context)?;
     if args.out.is_none() && args.tar.is_none() {
-        caller.report.result(dockerfile.as_bytes())?;
-        return Ok(());
+        let written = caller.report.result(|out| out.write_all(dockerfile.as_bytes()));
+        return written.map_err(|error| Failure::unwritable("stdout", &error));
     }
     let Some(installer) = caller.interrupt.run_until_cancelled(request.installer(&plan)).await else {
         return Err(Failure::interrupted());
     };
-    let context = context::of(&plan, &request.templates, dockerfile, Some(&installer?))?;
-    match (&args.out, &args.tar) {
-        (Some(folder), _) => context.write_into(folder).map_err(|error| cannot_write(folder, &error)),
-        (_, Some(file)) if file.as_os_str() == "-" => Ok(context.write_to(io::stdout().lock())?),
-        (_, Some(file)) => File::create(file)
-            .and_then(|file| context.write_to(BufWriter::new(file)))
-            .map_err(|error| cannot_write(file, &error)),
-        (None, None) => unreachable!("answered above"),
+    let installer = installer?;
+    let context = context::of(&plan, &request.templates, dockerfile, Some(&installer)).map_err(|error| {
+        let what = format!("cannot read the installer `{}`", installer.display());
+        Failure::refused(Diagnostic::new(what).why(error.to_string()))
+    })?;
+    if let Some(folder) = &args.out {
+        return context.write_into(folder).map_err(|error| unwritable(folder, &error));
     }
+    let file = args.tar.as_deref().expect("one of the two was asked for");
+    let written = if file.as_os_str() == "-" {
+        caller.report.result(|out| context.write_to(out))
+    } else {
+        File::create(file).and_then(|file| context.write_to(BufWriter::new(file)))
+    };
+    written.map_err(|error| unwritable(file, &error))
 }
 
 fn check_empty(folder: &Path) -> Result<(), Failure> {
     let empty = match folder.read_dir() {
         Ok(mut entries) => entries.next().is_none(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => true,
-        Err(error) => return Err(cannot_write(folder, &error)),
+        Err(error) => return Err(unwritable(folder, &error)),
     };
     if empty {
         return Ok(());
@@ -51,6 +57,6 @@ fn check_empty(folder: &Path) -> Result<(), Failure> {
     ))
 }
 
-fn cannot_write(path: &Path, error: &io::Error) -> Failure {
-    Failure::refused(Diagnostic::new(format!("cannot write to `{}`", path.display())).why(error.to_string()))
+fn unwritable(path: &Path, error: &io::Error) -> Failure {
+    Failure::unwritable(&format!("`{}`", path.display()), error)
 }

@@ -1,13 +1,13 @@
 //! What a command is asked for, read and put together with a base to a plan.
 
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::{Caller, Failure};
 use crate::base::Base;
 use crate::cli::ImageArgs;
 use crate::diagnostic::{Diagnostic, Document};
-use crate::engine::{Engine, EngineError};
+use crate::engine::{Engine, EngineError, Host};
 use crate::plan::{Options, Plan, User, default_base};
 use crate::report::Report;
 use crate::spec::{self, Spec};
@@ -46,7 +46,12 @@ impl Request {
             })?,
         };
         let user = user(&args);
-        let cache = args.cache_dir.clone().unwrap_or_else(|| caller.environment.cache_home.join("ipybox"));
+        let cache =
+            args.cache_dir.clone().or_else(|| Some(caller.environment.cache_home.as_ref()?.join("ipybox")));
+        let Some(cache) = cache else {
+            let what = Diagnostic::new("there is no folder for the cache: `HOME` is not set");
+            return Err(Failure::refused(what.advice("give one with `--cache-dir`")));
+        };
         Ok(Self { args, variant, templates, list, spec, user, cache })
     }
 
@@ -54,10 +59,7 @@ impl Request {
     pub(super) async fn resolve(&self, caller: &Caller) -> Result<Plan, Failure> {
         let base = match &self.args.base_facts {
             Some(file) => Base::read(file)?,
-            None => {
-                let engine = self.engine(caller).await?;
-                self.base(&engine, false, &caller.report).await?
-            }
+            None => self.base(&self.engine(caller).await?, false, &caller.report).await?,
         };
         self.plan(base, &caller.report)
     }
@@ -71,7 +73,11 @@ impl Request {
     }
 
     pub(super) async fn engine(&self, caller: &Caller) -> Result<Engine, Failure> {
-        Ok(Engine::connect(&self.args.host, caller.interrupt.clone()).await?)
+        let host: Host = self.args.host.parse().map_err(|why: String| {
+            let what = format!("cannot use the engine at `{}`", self.args.host);
+            Failure::usage(Diagnostic::new(what).why(why).advice("correct `DOCKER_HOST` or `--host`"))
+        })?;
+        Ok(Engine::connect(&host, caller.interrupt.clone()).await?)
     }
 
     /// The facts of the base, from a file or from an engine, which pulls the image where it has to.
@@ -120,33 +126,15 @@ impl Request {
 }
 
 fn read_list(path: &Path) -> Result<Document, Failure> {
-    let name = path.display().to_string();
-    let refused = |why: String| {
-        let what = format!("cannot read the dependency list `{name}`");
-        Failure::refused(Diagnostic::new(what).why(why))
-    };
-    let mut bytes = Vec::new();
-    let read =
-        std::fs::File::open(path).and_then(|file| file.take(spec::MAX_BYTES + 1).read_to_end(&mut bytes));
-    match read {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let what = format!("there is no dependency list `{name}`");
-            return Err(Failure::refused(
-                Diagnostic::new(what).advice("check the path, or leave out `-d` for the variant's own list"),
-            ));
-        }
-        Err(error) => return Err(refused(error.to_string())),
-        Ok(length) if length as u64 > spec::MAX_BYTES => {
-            return Err(refused(format!("it is larger than {} MB", spec::MAX_BYTES >> 20)));
-        }
-        Ok(_) => {}
-    }
-    let text = String::from_utf8(bytes).map_err(|error| {
-        let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-        let line = valid.iter().filter(|&&byte| byte == b'\n').count() + 1;
-        refused(format!("line {line} is not UTF-8"))
-    })?;
-    Ok(Document { name, text })
+    Document::read(path, spec::MAX_BYTES).map_err(|error| {
+        let name = path.display();
+        Failure::refused(if error.kind() == io::ErrorKind::NotFound {
+            Diagnostic::new(format!("there is no dependency list `{name}`"))
+                .advice("check the path, or leave out `-d` for the variant's own list")
+        } else {
+            Diagnostic::new(format!("cannot read the dependency list `{name}`")).why(error.to_string())
+        })
+    })
 }
 
 /// Who the image runs as: the caller, unless that is root.

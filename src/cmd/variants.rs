@@ -18,8 +18,8 @@ pub(super) fn run(args: &VariantsArgs, report: &Report) -> Result<(), Failure> {
             lines
         }
     };
-    report.result(text.as_bytes())?;
-    Ok(())
+    let written = report.result(|out| out.write_all(text.as_bytes()));
+    written.map_err(|error| Failure::unwritable("stdout", &error))
 }
 
 fn show(variant: &Variant) -> String {

@@ -8,6 +8,7 @@ use super::Host;
 use crate::base::BaseError;
 use crate::diagnostic::Diagnostic;
 use crate::reference::Reference;
+use crate::uv::index_does_not_answer;
 
 /// Why an engine did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -23,8 +24,8 @@ pub enum EngineError {
     /// The engine has no BuildKit, as podman has none.
     #[error("the engine at `{0}` has no BuildKit")]
     NoBuildKit(Host),
-    /// The image is neither local nor in its registry.
-    #[error("image `{reference}` is neither in the engine nor in a registry")]
+    /// There is no such image, or none that we may have.
+    #[error("image `{reference}` cannot be found")]
     NotFound {
         /// The image.
         reference: Reference,
@@ -32,7 +33,7 @@ pub enum EngineError {
         why: String,
     },
     /// The registry does not answer.
-    #[error("image `{reference}` is not in the engine, and its registry does not answer")]
+    #[error("the registry of image `{reference}` does not answer")]
     RegistryUnreachable {
         /// The image.
         reference: Reference,
@@ -56,6 +57,14 @@ pub enum EngineError {
         path: &'static str,
         /// Why not.
         why: String,
+    },
+    /// The image's interpreter ends with an error.
+    #[error("the Python of base image `{reference}` does not run")]
+    ProbeFailed {
+        /// The image.
+        reference: Reference,
+        /// Its exit code.
+        code: i64,
     },
     /// The image's interpreter does not end.
     #[error("the Python of base image `{0}` does not answer in time")]
@@ -97,7 +106,7 @@ impl EngineError {
         move |source| Self::Api { doing, source: Box::new(source) }
     }
 
-    pub(super) fn pull(reference: Reference, source: &Api) -> Self {
+    pub(super) fn pull(reference: Reference, source: Api) -> Self {
         const NETWORK: [&str; 8] = [
             "dial tcp",
             "no such host",
@@ -108,11 +117,16 @@ impl EngineError {
             "TLS handshake timeout",
             "server misbehaving",
         ];
-        let why = message(source);
-        if NETWORK.iter().any(|sign| why.contains(sign)) {
+        const ABSENT: [&str; 5] =
+            ["not found", "manifest unknown", "does not exist", "access denied", "no basic auth"];
+        let why = message(&source);
+        let says = |signs: &[&str]| signs.iter().any(|sign| why.contains(sign));
+        if says(&NETWORK) {
             Self::RegistryUnreachable { reference, why }
-        } else {
+        } else if says(&ABSENT) || why.contains("unauthorized") {
             Self::NotFound { reference, why }
+        } else {
+            Self::Api { doing: "pull an image", source: Box::new(source) }
         }
     }
 
@@ -122,9 +136,16 @@ impl EngineError {
         match self {
             Self::Connect { source, .. } => source.kind() != io::ErrorKind::PermissionDenied,
             Self::RegistryUnreachable { .. } => true,
-            Self::Step { output, .. } => index_does_not_answer(output),
+            Self::Api { source, .. } => is_of_transport(source),
+            Self::Step { output, .. } => index_does_not_answer(output.iter().map(String::as_str)),
             _ => false,
         }
+    }
+
+    /// Whether the engine knows nothing of what was asked for.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Api { source, .. } if status(source) == Some(404))
     }
 
     /// The refusal.
@@ -150,9 +171,12 @@ impl EngineError {
                 .why(message(source))
                 .advice("choose a base with a shell at `/bin/sh`"),
             Self::Accounts { why, .. } => what.why(why.clone()).advice("choose a base where it is a text file"),
+            Self::ProbeFailed { code, .. } => what
+                .why(format!("it ended with exit code {code}"))
+                .advice("try `python3 -c 1` in a container of it"),
             Self::ProbeTimeout(_) => what.advice("try `python3 -c 1` in a container of it"),
             Self::Base(error) => error.diagnostic(),
-            Self::Step { output, .. } if index_does_not_answer(output) => {
+            Self::Step { output, .. } if index_does_not_answer(output.iter().map(String::as_str)) => {
                 what.advice("the package index does not answer: check network, proxy and `--ca-cert`, then try again")
             }
             Self::Step { .. } | Self::NoImage | Self::Interrupted => what,
@@ -170,6 +194,18 @@ pub(super) fn status(error: &Api) -> Option<u16> {
     }
 }
 
+/// Whether the connection failed, rather than what was asked for.
+fn is_of_transport(error: &Api) -> bool {
+    matches!(
+        error,
+        Api::HyperResponseError { .. }
+            | Api::HyperLegacyError { .. }
+            | Api::IOError { .. }
+            | Api::RequestTimeoutError
+            | Api::SocketNotFoundError(_)
+    )
+}
+
 /// The engine's own words.
 pub(super) fn message(error: &Api) -> String {
     match error {
@@ -185,11 +221,4 @@ pub(super) fn message(error: &Api) -> String {
             text
         }
     }
-}
-
-/// Whether uv's last words are that it could not reach a host.
-fn index_does_not_answer(output: &[String]) -> bool {
-    const SIGNS: [&str; 4] =
-        ["error sending request", "dns error", "operation timed out", "tcp connect error"];
-    output.iter().any(|line| SIGNS.iter().any(|sign| line.contains(sign)))
 }

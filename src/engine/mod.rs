@@ -19,7 +19,7 @@ use bollard::models::{BuildInfoAux, ContainerCreateBody, HostConfig};
 use bollard::query_parameters::{
     AttachContainerOptionsBuilder, BuildImageOptionsBuilder, ContainerArchiveInfoOptionsBuilder,
     CreateContainerOptions, CreateImageOptionsBuilder, DownloadFromContainerOptionsBuilder,
-    RemoveContainerOptionsBuilder, StartContainerOptions, TagImageOptionsBuilder,
+    InspectContainerOptions, RemoveContainerOptionsBuilder, StartContainerOptions, TagImageOptionsBuilder,
 };
 use futures_util::{StreamExt, TryStreamExt, future};
 use tokio_util::sync::CancellationToken;
@@ -161,7 +161,7 @@ impl Engine {
         let docker = self.docker.clone().with_timeout(PATIENCE);
         let pulled =
             docker.create_image(Some(options), None, credentials).try_for_each(|_| future::ready(Ok(())));
-        self.unless_interrupted(pulled).await?.map_err(|source| EngineError::pull(reference.clone(), &source))
+        self.unless_interrupted(pulled).await?.map_err(|source| EngineError::pull(reference.clone(), source))
     }
 
     /// Gives an image a further name. An image that had the name before loses it.
@@ -262,22 +262,34 @@ impl Engine {
     }
 
     async fn facts(&self, container: &str, mut base: Base) -> Result<Base, EngineError> {
-        base.lacks_hosts = self.is_empty(container, "/etc/hosts").await;
-        base.lacks_resolv_conf = self.is_empty(container, "/etc/resolv.conf").await;
+        base.lacks_hosts = self.is_empty(container, "/etc/hosts").await?;
+        base.lacks_resolv_conf = self.is_empty(container, "/etc/resolv.conf").await?;
         base.passwd = self.file(container, "/etc/passwd", &base).await?;
         base.group = self.file(container, "/etc/group", &base).await?;
         let output = tokio::time::timeout(PROBE_TIME, self.output(container, &base.reference))
             .await
             .map_err(|_| EngineError::ProbeTimeout(base.reference.clone()))??;
+        let state = self.docker.inspect_container(container, None::<InspectContainerOptions>).await;
+        let state = state.map_err(EngineError::api("inspect a container"))?.state;
+        match state.and_then(|state| state.exit_code) {
+            Some(0) => {}
+            code => {
+                let (reference, code) = (base.reference, code.unwrap_or(-1));
+                return Err(EngineError::ProbeFailed { reference, code });
+            }
+        }
         Ok(base.with_probe(&output)?)
     }
 
     /// Whether a file is empty in a container that was not started yet; the engine itself puts an empty
     /// file where the image has none.
-    async fn is_empty(&self, container: &str, path: &str) -> bool {
+    async fn is_empty(&self, container: &str, path: &str) -> Result<bool, EngineError> {
         let options = ContainerArchiveInfoOptionsBuilder::default().path(path).build();
-        let found = self.docker.get_container_archive_info(container, Some(options)).await;
-        found.is_ok_and(|file| file.size == 0)
+        match self.docker.get_container_archive_info(container, Some(options)).await {
+            Ok(file) => Ok(file.size == 0),
+            Err(error) if error::status(&error) == Some(404) => Ok(false),
+            Err(error) => Err(EngineError::api("read a file of the base")(error)),
+        }
     }
 
     /// The text of a file in a container; empty where there is none.

@@ -36,8 +36,10 @@ pub struct Plan {
     pub requirements: Vec<Requirement>,
     /// Entries of the list that are not installed, and why.
     pub dropped: BTreeMap<String, String>,
-    /// What runs in a container, in this order.
-    pub servers: Vec<Server>,
+    /// TCP ports that servers of the image listen on.
+    pub ports: Vec<u16>,
+    /// The first process of a container, in exec form.
+    pub command: Vec<String>,
     /// The environment of the image.
     pub env: BTreeMap<String, String>,
     /// The labels of the image.
@@ -80,6 +82,9 @@ impl User {
         }
     }
 }
+
+/// Where an image keeps what is its own.
+pub const HOME: &str = "/opt/ipybox";
 
 /// The home of the environment that generated code runs in.
 pub const VENV: &str = "/opt/venv";
@@ -153,6 +158,22 @@ pub enum PlanError {
         /// The path.
         path: String,
     },
+    /// The base's interpreter lies where the image's own environments will.
+    #[error("the Python of base image `{base}` lies in `{path}`, which the new image replaces")]
+    Replaced {
+        /// The base image.
+        base: String,
+        /// The interpreter.
+        path: String,
+    },
+    /// The base's interpreter is not `CPython`.
+    #[error("the Python of base image `{base}` is {implementation}, not CPython")]
+    Implementation {
+        /// The base image.
+        base: String,
+        /// By its own name.
+        implementation: String,
+    },
     /// The base's interpreter is too old.
     #[error("base image `{base}` has Python {found}, which is too old")]
     TooOld {
@@ -210,7 +231,7 @@ impl Plan {
                 }
             }
         }
-        requirements.sort_by_key(ToString::to_string);
+        requirements.sort_by(|one, other| one.name.cmp(&other.name));
         let interpreter =
             python::check(spec.python.as_ref(), &base, options.python).map_err(|error| errors.push(error));
         let uv = options.uv.clone().ok_or_else(|| {
@@ -235,7 +256,8 @@ impl Plan {
             template: variant.template.clone(),
             env: environment(&base, options.user),
             labels: labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
-            servers: variant.servers.clone(),
+            ports: variant.servers.iter().map(|server| server.port).collect(),
+            command: command(&variant.servers),
             user: options.user,
             interpreter,
             base,
@@ -244,6 +266,14 @@ impl Plan {
             uv,
         })
     }
+}
+
+/// The supervisor with the servers' commands, with `--` between them.
+fn command(servers: &[Server]) -> Vec<String> {
+    let supervisor =
+        [format!("{HOME}/server/bin/python"), "-I".into(), format!("{HOME}/lib/ipybox/supervisor.py")];
+    let commands: Vec<_> = servers.iter().map(|server| server.command.clone()).collect();
+    [supervisor.to_vec(), commands.join(&"--".to_owned())].concat()
 }
 
 fn kernel_requirements() -> Vec<Requirement> {
@@ -294,6 +324,8 @@ impl PlanError {
             Self::InterpreterPath { path, .. } => what
                 .why(format!("it is `{}`", path.escape_debug()))
                 .advice("choose a base whose Python has an absolute path of letters, digits, `.`, `_`, `+` and `-`"),
+            Self::Replaced { .. } => what.advice("choose the base that image was built on"),
+            Self::Implementation { .. } => what.advice("choose a base with CPython"),
             Self::TooOld { .. } => what.advice(format!("choose a base with Python {OLDEST_PYTHON} or newer")),
             Self::Platform { .. } => what.advice("choose a base for linux/amd64 or linux/arm64"),
         }

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use pep440_rs::Version;
 use serde::Serialize;
 
-use super::{OLDEST_PYTHON, PlanError, admits};
+use super::{HOME, OLDEST_PYTHON, PlanError, VENV, admits};
 use crate::base::{Base, Interpreter};
 use crate::reference::Reference;
 use crate::spec::Constraint;
@@ -75,6 +75,13 @@ pub(super) fn check(
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._+-".contains(&byte);
     if !(interpreter.path.starts_with('/') && interpreter.path.bytes().all(plain)) {
         return Err(PlanError::InterpreterPath { base: reference(), path: interpreter.path });
+    }
+    if [VENV, HOME].iter().any(|folder| interpreter.path.starts_with(&format!("{folder}/"))) {
+        return Err(PlanError::Replaced { base: reference(), path: interpreter.path });
+    }
+    if interpreter.implementation != "cpython" {
+        let implementation = interpreter.implementation;
+        return Err(PlanError::Implementation { base: reference(), implementation });
     }
     let found = interpreter.version.clone();
     let Ok(version) = Version::from_str(&found) else {

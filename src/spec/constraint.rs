@@ -55,6 +55,10 @@ impl Constraint {
     ///
     /// [`ConstraintError`] for the first part that is not a comparator.
     pub fn parse(text: &str) -> Result<Self, ConstraintError> {
+        if text.is_empty() {
+            let why = "expected a version constraint; `*` means any version".into();
+            return Err(ConstraintError { at: 0..0, why, instead: Some("*".into()) });
+        }
         let mut alternatives = Vec::new();
         let mut start = 0;
         loop {
@@ -154,8 +158,8 @@ fn conjunction(text: &str) -> Result<VersionSpecifiers, ConstraintError> {
     if comparators == 0 {
         return Err(ConstraintError {
             at: 0..text.len(),
-            why: "expected a version constraint; `*` means any version".into(),
-            instead: text.is_empty().then(|| "*".into()),
+            why: "expected a version constraint on this side".into(),
+            instead: None,
         });
     }
     Ok(specifiers.into_iter().collect())
@@ -321,7 +325,7 @@ mod tests {
             ("", 0..0, Some("*")),
             ("1,,2", 2..3, None),
             ("^1.*", 0..4, Some("^1")),
-            ("1 ||", 4..4, Some("*")),
+            ("1 ||", 4..4, None),
         ] {
             let error = Constraint::parse(written).unwrap_err();
             assert_eq!(error.at, at, "for `{written}`: {error}");

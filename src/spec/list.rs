@@ -5,73 +5,103 @@ use std::ops::Range;
 use super::{Dependency, MAX_MISTAKES, Names, Spec, pep508};
 use crate::diagnostic::Diagnostic;
 
-const OPENING: &str = "list = [\n";
-
 /// Reads quoted requirements; what cannot be understood goes to `mistakes`, and the name of every
 /// other entry with its place to `names`.
 pub(super) fn parse(text: &str, names: &mut Names, mistakes: &mut Vec<Diagnostic>) -> Spec {
-    let document = format!("{OPENING}{text}\n]\n");
-    let place = |span: Range<usize>| {
-        let within = |position: usize| position.saturating_sub(OPENING.len()).min(text.len());
-        within(span.start)..within(span.end)
-    };
-    let mut spec = Spec { python: None, dependencies: Vec::new() };
-    let parsed = match toml_edit::Document::parse(document.as_str()) {
-        Ok(parsed) => parsed,
-        Err(error) => {
-            mistakes.push(
-                Diagnostic::new("invalid list of requirements")
-                    .at(place(error.span().unwrap_or_default()))
-                    .why(error.message().lines().next().unwrap_or_default())
-                    .advice("write each requirement in quotes, followed by a comma"),
-            );
-            return spec;
+    let mut dependencies = Vec::new();
+    let mut position = 0;
+    let mut comma_missing_at = None;
+    while let Some(start) = next_entry(text, position, &mut comma_missing_at)
+        && mistakes.len() < MAX_MISTAKES
+    {
+        if let Some(at) = comma_missing_at.take() {
+            mistakes.push(missing_comma(text, at));
         }
-    };
-    for value in parsed["list"].as_array().into_iter().flatten() {
-        if mistakes.len() >= MAX_MISTAKES {
-            break;
-        }
-        let span = place(value.span().expect("a parsed document keeps its spans"));
-        let entry = match value.as_str() {
-            Some(requirement) => requirement_at(requirement, text, span),
-            None => Err(Diagnostic::new("invalid requirement")
-                .at(span)
-                .why("expected a text in quotes")
-                .advice("write a PEP 508 requirement such as `\"numpy>=2.2,<3\"`")),
-        };
-        match entry {
+        let end = entry_end(text, start);
+        match entry(text, start..end) {
             Ok(dependency) => {
                 names.push((dependency.name.clone(), dependency.at.clone()));
-                spec.dependencies.push(dependency);
+                dependencies.push(dependency);
             }
             Err(mistake) => mistakes.push(mistake),
         }
+        comma_missing_at = Some(start..end);
+        position = end;
     }
-    if parsed.iter().count() > 1 {
-        mistakes.push(
-            Diagnostic::new("a list of quoted requirements holds something else")
-                .at(0..text.lines().next().map_or(0, str::len))
-                .why("the list ends before the file does")
-                .advice("write every entry in quotes, followed by a comma"),
-        );
-    }
-    spec
+    Spec { python: None, dependencies }
 }
 
-/// Parses a requirement written at `span`, quotes included.
-fn requirement_at(requirement: &str, text: &str, span: Range<usize>) -> Result<Dependency, Diagnostic> {
-    // Where the quotes hold escapes, positions inside them are not those of the file.
-    let verbatim = text.get(span.start + 1..span.end.saturating_sub(1)) == Some(requirement);
-    let result = pep508::parse(requirement);
-    if verbatim {
-        return result.map_err(|mistake| pep508::shift(mistake, span.start + 1)).map(|mut dependency| {
-            dependency.at = dependency.at.start + span.start + 1..dependency.at.end + span.start + 1;
-            dependency
-        });
+/// The next byte that is neither white space nor comment; a comma on the way is noted.
+fn next_entry(text: &str, mut position: usize, comma_missing_at: &mut Option<Range<usize>>) -> Option<usize> {
+    loop {
+        let rest = text[position..].trim_start();
+        position = text.len() - rest.len();
+        match rest.as_bytes().first()? {
+            b',' => {
+                *comma_missing_at = None;
+                position += 1;
+            }
+            b'#' => position += rest.find('\n').unwrap_or(rest.len()),
+            _ => return Some(position),
+        }
     }
-    match result {
-        Ok(dependency) => Ok(Dependency { at: span, ..dependency }),
-        Err(mistake) => Err(mistake.at(span)),
+}
+
+/// Where an entry ends: behind its closing quote, or at the next comma or line break where it has
+/// none.
+fn entry_end(text: &str, start: usize) -> usize {
+    let rest = &text[start..];
+    let open = |end: &[char]| start + rest.find(end).unwrap_or(rest.len());
+    let Some(quote @ (b'"' | b'\'')) = rest.bytes().next() else { return open(&[',', '\n']) };
+    let mut escaped = false;
+    for (at, byte) in rest.bytes().enumerate().skip(1) {
+        match byte {
+            b'\n' => break,
+            _ if escaped => escaped = false,
+            b'\\' if quote == b'"' => escaped = true,
+            byte if byte == quote => return start + at + 1,
+            _ => {}
+        }
+    }
+    open(&['\n'])
+}
+
+fn missing_comma(text: &str, at: Range<usize>) -> Diagnostic {
+    let entry = text[at.clone()].to_owned();
+    Diagnostic::new("a comma is missing between two requirements")
+        .at(at)
+        .why("expected a comma behind this")
+        .replace(entry + ",")
+}
+
+/// Reads the entry at `at`, quotes included.
+fn entry(text: &str, at: Range<usize>) -> Result<Dependency, Diagnostic> {
+    let written = &text[at.clone()];
+    let unquoted = match written.parse::<toml_edit::Value>() {
+        Ok(toml_edit::Value::String(text)) => text.into_value(),
+        _ => {
+            let refused =
+                Diagnostic::new("invalid requirement").at(at).why("expected a text in quotes, on one line");
+            let bare = written.trim().trim_matches(['"', '\'']);
+            return Err(
+                if bare.starts_with(|first: char| first.is_ascii_alphabetic())
+                    && pep508::parse(bare).is_ok()
+                    && !bare.contains(['"', '\\'])
+                {
+                    refused.replace(format!("\"{bare}\""))
+                } else {
+                    refused.advice("write a PEP 508 requirement such as `\"numpy>=2.2,<3\",`")
+                },
+            );
+        }
+    };
+    // Where the quotes hold escapes, positions inside them are not those of the file.
+    let verbatim = written.get(1..written.len() - 1) == Some(&unquoted);
+    let place = |inner: Range<usize>| {
+        if verbatim { at.start + 1 + inner.start..at.start + 1 + inner.end } else { at.clone() }
+    };
+    match pep508::parse(&unquoted) {
+        Ok(dependency) => Ok(Dependency { at: place(dependency.at.clone()), ..dependency }),
+        Err(mistake) => Err(Diagnostic { at: mistake.at.clone().map(place), ..mistake }),
     }
 }

@@ -117,6 +117,10 @@ impl Marker {
         if text.trim() == "*" {
             return Ok(None);
         }
+        let refused = || MarkerError {
+            at: 0..text.len(),
+            why: "expected the name of a platform, such as `linux` or `win32`".into(),
+        };
         let mut any = Vec::new();
         for part in text.split('|').filter(|part| !part.is_empty()) {
             let mut all = Vec::new();
@@ -126,10 +130,7 @@ impl Marker {
                     None => ("==", word.trim_start_matches('=')),
                 };
                 if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
-                    return Err(MarkerError {
-                        at: 0..text.len(),
-                        why: "expected the name of a platform, such as `linux` or `win32`".into(),
-                    });
+                    return Err(refused());
                 }
                 all.push(Self::Compare(
                     Operand::Variable("sys_platform"),
@@ -140,10 +141,7 @@ impl Marker {
             any.extend(Self::all(all));
         }
         match any.len() {
-            0 => Err(MarkerError {
-                at: 0..text.len(),
-                why: "expected the name of a platform, such as `linux` or `win32`".into(),
-            }),
+            0 => Err(refused()),
             1 => Ok(any.pop()),
             _ => Ok(Some(Self::Or(any))),
         }

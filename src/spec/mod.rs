@@ -21,7 +21,7 @@ pub use name::Name;
 use crate::diagnostic::Diagnostic;
 
 /// The largest dependency list that is read, in bytes. 10,000 Poetry lines are about 200 kB.
-pub const MAX_BYTES: u64 = 1 << 20;
+pub const MAX_BYTES: u64 = 1_000_000;
 
 /// Mistakes after which a text is given up: it is not what it was taken for.
 const MAX_MISTAKES: usize = 1000;
@@ -118,13 +118,11 @@ fn report_duplicates(names: &Names, text: &str, mistakes: &mut Vec<Diagnostic>) 
     }
 }
 
-const UNSUPPORTED_SOURCE: &str = "git, url and path sources are not supported yet";
-
 /// The refusal of a dependency that does not come from a package index.
 fn unsupported_source(name: &str, at: Range<usize>) -> Diagnostic {
     Diagnostic::new(format!("dependency `{name}` does not come from a package index"))
         .at(at)
-        .why(UNSUPPORTED_SOURCE)
+        .why("git, url and path sources are not supported yet")
         .advice("use a version that is published on the index")
 }
 

@@ -1,6 +1,5 @@
 //! PEP 508 requirements: the quoted lines of ipybox 0.5 and later.
 
-use std::ops::Range;
 use std::str::FromStr;
 
 use pep440_rs::{VersionSpecifier, VersionSpecifiers};
@@ -50,13 +49,15 @@ pub fn parse(text: &str) -> Result<Dependency, Diagnostic> {
         let Some((list, after)) = after.split_once(']') else {
             return Err(Diagnostic::new(format!("requirement `{written}` has an open list of extras"))
                 .at(inside(rest))
-                .why("expected `]`"));
+                .why("expected `]`")
+                .advice("write extras as `name[first,second]`"));
         };
         for extra in list.split(',').filter(|extra| !(extra.trim().is_empty() && list.trim().is_empty())) {
             extras.push(Name::parse(extra.trim()).ok_or_else(|| {
                 Diagnostic::new(format!("requirement `{written}` has an invalid extra"))
                     .at(inside(extra))
                     .why("expected a name: letters, digits, `.`, `-` and `_`")
+                    .advice("write extras as `name[first,second]`")
             })?);
         }
         rest = after.trim_start();
@@ -69,6 +70,7 @@ pub fn parse(text: &str) -> Result<Dependency, Diagnostic> {
             Diagnostic::new(format!("requirement `{written}` has an open parenthesis"))
                 .at(inside(rest))
                 .why("expected `)`")
+                .advice("leave the parentheses out")
         })?,
         None => rest,
     };
@@ -111,12 +113,6 @@ fn specifier_set(text: &str) -> Result<Constraint, (&str, String)> {
 
 fn first_line(text: &str) -> String {
     text.lines().next().unwrap_or_default().to_owned()
-}
-
-/// Moves the places of a diagnostic by `offset` bytes, from a nested text into the file around it.
-pub(super) fn shift(mut diagnostic: Diagnostic, offset: usize) -> Diagnostic {
-    diagnostic.at = diagnostic.at.map(|Range { start, end }| start + offset..end + offset);
-    diagnostic
 }
 
 #[cfg(test)]

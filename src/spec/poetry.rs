@@ -4,10 +4,7 @@ use std::ops::Range;
 
 use toml_edit::{Document, Item, Key, TableLike, Value};
 
-use super::{
-    Constraint, Dependency, MAX_MISTAKES, Marker, Name, Names, Spec, UNSUPPORTED_SOURCE, nearest,
-    unsupported_source,
-};
+use super::{Constraint, Dependency, MAX_MISTAKES, Marker, Name, Names, Spec, nearest, unsupported_source};
 use crate::diagnostic::{Diagnostic, Fix};
 
 /// The keys of a dependency table that are read.
@@ -90,13 +87,15 @@ fn syntax_error(text: &str, line: &Range<usize>, at: Range<usize>, message: &str
         start..start + written.len()
     };
     if message.contains("duplicate key") {
-        return Diagnostic::new(format!(
-            "dependency `{}` is listed twice",
-            text[at.clone()].trim_matches(['"', '\''])
-        ))
-        .at(at)
-        .why("an earlier line names the same distribution")
-        .advice("keep one entry; alternatives for one distribution are joined by `||`");
+        let key = text[at.clone()].trim_matches(['"', '\'']);
+        if at.start != whole.start {
+            let what = format!("the key `{}` is given twice", key.escape_debug());
+            return Diagnostic::new(what).at(at).why("the table has it already").advice("keep one of them");
+        }
+        return Diagnostic::new(format!("dependency `{}` is listed twice", key.escape_debug()))
+            .at(at)
+            .why("an earlier line names the same distribution")
+            .advice("keep one entry; alternatives for one distribution are joined by `||`");
     }
     let diagnostic = Diagnostic::new("invalid TOML");
     if let Some(entry) = entry_meant_by(written) {
@@ -181,6 +180,7 @@ impl Entry<'_> {
         let before = self.mistakes.len();
         let mut markers = Vec::new();
         let mut has_version = false;
+        let mut has_source = false;
         for (key, item) in entries(table) {
             let key_at = key.span().unwrap_or_else(|| dependency.at.clone());
             let value_at = span(item, &key_at);
@@ -201,7 +201,7 @@ impl Entry<'_> {
                 "markers" => markers.extend(self.marker(value)),
                 "platform" => {
                     let platform =
-                        self.string(value, "a platform such as \"linux\"").map(Marker::of_platform);
+                        self.string(value, "a platform in quotes", "linux").map(Marker::of_platform);
                     match platform {
                         Some(Ok(marker)) => markers.extend(marker),
                         Some(Err(error)) => self.mistakes.push(
@@ -217,7 +217,7 @@ impl Entry<'_> {
                 "optional" => dependency.optional = self.boolean(value).unwrap_or_default(),
                 "allow-prereleases" => dependency.allow_prereleases = self.boolean(value).unwrap_or_default(),
                 source if SOURCES.contains(&source) => {
-                    if self.mistakes[before..].iter().all(|mistake| mistake.why != UNSUPPORTED_SOURCE) {
+                    if !std::mem::replace(&mut has_source, true) {
                         self.mistakes.push(unsupported_source(self.written, key_at));
                     }
                 }
@@ -263,60 +263,57 @@ impl Entry<'_> {
         });
     }
 
-    fn wrong_type<T>(&mut self, value: &Value, expected: &str) -> Option<T> {
+    fn wrong_type<T>(&mut self, value: &Value, expected: &str, fix: Fix) -> Option<T> {
         let found = value.type_name();
         let at = value.span().unwrap_or_default();
-        self.refuse(
-            Diagnostic::new(format!("dependency `{}` has a value of the wrong type", self.written))
-                .at(at)
-                .why(format!("expected {expected}, found {found}")),
-        )
+        let what = format!("dependency `{}` has a value of the wrong type", self.written);
+        let mistake = Diagnostic::new(what).at(at).why(format!("expected {expected}, found {found}"));
+        self.refuse(Diagnostic { fix: Some(fix), ..mistake })
     }
 
-    fn string<'v>(&mut self, value: &'v Value, expected: &str) -> Option<&'v str> {
-        value.as_str().or_else(|| self.wrong_type(value, expected))
+    /// A text, such as `example`.
+    fn string<'v>(&mut self, value: &'v Value, expected: &str, example: &str) -> Option<&'v str> {
+        let fix = || Fix::Advice(format!("write a text in quotes, such as `\"{example}\"`"));
+        value.as_str().or_else(|| self.wrong_type(value, expected, fix()))
     }
 
     fn boolean(&mut self, value: &Value) -> Option<bool> {
-        value.as_bool().or_else(|| self.wrong_type(value, "`true` or `false`"))
+        let fix = || Fix::Advice("write `true` or `false`, without quotes".to_owned());
+        value.as_bool().or_else(|| self.wrong_type(value, "`true` or `false`", fix()))
     }
 
-    /// The place of `inner`, bytes of the string `value`, in the file.
-    fn inside(&self, value: &Value, string: &str, inner: Range<usize>) -> Range<usize> {
+    /// The place of `inner`, bytes of the string `value`, in the file; `None` where the two do not
+    /// correspond, or where it is empty.
+    fn inside(&self, value: &Value, string: &str, inner: &Range<usize>) -> Option<Range<usize>> {
         let span = value.span().unwrap_or_default();
         let verbatim = self.text.get(span.start + 1..span.end.saturating_sub(1)) == Some(string);
-        if verbatim && !inner.is_empty() {
-            span.start + 1 + inner.start..span.start + 1 + inner.end
-        } else {
-            span
-        }
+        (verbatim && !inner.is_empty()).then(|| span.start + 1 + inner.start..span.start + 1 + inner.end)
     }
 
     fn constraint(&mut self, value: &Value) -> Option<Constraint> {
         let span = value.span().unwrap_or_default();
         let Some(text) = value.as_str() else {
-            self.wrong_type::<()>(value, "a version constraint in quotes");
-            let written = &self.text[span];
-            if let (Some(mistake), Ok(_)) = (self.mistakes.last_mut(), Constraint::parse(written)) {
-                mistake.fix = Some(Fix::Replace(format!("\"{written}\"")));
-            }
-            return None;
+            let written = &self.text[span.clone()];
+            let fix = match Constraint::parse(written) {
+                Ok(_) => Fix::Replace(format!("\"{written}\"")),
+                Err(_) => Fix::Advice("write a text in quotes, such as `\"^1.2\"`".to_owned()),
+            };
+            return self.wrong_type(value, "a version constraint in quotes", fix);
         };
         match Constraint::parse(text) {
             Ok(constraint) => Some(constraint),
             Err(error) => {
-                let at = self.inside(value, text, error.at);
-                let diagnostic = Diagnostic::new(format!(
-                    "dependency `{}` has an invalid version constraint",
-                    self.written
-                ))
-                .at(at.clone())
-                .why(error.why);
-                let quoted = at == value.span().unwrap_or_default();
-                self.refuse(match error.instead {
-                    Some(instead) if quoted => diagnostic.replace(format!("\"{instead}\"")),
-                    Some(instead) => diagnostic.replace(instead),
-                    None => diagnostic.advice("write `^2.1`, `~2.1`, `2.1.*` or a range such as `>=2.1,<3`"),
+                let inside = self.inside(value, text, &error.at);
+                let what = format!("dependency `{}` has an invalid version constraint", self.written);
+                let diagnostic = Diagnostic::new(what).why(error.why);
+                self.refuse(match (inside, error.instead) {
+                    (Some(at), Some(instead)) => diagnostic.at(at).replace(instead),
+                    (None, Some(instead)) if text.is_empty() => {
+                        diagnostic.at(span).replace(format!("\"{instead}\""))
+                    }
+                    (inside, _) => diagnostic
+                        .at(inside.unwrap_or(span))
+                        .advice("write `^2.1`, `~2.1`, `2.1.*` or a range such as `>=2.1,<3`"),
                 })
             }
         }
@@ -335,11 +332,11 @@ impl Entry<'_> {
     }
 
     fn marker(&mut self, value: &Value) -> Option<Marker> {
-        let text = self.string(value, "a marker in quotes")?;
+        let text = self.string(value, "a marker in quotes", "python_version < '3.12'")?;
         match Marker::parse(text) {
             Ok(marker) => Some(marker),
             Err(error) => {
-                let at = self.inside(value, text, error.at);
+                let at = self.inside(value, text, &error.at).or(value.span()).unwrap_or_default();
                 self.refuse(
                     Diagnostic::new(format!("dependency `{}` has an invalid marker", self.written))
                         .at(at)
@@ -351,18 +348,13 @@ impl Entry<'_> {
     }
 
     fn extras(&mut self, value: &Value) -> Vec<Name> {
+        let advice = || Fix::Advice("write a list of texts, such as `[\"extra\"]`".to_owned());
         let Some(array) = value.as_array() else {
-            if let Some(extra) = value.as_str().filter(|extra| Name::parse(extra).is_some()) {
-                let at = value.span().unwrap_or_default();
-                self.mistakes.push(
-                    Diagnostic::new(format!("dependency `{}` has a value of the wrong type", self.written))
-                        .at(at)
-                        .why("expected a list of extras, found one text")
-                        .replace(format!("[\"{extra}\"]")),
-                );
-            } else {
-                self.wrong_type::<()>(value, "a list of extras");
-            }
+            let fix = match value.as_str() {
+                Some(extra) if Name::parse(extra).is_some() => Fix::Replace(format!("[\"{extra}\"]")),
+                _ => advice(),
+            };
+            self.wrong_type::<()>(value, "a list of extras", fix);
             return Vec::new();
         };
         let mut extras = Vec::new();
@@ -374,11 +366,12 @@ impl Entry<'_> {
                     self.mistakes.push(
                         Diagnostic::new(format!("dependency `{}` has an invalid extra", self.written))
                             .at(at)
-                            .why("expected letters, digits, `.`, `-` and `_`"),
+                            .why("expected letters, digits, `.`, `-` and `_`")
+                            .advice("write the extra as its package names it"),
                     );
                 }
                 None => {
-                    self.wrong_type::<()>(value, "an extra in quotes");
+                    self.wrong_type::<()>(value, "an extra in quotes", advice());
                 }
             }
         }

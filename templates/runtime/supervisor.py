@@ -7,6 +7,7 @@ whoever is still there `GRACE` seconds later is killed. Processes that lost thei
 The exit status is that of the first server to end, or 128 plus the signal that asked for the end.
 """
 
+import contextlib
 import itertools
 import os
 import signal
@@ -38,7 +39,8 @@ class Supervisor:
 
     def send(self, number: signal.Signals) -> None:
         for server in self.servers:
-            os.kill(server, number)
+            with contextlib.suppress(ProcessLookupError):  # it ended a moment ago
+                os.kill(server, number)
 
     def run(self, commands: list[list[str]]) -> int:
         def asked_to_stop(number: int, _frame: FrameType | None) -> None:
