@@ -70,7 +70,7 @@ impl Image {
         let tag = Self::tag(name);
         let output = command.args(["--tag", &tag]).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "{said}");
+        assert!(output.status.success(), "{}\n{said}", output.status);
         let id = String::from_utf8(output.stdout).unwrap().trim().to_owned();
         assert_eq!(docker(&["inspect", "--format", "{{.Id}}", &tag]).trim(), id);
         Self { tag, id, said }
