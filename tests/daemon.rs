@@ -374,6 +374,9 @@ fn a_base_with_settings_of_its_own_is_built_on_all_the_same() {
     run(build.args(["build", "-t", &tag, "."]).current_dir(folder.path()).env("DOCKER_BUILDKIT", "1"));
     let odd_base = Image { tag, id: String::new(), said: String::new() };
     assert!(odd_base.inspect("{{json .Config.Env}}").contains("it's"));
+    let short = odd_base.inspect("{{.Id}}").replace("sha256:", "")[..12].to_owned();
+    // The name it is built on under would keep it in the engine.
+    let _private = Image { tag: format!("ipybox-base:{short}"), id: String::new(), said: String::new() };
 
     let (_folder, list) = list("");
     let mut command = ipybox();
