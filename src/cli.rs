@@ -240,6 +240,9 @@ fn image_name(text: &str) -> Result<Reference, String> {
     let reference: Reference = text.parse().map_err(|error: ReferenceError| error.to_string())?;
     match reference.digest() {
         Some(_) => Err("an image gets its digest from what is in it; give a name and a tag".to_owned()),
+        None if reference.looks_like_an_id() => {
+            Err("Docker would take this name for the id of an image; give another".to_owned())
+        }
         None => Ok(reference),
     }
 }

@@ -52,8 +52,9 @@ async fn run(cli: Cli) -> u8 {
 struct Signals(Arc<AtomicU8>);
 
 impl Signals {
-    /// Cancels `interrupt` at the first SIGINT or SIGTERM. A second one ends the process at once, and so
-    /// does a command that has not ended `FAREWELL` later, as one that waits for a file may not.
+    /// Cancels `interrupt` at the first signal that asks for the end: SIGINT, SIGTERM, SIGHUP or
+    /// SIGQUIT. A second one ends the process at once, and so does a command that has not ended
+    /// `FAREWELL` later, as one that waits for a file may not.
     fn watch(interrupt: CancellationToken) -> Self {
         let received = Arc::new(AtomicU8::new(0));
         let seen = Self(received.clone());
@@ -62,8 +63,15 @@ impl Signals {
             let watch = async {
                 let mut interrupts = signal(SignalKind::interrupt())?;
                 let mut terminations = signal(SignalKind::terminate())?;
+                let mut hangups = signal(SignalKind::hangup())?;
+                let mut quits = signal(SignalKind::quit())?;
                 let mut next = async || {
-                    tokio::select! { _ = interrupts.recv() => 2, _ = terminations.recv() => 15 }
+                    tokio::select! {
+                        _ = hangups.recv() => 1,
+                        _ = interrupts.recv() => 2,
+                        _ = quits.recv() => 3,
+                        _ = terminations.recv() => 15,
+                    }
                 };
                 let first = next().await;
                 received.store(first, Ordering::Relaxed);

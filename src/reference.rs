@@ -65,6 +65,14 @@ impl Reference {
         }
     }
 
+    /// Whether Docker takes the name for an image id or a digest, and so refuses to give it.
+    #[must_use]
+    pub fn looks_like_an_id(&self) -> bool {
+        let hexadecimal = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        self.repository == "sha256"
+            || (self.repository.len() == 64 && self.repository.bytes().all(hexadecimal))
+    }
+
     /// The digest, where one was written.
     #[must_use]
     pub fn digest(&self) -> Option<&str> {

@@ -91,7 +91,9 @@ impl UvError {
             Self::Failed { output, .. } => what
                 .why(output.clone())
                 .advice("check its index, proxy and certificate settings, or give `--uv PATH`"),
-            Self::Io { source, .. } => what.why(source.to_string()),
+            Self::Io { source, .. } => {
+                what.why(source.to_string()).advice("give another `--cache-dir` or `--uv`")
+            }
         }
     }
 }

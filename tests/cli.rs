@@ -70,6 +70,7 @@ fn mistakes_in_poetry_lines_are_explained_all_at_once() {
             "names",
             "numpy = \"1\"\nNumPy = \"2\"\nzope.interface = \"5\"\n\"a b\" = \"1\"\n\"-x\" = \"1\"\nnumpy = \"3\"\n",
         ),
+        ("project", "# mine\n  [tool.poetry.dependencies]\nnumpy = \"^2\"\n"),
         (
             "sources",
             "a = { git = \"https://example.invalid/a\", tag = \"v1\" }\nb = { path = \"../b\", develop = true }\n\
@@ -90,7 +91,7 @@ fn mistakes_in_poetry_lines_are_explained_all_at_once() {
 #[test]
 fn mistakes_in_quoted_requirements_are_explained_all_at_once() {
     let list = "\"numpy>=2.2,<3\",\n\"pandas^2\",\n\"scipy~1\",\n\"a @ https://example.invalid/a.whl\",\n\
-                \"b; python_version\",\n\"c[x\",\n\"numpy\",\n42,\n\"$(id)\",\n";
+                \"b; python_version\",\n\"c[x\",\n\"numpy\",\n42,\n\"$(id)\",\n\"python>=3.11\",\n";
     let sandbox = Sandbox::new();
     let output = sandbox.write("dependencies.txt", list).plan(&["-d", "dependencies.txt"]);
     insta::assert_snapshot!(refusal(&output));
@@ -118,6 +119,7 @@ fn wrong_usage_is_told_from_refusals() {
     for (name, arguments, code) in [
         ("tag", ["build", "-t", "Upper:1"].as_slice(), 2),
         ("digest", &["build", "-t", &format!("x@sha256:{}", "0".repeat(64))], 2),
+        ("id", &["build", "-t", "sha256:abc"], 2),
         ("variant", &["build", "-V", "nope"], 1),
         ("uid_0", &["build", "--uid", "0"], 2),
         ("python", &["build", "--python", "2.7"], 2),

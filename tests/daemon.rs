@@ -314,14 +314,21 @@ fn the_user_has_the_ids_that_were_asked_for_even_where_they_are_taken() {
 
 #[test]
 fn a_failed_build_names_the_step_and_leaves_nothing() {
-    let (_folder, list) = list("numpy = \"^99\"\n");
+    // Unknown versions, and a project that is published as source alone.
+    for (text, reason) in [("numpy = \"^99\"\n", "numpy>=99,<100"), ("docopt = \"0.6.2\"\n", "docopt")] {
+        a_failed_build_says(text, reason);
+    }
+}
+
+fn a_failed_build_says(list: &str, reason: &str) {
+    let (_folder, list) = self::list(list);
     let tag = Image::tag("failed");
     let output = ipybox().args(["build", "--base", &base(), "-d", &list, "-t", &tag]).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert_eq!(output.stdout, b"");
     assert!(said.contains("RUN install the packages` failed with exit code 1"), "{said}");
-    assert!(said.contains("numpy>=99,<100"), "{said}");
+    assert!(said.contains(reason) && said.contains("correct the dependency list"), "{said}");
     assert_eq!(docker(&["images", "--quiet", &tag]), "");
 }
 

@@ -91,6 +91,14 @@ pub enum EngineError {
     /// The caller gave up.
     #[error("interrupted")]
     Interrupted,
+    /// An image cannot be given a name.
+    #[error("cannot give the image the name `{reference}`")]
+    Tag {
+        /// The name.
+        reference: Reference,
+        /// What the engine said.
+        source: Box<Api>,
+    },
     /// Anything else the API refuses.
     #[error("cannot {doing}")]
     Api {
@@ -136,7 +144,7 @@ impl EngineError {
         match self {
             Self::Connect { source, .. } => source.kind() != io::ErrorKind::PermissionDenied,
             Self::RegistryUnreachable { .. } => true,
-            Self::Api { source, .. } => is_of_transport(source),
+            Self::Api { source, .. } | Self::Tag { source, .. } => is_of_transport(source),
             Self::Step { output, .. } => index_does_not_answer(output.iter().map(String::as_str)),
             _ => false,
         }
@@ -145,7 +153,7 @@ impl EngineError {
     /// Whether the engine knows nothing of what was asked for.
     #[must_use]
     pub fn is_not_found(&self) -> bool {
-        matches!(self, Self::Api { source, .. } if status(source) == Some(404))
+        matches!(self, Self::Api { source, .. } | Self::Tag { source, .. } if status(source) == Some(404))
     }
 
     /// The refusal.
@@ -179,9 +187,12 @@ impl EngineError {
             Self::Step { output, .. } if index_does_not_answer(output.iter().map(String::as_str)) => {
                 what.advice("the package index does not answer: check network, proxy and `--ca-cert`, then try again")
             }
+            Self::Step { output, .. } if has_no_solution(output) => {
+                what.advice("correct the dependency list, which is called `ipybox-packages` above")
+            }
             Self::Step { .. } | Self::NoImage | Self::Interrupted => what,
             Self::Context(source) => what.why(source.to_string()),
-            Self::Api { source, .. } => what.why(message(source)),
+            Self::Api { source, .. } | Self::Tag { source, .. } => what.why(message(source)),
         }
     }
 }
@@ -192,6 +203,11 @@ pub(super) fn status(error: &Api) -> Option<u16> {
         Api::DockerResponseServerError { status_code, .. } => Some(*status_code),
         _ => None,
     }
+}
+
+/// Whether uv's last words are that the list cannot be met.
+fn has_no_solution(output: &[String]) -> bool {
+    output.iter().any(|line| line.contains("No solution found"))
 }
 
 /// Whether the connection failed, rather than what was asked for.

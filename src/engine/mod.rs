@@ -175,7 +175,7 @@ impl Engine {
             .tag(reference.tag().unwrap_or("latest"))
             .build();
         let tagged = self.docker.tag_image(image.as_str(), Some(options)).await;
-        tagged.map_err(EngineError::api("tag an image"))
+        tagged.map_err(|source| EngineError::Tag { reference: reference.clone(), source: Box::new(source) })
     }
 
     /// Makes an image with these files and nothing else.

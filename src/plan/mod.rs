@@ -308,7 +308,9 @@ impl PlanError {
             Self::PythonExcluded { base, admits, at, .. } => what
                 .at(at.clone())
                 .why(format!("admits {admits}"))
-                .advice(format!("widen `python`, or choose another base than `{base}`")),
+                .advice(format!(
+                    "widen `python` (`3.11` is 3.11.0 alone, `3.11.*` any 3.11), or choose another base than `{base}`"
+                )),
             Self::NoPython { admits, at } => what
                 .at(at.clone())
                 .why(format!("admits {admits}"))

@@ -19,6 +19,12 @@ pub(super) fn parse(text: &str, names: &mut Names, mistakes: &mut Vec<Diagnostic
         }
         let end = entry_end(text, start);
         match entry(text, start..end) {
+            Ok(dependency) if dependency.name.as_str() == "python" => mistakes.push(
+                Diagnostic::new("the interpreter is no distribution")
+                    .at(dependency.at)
+                    .why("no package index has `python`")
+                    .advice("choose the version with `--python`, or write the list as Poetry's lines"),
+            ),
             Ok(dependency) => {
                 names.push((dependency.name.clone(), dependency.at.clone()));
                 dependencies.push(dependency);

@@ -71,6 +71,9 @@ impl Spec {
     /// assert_eq!(spec.dependencies[0].constraint.to_string(), ">=2.2,<3");
     /// ```
     pub fn parse(text: &str) -> Result<Self, Vec<Diagnostic>> {
+        if let Some(mistake) = project_file(text) {
+            return Err(vec![mistake]);
+        }
         let mut mistakes = Vec::new();
         let mut names = Names::new();
         let parse = if is_pep508_list(text) { list::parse } else { poetry::parse };
@@ -82,6 +85,25 @@ impl Spec {
         mistakes.sort_by_key(|mistake| mistake.at.as_ref().map(|at| at.start));
         Err(mistakes)
     }
+}
+
+/// The refusal of a `pyproject.toml`, known by its tables.
+fn project_file(text: &str) -> Option<Diagnostic> {
+    let mut start = 0;
+    for line in text.split_inclusive('\n') {
+        let table = line.trim();
+        if matches!(table, "[project]" | "[build-system]") || table.starts_with("[tool.") {
+            let refused = Diagnostic::new("this is a `pyproject.toml`, not a dependency list");
+            return Some(
+                refused
+                    .at(start..start + table.len())
+                    .why("tables of projects are not supported yet")
+                    .advice("copy the dependencies into a file of their own, one per line"),
+            );
+        }
+        start += line.len();
+    }
+    None
 }
 
 /// Whether the first entry is a quoted requirement: a string that no `=` or `.` follows, as one
@@ -112,7 +134,7 @@ fn report_duplicates(names: &Names, text: &str, mistakes: &mut Vec<Diagnostic>) 
                 Diagnostic::new(format!("dependency `{name}` is listed twice"))
                     .at(at.clone())
                     .why(format!("line {line} names the same distribution"))
-                    .advice("keep one entry; alternatives for one distribution are joined by `||`"),
+                    .advice("keep one entry"),
             );
         }
     }

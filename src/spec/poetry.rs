@@ -95,7 +95,7 @@ fn syntax_error(text: &str, line: &Range<usize>, at: Range<usize>, message: &str
         return Diagnostic::new(format!("dependency `{}` is listed twice", key.escape_debug()))
             .at(at)
             .why("an earlier line names the same distribution")
-            .advice("keep one entry; alternatives for one distribution are joined by `||`");
+            .advice("keep one entry");
     }
     let diagnostic = Diagnostic::new("invalid TOML");
     if let Some(entry) = entry_meant_by(written) {
