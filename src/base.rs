@@ -19,7 +19,7 @@ pub struct Base {
     pub id: ImageId,
     /// What it runs on.
     pub platform: Platform,
-    /// The first `python3` or `python` on its `PATH`; `None` where there is none that runs.
+    /// The first `python3` or `python` on its `PATH`; `None` where there is none.
     pub interpreter: Option<Interpreter>,
     /// Installed distributions and their versions, as that interpreter sees them.
     pub distributions: BTreeMap<String, String>,

@@ -28,7 +28,7 @@ const DEFAULT_TAG: &str = "ghcr.io/gradion-ai/ipybox";
         ipybox build -t sandbox -d dependencies.txt\n  \
         docker run --rm -p 127.0.0.1:8888:8888 sandbox\n\n\
         Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 75 engine, registry or index\n\
-        unreachable (worth a retry), 130 and 143 interrupted.",
+        unreachable (worth a retry), 128 plus the signal (130, 143) interrupted.",
     max_term_width = 100
 )]
 pub struct Cli {
@@ -254,7 +254,8 @@ fn variable(name: &str) -> Option<OsString> {
 }
 
 /// The names of the variables that carry proxy settings into build steps; Docker predefines build
-/// arguments of these names, which stay out of history and cache.
+/// arguments of these names, which stay out of history and cache. Docker 20.10 does not know
+/// `ALL_PROXY`, and leaves it out of the steps.
 ///
 /// Source: Docker docs, "Predefined ARGs".
 const PROXY_VARIABLES: [&str; 10] = [

@@ -333,6 +333,20 @@ fn a_failed_build_says(list: &str, reason: &str) {
 }
 
 #[test]
+fn a_proxy_reaches_the_steps() {
+    let (_folder, list) = list("");
+    let tag = Image::tag("proxy");
+    let mut command = ipybox();
+    command.args(["build", "--base", &base(), "-d", &list, "-t", &tag, "--no-cache"]);
+    // Nobody listens there, so that a step that heard of it cannot reach the index.
+    let output = command.env("HTTPS_PROXY", "http://127.0.0.1:9").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(75), "{said}");
+    assert!(said.contains("the package index does not answer"), "{said}");
+    assert_eq!(docker(&["images", "--quiet", &tag]), "");
+}
+
+#[test]
 fn an_interrupted_build_ends_in_the_engine_and_leaves_no_tag() {
     let (_folder, list) = list("pandas = \"*\"\n");
     let tag = Image::tag("interrupted");
