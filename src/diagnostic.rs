@@ -10,7 +10,7 @@ use std::path::Path;
 pub struct Diagnostic {
     /// What is refused: a lower-case phrase without a final period.
     pub what: String,
-    /// Bytes of the user's text; `None` if the cause lies outside it.
+    /// Bytes of the user's text, or of all [`Documents`] end to end; `None` if the cause lies outside.
     pub at: Option<Range<usize>>,
     /// Why it is refused; shown under the underlined bytes. May be empty.
     pub why: String,
@@ -28,6 +28,13 @@ pub enum Fix {
 }
 
 impl Diagnostic {
+    /// Moves a place in one text to where that text begins.
+    pub(crate) fn shift(&mut self, start: usize) {
+        if let Some(at) = &mut self.at {
+            *at = at.start + start..at.end + start;
+        }
+    }
+
     /// A mistake whose cause lies outside the user's text.
     pub fn new(what: impl Into<String>) -> Self {
         Self { what: what.into(), at: None, why: String::new(), fix: None }
@@ -71,23 +78,115 @@ pub struct Document {
     pub text: String,
 }
 
+/// The name of a text that comes from standard input.
+pub const STDIN: &str = "<stdin>";
+
 impl Document {
-    /// Reads a text of at most `limit` bytes.
+    /// Reads a text of at most `limit` bytes. A byte order mark at its beginning is left out.
     ///
     /// # Errors
     ///
     /// Of the file system, and where the file is larger or not UTF-8.
     pub fn read(path: &Path, limit: u64) -> io::Result<Self> {
+        Self::read_from(File::open(path)?, path.display().to_string(), limit)
+    }
+
+    /// Reads a text of at most `limit` bytes from wherever it comes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Document::read`].
+    pub fn read_from(reader: impl Read, name: String, limit: u64) -> io::Result<Self> {
         let mut bytes = Vec::new();
-        File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
+        reader.take(limit + 1).read_to_end(&mut bytes)?;
         if bytes.len() as u64 > limit {
             return Err(io::Error::other(format!("it is larger than {} MB", limit / 1_000_000)));
+        }
+        if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
+            return Err(io::Error::other("it is UTF-16; save it as UTF-8"));
         }
         let text = String::from_utf8(bytes).map_err(|error| {
             let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
             let line = valid.iter().filter(|&&byte| byte == b'\n').count() + 1;
             io::Error::other(format!("line {line} is not UTF-8"))
         })?;
-        Ok(Self { name: path.display().to_string(), text })
+        let text = match text.strip_prefix('\u{feff}') {
+            Some(rest) => rest.to_owned(),
+            None => text,
+        };
+        Ok(Self { name, text })
     }
+}
+
+/// The texts of one run, end to end: a range of bytes names a place in one of them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Documents {
+    documents: Vec<(usize, Document)>,
+}
+
+/// A place in one document, for people and programs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place<'a> {
+    /// The document.
+    pub document: &'a Document,
+    /// Bytes of its text.
+    pub at: Range<usize>,
+}
+
+impl Documents {
+    /// Adds a document; its text begins at the offset returned.
+    pub fn add(&mut self, document: Document) -> usize {
+        // One byte lies between two documents, so that the end of one is not the start of the next.
+        let start = self.documents.last().map_or(0, |(start, last)| start + last.text.len() + 1);
+        self.documents.push((start, document));
+        start
+    }
+
+    /// The documents, in the order they were added.
+    pub fn iter(&self) -> impl Iterator<Item = &Document> {
+        self.documents.iter().map(|(_, document)| document)
+    }
+
+    /// Where each document begins.
+    pub fn starts(&self) -> impl Iterator<Item = usize> {
+        self.documents.iter().map(|(start, _)| *start)
+    }
+
+    /// The document that holds a place; `None` for a place in none of them.
+    #[must_use]
+    pub fn find(&self, at: &Range<usize>) -> Option<Place<'_>> {
+        let index = self.documents.partition_point(|(start, _)| *start <= at.start).checked_sub(1)?;
+        let (start, document) = &self.documents[index];
+        let at = at.start - start..at.end - start;
+        (at.end <= document.text.len()).then_some(Place { document, at })
+    }
+}
+
+impl From<Document> for Documents {
+    fn from(document: Document) -> Self {
+        Self { documents: vec![(0, document)] }
+    }
+}
+
+impl Place<'_> {
+    /// The line it begins in, counted from 1.
+    #[must_use]
+    pub fn line(&self) -> usize {
+        line_of(&self.document.text, self.at.start)
+    }
+
+    /// Line and column of its first byte and of the byte behind its last, in characters from 1.
+    #[must_use]
+    pub fn span(&self) -> [(usize, usize); 2] {
+        let text = &self.document.text;
+        [self.at.start, self.at.end].map(|position| {
+            let line_start = text[..position].rfind('\n').map_or(0, |end| end + 1);
+            (line_of(text, position), text[line_start..position].chars().count() + 1)
+        })
+    }
+}
+
+/// The line of a byte, counted from 1.
+fn line_of(text: &str, position: usize) -> usize {
+    text.as_bytes()[..position].iter().filter(|&&byte| byte == b'\n').count() + 1
 }

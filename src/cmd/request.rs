@@ -87,7 +87,7 @@ impl Request {
         }
         let reference = match &self.args.base {
             Some(reference) => reference.clone(),
-            None => default_base(self.spec.python.as_ref(), self.args.python)
+            None => default_base(&self.spec.python, self.args.python)
                 .map_err(|error| Failure::of_plan(&self.list, &[error]))?,
         };
         if !pull && let Some(base) = engine.base(&reference, &self.cache).await? {

@@ -233,7 +233,7 @@ impl Plan {
         }
         requirements.sort_by(|one, other| one.name.cmp(&other.name));
         let interpreter =
-            python::check(spec.python.as_ref(), &base, options.python).map_err(|error| errors.push(error));
+            python::check(&spec.python, &base, options.python).map_err(|error| errors.push(error));
         let uv = options.uv.clone().ok_or_else(|| {
             errors.push(PlanError::Platform {
                 base: base.reference.to_string(),

@@ -36,13 +36,16 @@ const PATCHES: u64 = 40;
 ///
 /// [`PlanError`] where the list admits none of them.
 pub fn default_base(
-    python: Option<&(Constraint, Range<usize>)>,
+    python: &[(Constraint, Range<usize>)],
     asked: Option<PythonVersion>,
 ) -> Result<Reference, PlanError> {
+    let admits_some = |constraint: &Constraint, version: PythonVersion| {
+        (0..PATCHES).any(|patch| constraint.contains(&Version::new([3, version.minor, patch])))
+    };
     let admitted = |version: &PythonVersion| {
-        python.is_none_or(|(constraint, _)| {
-            (0..PATCHES).any(|patch| constraint.contains(&Version::new([3, version.minor, patch])))
-        })
+        (0..PATCHES)
+            .map(|patch| Version::new([3, version.minor, patch]))
+            .any(|version| python.iter().all(|(constraint, _)| constraint.contains(&version)))
     };
     let newest_first = (OLDEST_PYTHON.minor..=NEWEST.minor).rev().map(|minor| PythonVersion { minor });
     let candidates: Vec<_> = match asked {
@@ -54,7 +57,15 @@ pub fn default_base(
             Ok(format!("python:{version}-slim-bookworm").parse().expect("a version makes a tag"))
         }
         None => {
-            let (constraint, at) = python.expect("only a list's `python` excludes versions");
+            // One that excludes all by itself, else the last, which excludes what the others leave.
+            let excludes = |(constraint, _): &&(Constraint, Range<usize>)| {
+                !(OLDEST_PYTHON.minor..=NEWEST.minor).any(|minor| {
+                    asked.is_none_or(|asked| asked.minor == minor)
+                        && admits_some(constraint, PythonVersion { minor })
+                })
+            };
+            let culprit = python.iter().find(excludes).or(python.last());
+            let (constraint, at) = culprit.expect("only a list's `python` excludes versions");
             let (admits, at) = (admits(constraint), at.clone());
             Err(match asked {
                 Some(asked) => PlanError::AskedExcluded { asked, admits, at },
@@ -66,7 +77,7 @@ pub fn default_base(
 
 /// The base's interpreter, where it is one that list and caller admit.
 pub(super) fn check(
-    python: Option<&(Constraint, Range<usize>)>,
+    python: &[(Constraint, Range<usize>)],
     base: &Base,
     asked: Option<PythonVersion>,
 ) -> Result<Interpreter, PlanError> {
@@ -95,9 +106,7 @@ pub(super) fn check(
     {
         return Err(PlanError::NotAsked { base: reference(), found, asked });
     }
-    if let Some((constraint, at)) = python
-        && !constraint.contains(&version)
-    {
+    if let Some((constraint, at)) = python.iter().find(|(constraint, _)| !constraint.contains(&version)) {
         let (admits, at) = (admits(constraint), at.clone());
         return Err(PlanError::PythonExcluded { base: reference(), found, admits, at });
     }
@@ -149,8 +158,9 @@ mod tests {
             (Some("~3.10"), Some("3.11"), None),
             (Some("<3.10"), None, None),
         ] {
-            let python = python.map(|text| (Constraint::parse(text).unwrap(), 0..0));
-            let base = default_base(python.as_ref(), asked.map(|asked| asked.parse().unwrap()));
+            let python: Vec<_> =
+                python.map(|text| (Constraint::parse(text).unwrap(), 0..0)).into_iter().collect();
+            let base = default_base(&python, asked.map(|asked| asked.parse().unwrap()));
             let tag = base.ok().map(|base| base.tag().unwrap().to_owned());
             assert_eq!(tag, chosen.map(|version| format!("{version}-slim-bookworm")), "for {python:?}");
         }

@@ -1,13 +1,16 @@
 //! Every spelling of a version constraint, with the rule it comes from.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
 
 use pep440_rs::{Operator, Version, VersionSpecifier, VersionSpecifiers};
 
+use super::range::{self, Range as Versions};
+
 /// A set of versions, as Poetry's constraint language describes it: a union of PEP 440 specifier
-/// sets, in the order written. Poetry's own operators are already lowered to PEP 440.
+/// sets, oldest versions first. Poetry's own operators are already lowered to PEP 440.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Constraint {
     alternatives: Vec<VersionSpecifiers>,
@@ -38,10 +41,37 @@ impl Constraint {
         &self.alternatives
     }
 
+    /// As few specifier sets as say the same of all versions but pre-releases: `<2 || >=3` is `!=2.*`,
+    /// which leaves out what lies between but for pre-releases of 3.
+    #[must_use]
+    pub fn but_for_prereleases(&self) -> Vec<VersionSpecifiers> {
+        let mut sets: Vec<VersionSpecifiers> = Vec::with_capacity(self.alternatives.len());
+        for set in &self.alternatives {
+            match sets.last().and_then(|last| range::close_gap(last, set)) {
+                Some(closed) => *sets.last_mut().expect("there is a last one") = closed,
+                None => sets.push(set.clone()),
+            }
+        }
+        sets
+    }
+
     /// Whether `version` is in the set, by the rules of PEP 440, "Version specifiers".
     #[must_use]
     pub fn contains(&self, version: &Version) -> bool {
-        self.alternatives.iter().any(|alternative| alternative.contains(version))
+        let meets_all = |set: &VersionSpecifiers| set.iter().all(|one| range::meets(one, version));
+        self.alternatives.iter().any(meets_all)
+    }
+
+    /// Whether every version is in the set.
+    #[must_use]
+    pub fn is_any(&self) -> bool {
+        self.alternatives.iter().any(VersionSpecifiers::is_empty)
+    }
+
+    /// Whether no version is in the set, as of `>=3,<2`.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.alternatives.iter().all(|set| range::intersection(set).is_none())
     }
 
     /// Parses Poetry's constraint language: comparators joined by `,` or a space (all must hold) and
@@ -70,10 +100,73 @@ impl Constraint {
             })?);
             start += length;
             if start == text.len() {
-                return Ok(Self { alternatives });
+                return Ok(Self::union(alternatives));
             }
             start += if text[start..].starts_with("||") { 2 } else { 1 };
         }
+    }
+
+    /// Joins what touches, as poetry-core does: `^1 || ^2` is `>=1,<3`, and `<2 || >2` is `!=2`.
+    fn union(mut parts: Vec<Conjunction>) -> Self {
+        parts.sort_by(|one, other| one.min().cmp(&other.min()));
+        let mut joined: Vec<Conjunction> = Vec::with_capacity(parts.len());
+        for part in parts {
+            let both = joined.last().and_then(|last| last.join(&part));
+            match (both, joined.last_mut()) {
+                (Some(both), Some(last)) => *last = both,
+                _ => joined.push(part),
+            }
+        }
+        Self { alternatives: joined.iter().map(Conjunction::specifiers).collect() }
+    }
+}
+
+/// Comparators that must all hold.
+struct Conjunction {
+    /// Where the ranges of all comparators overlap; `None` where they do not.
+    versions: Option<Versions>,
+    /// Of each comparator but exclusions, the range.
+    ranges: Vec<Versions>,
+    /// `!=V` and `!=V.*`.
+    exclusions: Vec<VersionSpecifier>,
+}
+
+impl Conjunction {
+    fn min(&self) -> Option<&Version> {
+        Some(&self.versions.as_ref()?.min.as_ref()?.version)
+    }
+
+    /// The union of both, where it is a conjunction, too.
+    fn join(&self, other: &Self) -> Option<Self> {
+        let (versions, others) = (self.versions.as_ref()?, other.versions.as_ref()?);
+        if !(self.exclusions.is_empty() && other.exclusions.is_empty()) {
+            return (versions == others && self.exclusions == other.exclusions).then(|| Self {
+                versions: Some(versions.clone()),
+                ranges: Vec::new(),
+                exclusions: self.exclusions.clone(),
+            });
+        }
+        let (versions, exclusions) = match versions.join(others) {
+            Some(joined) => (joined, Vec::new()),
+            None => {
+                let gap = versions.gap(others)?;
+                (Versions { min: versions.min.clone(), max: others.max.clone() }, vec![gap])
+            }
+        };
+        Some(Self { versions: Some(versions), ranges: Vec::new(), exclusions })
+    }
+
+    fn specifiers(&self) -> VersionSpecifiers {
+        let spelled = |range: &Versions| range.specifiers().expect("bounds were checked when they were read");
+        let ranges = match &self.versions {
+            Some(versions) => spelled(versions).iter().cloned().collect(),
+            None => self
+                .ranges
+                .iter()
+                .flat_map(|range| spelled(range).iter().cloned().collect::<Vec<_>>())
+                .collect::<Vec<_>>(),
+        };
+        ranges.into_iter().chain(self.exclusions.iter().cloned()).collect()
     }
 }
 
@@ -114,9 +207,10 @@ impl fmt::Display for Constraint {
 const OPERATORS: &str = "`^ ~ >= <= > < == != ~=`";
 
 /// Parses comparators that must all hold.
-fn conjunction(text: &str) -> Result<VersionSpecifiers, ConstraintError> {
+fn conjunction(text: &str) -> Result<Conjunction, ConstraintError> {
     let separator = |character: char| character == ',' || character.is_whitespace();
-    let mut specifiers = Vec::new();
+    let mut found =
+        Conjunction { versions: Some(Versions::any()), ranges: Vec::new(), exclusions: Vec::new() };
     let mut comparators = 0;
     let mut rest = text.trim_start();
     while !rest.is_empty() {
@@ -132,16 +226,21 @@ fn conjunction(text: &str) -> Result<VersionSpecifiers, ConstraintError> {
             })
             .map_or(version_text.len(), |(at, _)| at);
         let end = text.len() - version_text.len() + version_length;
-        comparator(&rest[..operator_length], &version_text[..version_length])
-            .and_then(|lowered| {
-                lowered.ok_or_else(|| Refused::new(format!("expected a version, or one of {OPERATORS}")))
-            })
-            .map(|lowered| specifiers.extend(lowered))
-            .map_err(|refused| ConstraintError {
-                at: start..end.max(start + 1).min(text.len()),
-                why: refused.why,
-                instead: refused.instead,
+        let comparator =
+            comparator(&rest[..operator_length], &version_text[..version_length]).map_err(|refused| {
+                ConstraintError {
+                    at: start..end.max(start + 1).min(text.len()),
+                    why: refused.why,
+                    instead: refused.instead,
+                }
             })?;
+        match comparator {
+            Comparator::Within(range) => {
+                found.versions = found.versions.and_then(|versions| versions.intersect(&range));
+                found.ranges.push(range);
+            }
+            Comparator::Without(exclusion) => found.exclusions.push(exclusion),
+        }
         comparators += 1;
         let next = version_text[version_length..].trim_start();
         let after_comma = next.strip_prefix(',').map_or(next, str::trim_start);
@@ -162,7 +261,7 @@ fn conjunction(text: &str) -> Result<VersionSpecifiers, ConstraintError> {
             instead: None,
         });
     }
-    Ok(specifiers.into_iter().collect())
+    Ok(found)
 }
 
 struct Refused {
@@ -176,57 +275,69 @@ impl Refused {
     }
 }
 
-/// Lowers one comparator; `None` when `version` is missing.
-fn comparator(operator: &str, written: &str) -> Result<Option<Vec<VersionSpecifier>>, Refused> {
+/// What one comparator asks for.
+enum Comparator {
+    Within(Versions),
+    /// A `!=`.
+    Without(VersionSpecifier),
+}
+
+/// Lowers one comparator.
+fn comparator(operator: &str, written: &str) -> Result<Comparator, Refused> {
     if written.is_empty() {
-        return Ok(None);
+        return Err(Refused::new(format!("expected a version, or one of {OPERATORS}")));
     }
     if operator.is_empty() && is_any(written) {
-        return Ok(Some(Vec::new()));
+        return Ok(Comparator::Within(Versions::any()));
     }
     let (version_text, wildcard) = match written.find(".*") {
-        Some(index) if written[index..].split(".*").all(str::is_empty) => (&written[..index], true),
+        // Only `==` and `!=` take more than one.
+        Some(index)
+            if written[index..].split(".*").all(str::is_empty)
+                && (written[index..].len() == 2 || matches!(operator, "" | "==" | "!=")) =>
+        {
+            (&written[..index], true)
+        }
         _ => (written, false),
     };
-    let version = Version::from_str(version_text).map_err(|_| {
+    let compatible = matches!(operator, "^" | "~" | "~=");
+    let version = if version_text == "dev" && !compatible {
+        Ok(development())
+    } else {
+        Version::from_str(version_text)
+    };
+    let version = version.map_err(|_| {
         Refused::new(format!("`{}` is not a version as PEP 440 has them", written.escape_debug()))
     })?;
-    if wildcard && matches!(operator, "^" | "~" | "~=") {
+    if wildcard && compatible {
         return Err(Refused {
             why: format!("`{operator}` takes a plain version, without `.*`"),
             instead: Some(format!("{operator}{version_text}")),
         });
     }
-    let specifier = |operator, version| {
-        VersionSpecifier::from_version(operator, version).map_err(|error| Refused::new(error.to_string()))
-    };
-    let between = |upper| {
-        Ok(vec![
-            specifier(Operator::GreaterThanEqual, version.clone())?,
-            specifier(Operator::LessThan, upper)?,
-        ])
-    };
-    Ok(Some(match operator {
-        "^" => between(next_breaking(&version))?,
-        "~" => between(bump(&version, version.release().len().min(2) - 1))?,
+    let range = match operator {
+        "^" => Versions::between(version.clone(), next_breaking(&version)),
+        "~" => Versions::between(version.clone(), bump(&version, version.release().len().min(2) - 1)),
         // Poetry reads at most two segments here, so `~=1` is `>=1,<1.1` and `~=1.2.3.4` is `<1.3`.
-        "~=" if version.release().len() == 2 => between(bump(&version, 0))?,
-        "~=" => between(bump(&version, 1))?,
-        "" | "=" | "==" if wildcard => vec![specifier(Operator::EqualStar, version)?],
-        "" | "=" | "==" => vec![specifier(Operator::Equal, version)?],
-        "!=" | "<>" if wildcard => vec![specifier(Operator::NotEqualStar, version)?],
-        "!=" | "<>" => vec![specifier(Operator::NotEqual, version)?],
+        "~=" => Versions::between(version.clone(), bump(&version, usize::from(version.release().len() != 2))),
+        "" | "=" | "==" if wildcard => Versions::starting_with(&version),
+        "" | "=" | "==" => Versions::only(version),
+        "!=" if wildcard => {
+            return Ok(Comparator::Without(VersionSpecifier::not_equals_star_version(version)));
+        }
+        "!=" => return Ok(Comparator::Without(VersionSpecifier::not_equals_version(version))),
         // Poetry ignores `.*` behind an ordering, as pip once did.
-        ">=" => vec![specifier(Operator::GreaterThanEqual, version)?],
-        "<=" => vec![specifier(Operator::LessThanEqual, version)?],
-        ">" => vec![specifier(Operator::GreaterThan, version)?],
-        "<" => vec![specifier(Operator::LessThan, version)?],
+        ">=" => Versions::ordered(Operator::GreaterThanEqual, version),
+        "<=" => Versions::ordered(Operator::LessThanEqual, version),
+        ">" => Versions::ordered(Operator::GreaterThan, version),
+        "<" => Versions::ordered(Operator::LessThan, version),
         other => {
             let meant = match other {
                 "=>" => Some(">="),
                 "=<" => Some("<="),
                 "~>" => Some("~"),
-                "=!" => Some("!="),
+                // poetry-core takes Python 2's `<>` for `==`, which nobody means.
+                "=!" | "<>" => Some("!="),
                 "===" => Some("=="),
                 "^=" => Some("^"),
                 _ => None,
@@ -236,7 +347,16 @@ fn comparator(operator: &str, written: &str) -> Result<Option<Vec<VersionSpecifi
                 instead: meant.map(|meant| format!("{meant}{written}")),
             });
         }
-    }))
+    };
+    if range.specifiers().is_none() {
+        return Err(Refused::new("a local label, the part behind `+`, can only follow `==` and `!=`"));
+    }
+    Ok(Comparator::Within(range))
+}
+
+/// What Poetry's `dev` stands for.
+fn development() -> Version {
+    Version::new([0, 0]).with_dev(Some(0))
 }
 
 /// `*`, `x`, `X`, also as `v*` and `*.*`.
@@ -245,10 +365,14 @@ fn is_any(text: &str) -> bool {
     text.split('.').all(|part| matches!(part, "*" | "x" | "X"))
 }
 
-/// The release of `version` with the segment at `index` raised by one and the rest cut off.
+/// The release of `version` with the segment at `index` raised by one and zeros behind it.
 fn bump(version: &Version, index: usize) -> Version {
-    let segment = |at: usize| version.release().get(at).copied().unwrap_or(0);
-    let release = (0..=index).map(|at| segment(at).saturating_add(u64::from(at == index)));
+    let length = version.release().len().max(index + 1);
+    let release = (0..length).map(|at| match at.cmp(&index) {
+        Ordering::Less => version.release().get(at).copied().unwrap_or(0),
+        Ordering::Equal => version.release().get(at).copied().unwrap_or(0).saturating_add(1),
+        Ordering::Greater => 0,
+    });
     Version::new(release).with_epoch(version.epoch())
 }
 
@@ -273,30 +397,38 @@ mod tests {
             ("1.2.3", "==1.2.3"),
             ("=1.2", "==1.2"),
             ("==1.2", "==1.2"),
-            ("^1.2.3", ">=1.2.3,<2"),
-            ("^1.2", ">=1.2,<2"),
+            ("^1.2.3", ">=1.2.3,<2.0.0"),
+            ("^1.2", ">=1.2,<2.0"),
             ("^1", ">=1,<2"),
-            ("^0.2.3", ">=0.2.3,<0.3"),
+            ("^0.2.3", ">=0.2.3,<0.3.0"),
             ("^0.0.3", ">=0.0.3,<0.0.4"),
             ("^0.0", ">=0.0,<0.1"),
             ("^0", ">=0,<1"),
-            ("^ 2.2", ">=2.2,<3"),
-            ("^1.0b2", ">=1.0b2,<2"),
-            ("^1!2.3", ">=1!2.3,<1!3"),
-            ("~1.2.3", ">=1.2.3,<1.3"),
+            ("^ 2.2", ">=2.2,<3.0"),
+            ("^1.0b2", ">=1.0b2,<2.0"),
+            ("^1!2.3", ">=1!2.3,<1!3.0"),
+            ("~1.2.3", ">=1.2.3,<1.3.0"),
             ("~1.2", ">=1.2,<1.3"),
             ("~1", ">=1,<2"),
-            ("~=2.2", ">=2.2,<3"),
-            ("~=1.4.5", ">=1.4.5,<1.5"),
+            ("~=2.2", ">=2.2,<3.0"),
+            ("~=1.4.5", ">=1.4.5,<1.5.0"),
             ("1.2.*", "==1.2.*"),
             ("==1.*", "==1.*"),
             ("!=1.2.*", "!=1.2.*"),
-            ("<>1.2", "!=1.2"),
             (">=1.2,<2", ">=1.2,<2"),
             (">= 1.2, < 2,", ">=1.2,<2"),
             (">=1.2 <2", ">=1.2,<2"),
             ("<1.5 || >=2.1", "<1.5 || >=2.1"),
             ("^1|^2 , !=2.3", ">=1,<2 || >=2,!=2.3,<3"),
+            ("^1 || ^2.0", ">=1,<3.0"),
+            ("<2 || >2", "!=2"),
+            ("<2.dev0 || >=3.dev0", "!=2.*"),
+            ("<2 || >=3", "<2 || >=3"),
+            ("^1.2,<1.5", ">=1.2,<1.5"),
+            ("1.2.*,1.2.3", "==1.2.3"),
+            (">=3,<2", ">=3,<2"),
+            ("^0.0.0", ">=0.0.0,<0.0.1"),
+            ("dev", "==0.0.dev0"),
         ] {
             let constraint = Constraint::parse(written).unwrap();
             let mut found: Vec<_> = constraint.to_string().split(" || ").map(sorted).collect();
@@ -318,6 +450,7 @@ mod tests {
         for (written, at, instead) in [
             (">>2.2", 0..5, None),
             ("=>1", 0..3, Some(">=1")),
+            ("<>1", 0..3, Some("!=1")),
             ("~>1.0", 0..5, Some("~1.0")),
             (">=1,<two", 4..8, None),
             ("^1 || oops", 6..10, None),

@@ -2,39 +2,46 @@
 
 use std::ops::Range;
 
-use super::{Dependency, MAX_MISTAKES, Names, Spec, pep508};
+use super::{Dependency, Parsed, pep508, poetry};
 use crate::diagnostic::Diagnostic;
 
-/// Reads quoted requirements; what cannot be understood goes to `mistakes`, and the name of every
-/// other entry with its place to `names`.
-pub(super) fn parse(text: &str, names: &mut Names, mistakes: &mut Vec<Diagnostic>) -> Spec {
-    let mut dependencies = Vec::new();
+/// Reads quoted requirements.
+pub(super) fn parse(text: &str, parsed: &mut Parsed) {
     let mut position = 0;
     let mut comma_missing_at = None;
     while let Some(start) = next_entry(text, position, &mut comma_missing_at)
-        && mistakes.len() < MAX_MISTAKES
+        && !parsed.is_hopeless()
     {
         if let Some(at) = comma_missing_at.take() {
-            mistakes.push(missing_comma(text, at));
+            parsed.mistakes.push(missing_comma(text, at));
         }
         let end = entry_end(text, start);
-        match entry(text, start..end) {
-            Ok(dependency) if dependency.name.as_str() == "python" => mistakes.push(
-                Diagnostic::new("the interpreter is no distribution")
-                    .at(dependency.at)
-                    .why("no package index has `python`")
-                    .advice("choose the version with `--python`, or write the list as Poetry's lines"),
-            ),
-            Ok(dependency) => {
-                names.push((dependency.name.clone(), dependency.at.clone()));
-                dependencies.push(dependency);
-            }
-            Err(mistake) => mistakes.push(mistake),
+        match requirement(text, start..end) {
+            Ok(dependency) => parsed.add(dependency),
+            Err(mistake) => parsed.mistakes.push(mistake),
         }
         comma_missing_at = Some(start..end);
         position = end;
     }
-    Spec { python: None, dependencies }
+}
+
+impl Parsed {
+    /// Adds a requirement of a list in which nothing is named twice for the same environments.
+    pub(super) fn add(&mut self, dependency: Dependency) {
+        if dependency.name.as_str() == "python" {
+            self.mistakes.push(
+                Diagnostic::new("the interpreter is no distribution")
+                    .at(dependency.at)
+                    .why("no package index has `python`")
+                    .advice("choose the version with `--python`, or write the list as Poetry's lines"),
+            );
+            return;
+        }
+        if dependency.marker.is_none() {
+            self.names.push((dependency.name.clone(), dependency.at.clone()));
+        }
+        self.spec.dependencies.push(dependency);
+    }
 }
 
 /// The next byte that is neither white space nor comment; a comma on the way is noted.
@@ -80,25 +87,19 @@ fn missing_comma(text: &str, at: Range<usize>) -> Diagnostic {
         .replace(entry + ",")
 }
 
-/// Reads the entry at `at`, quotes included.
-fn entry(text: &str, at: Range<usize>) -> Result<Dependency, Diagnostic> {
+/// Reads the requirement at `at`, quotes included.
+pub(super) fn requirement(text: &str, at: Range<usize>) -> Result<Dependency, Diagnostic> {
     let written = &text[at.clone()];
     let unquoted = match written.parse::<toml_edit::Value>() {
         Ok(toml_edit::Value::String(text)) => text.into_value(),
         _ => {
             let refused =
                 Diagnostic::new("invalid requirement").at(at).why("expected a text in quotes, on one line");
-            let bare = written.trim().trim_matches(['"', '\'']);
-            return Err(
-                if bare.starts_with(|first: char| first.is_ascii_alphabetic())
-                    && pep508::parse(bare).is_ok()
-                    && !bare.contains(['"', '\\'])
-                {
-                    refused.replace(format!("\"{bare}\""))
-                } else {
-                    refused.advice("write a PEP 508 requirement such as `\"numpy>=2.2,<3\",`")
-                },
-            );
+            let bare = written.trim().trim_matches(['"', '\'', '“', '”', '‘', '’']);
+            return Err(match meant_by(bare) {
+                Some(meant) => refused.replace(format!("\"{meant}\"")),
+                None => refused.advice("write a PEP 508 requirement such as `\"numpy>=2.2,<3\",`"),
+            });
         }
     };
     // Where the quotes hold escapes, positions inside them are not those of the file.
@@ -108,6 +109,39 @@ fn entry(text: &str, at: Range<usize>) -> Result<Dependency, Diagnostic> {
     };
     match pep508::parse(&unquoted) {
         Ok(dependency) => Ok(Dependency { at: place(dependency.at.clone()), ..dependency }),
-        Err(mistake) => Err(Diagnostic { at: mistake.at.clone().map(place), ..mistake }),
+        Err(mistake) if verbatim => Err(Diagnostic { at: mistake.at.clone().map(place), ..mistake }),
+        // A replacement would not fit the place.
+        Err(mistake) => Err(Diagnostic { at: Some(at), ..mistake }
+            .advice("write a PEP 508 requirement such as `\"numpy>=2.2,<3\",`")),
     }
+}
+
+/// The requirement that an entry without quotes surely means: one as pip writes it, or a line of
+/// Poetry's.
+fn meant_by(entry: &str) -> Option<String> {
+    if entry.contains(['\\', '\n']) || !entry.starts_with(|first: char| first.is_ascii_alphabetic()) {
+        return None;
+    }
+    if !entry.contains('"') && pep508::parse(entry).is_ok() {
+        return Some(entry.to_owned());
+    }
+    poetry_line(entry).filter(|requirement| !requirement.contains('"'))
+}
+
+/// A line of Poetry's language as requirement; `None` where it is none, or no single requirement.
+pub(super) fn poetry_line(line: &str) -> Option<String> {
+    if !line.contains('=') {
+        return None;
+    }
+    let mut parsed = Parsed::default();
+    poetry::parse(line, &mut parsed);
+    let ([dependency], true) = (parsed.spec.dependencies.as_slice(), parsed.mistakes.is_empty()) else {
+        return None;
+    };
+    let [specifiers] = dependency.constraint.alternatives() else { return None };
+    let Dependency { name, extras, source, marker, .. } = dependency;
+    let mut text = String::new();
+    pep508::write(&mut text, name, extras, specifiers, source, marker.as_ref())
+        .expect("a string takes every text");
+    Some(text)
 }

@@ -6,6 +6,7 @@ use std::ops::Range;
 use pep440_rs::{Operator as VersionOperator, Version, VersionSpecifier};
 
 use super::constraint::Constraint;
+use super::range;
 
 /// A condition on the environment a dependency is installed in.
 ///
@@ -37,6 +38,8 @@ pub struct MarkerError {
     pub at: Range<usize>,
     /// A phrase such as "expected `and`, `or` or the end".
     pub why: String,
+    /// What the refused part was surely meant to be.
+    pub instead: Option<String>,
 }
 
 /// The names PEP 508 defines for the environment, and `extra`.
@@ -107,43 +110,93 @@ impl Marker {
         })
     }
 
-    /// The marker for Poetry's `platform` key: names of `sys.platform` joined by `||`, each
-    /// possibly negated with `!=`. `None` for `*`.
+    /// The marker for Poetry's `platform` key: names of `sys.platform` joined by `||`, where one must
+    /// hold, and by commas, where all must; each possibly negated with `!=`. `None` for `*`.
     ///
     /// # Errors
     ///
-    /// [`MarkerError`] where a name is missing.
+    /// [`MarkerError`] where a name is missing, or no platform could have all of them.
     pub fn of_platform(text: &str) -> Result<Option<Self>, MarkerError> {
         if text.trim() == "*" {
             return Ok(None);
         }
-        let refused = || MarkerError {
-            at: 0..text.len(),
-            why: "expected the name of a platform, such as `linux` or `win32`".into(),
-        };
+        let refused = |why: &str| MarkerError { at: 0..text.len(), why: why.into(), instead: None };
         let mut any = Vec::new();
-        for part in text.split('|').filter(|part| !part.is_empty()) {
+        let mut parts = text.split('|').peekable();
+        while let Some(part) = parts.next() {
+            // The empty text between two bars.
+            if part.is_empty() && !any.is_empty() && parts.peek().is_some() {
+                continue;
+            }
             let mut all = Vec::new();
-            for word in part.split([',', ' ']).filter(|word| !word.is_empty()) {
+            let mut names = Vec::new();
+            for word in part.split(',').map(str::trim) {
                 let (operator, name) = match word.strip_prefix("!=") {
-                    Some(name) => ("!=", name),
-                    None => ("==", word.trim_start_matches('=')),
+                    Some(name) => ("!=", name.trim_start()),
+                    None => ("==", word.trim_start_matches('=').trim_start()),
                 };
                 if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
-                    return Err(refused());
+                    return Err(refused("expected the name of a platform, such as `linux` or `win32`"));
                 }
+                names.extend((operator == "==").then_some(name));
                 all.push(Self::Compare(
                     Operand::Variable("sys_platform"),
                     operator,
                     Operand::Text(name.to_owned()),
                 ));
             }
+            if names.windows(2).any(|pair| pair[0] != pair[1]) {
+                return Err(refused("no platform has two names; where one of them will do, write `||`"));
+            }
             any.extend(Self::all(all));
         }
-        match any.len() {
-            0 => Err(refused()),
-            1 => Ok(any.pop()),
-            _ => Ok(Some(Self::Or(any))),
+        Ok(if any.len() == 1 { any.pop() } else { Some(Self::Or(any)) })
+    }
+
+    /// Whether the marker holds where variables have the values that `environment` tells; `None` where
+    /// that depends on a variable it does not know.
+    ///
+    /// Rule: PEP 508, "Environment Markers": versions compare as versions, other texts as texts. As
+    /// for Poetry, a list behind `in` for a version holds versions, not parts of their text.
+    #[must_use]
+    pub fn holds(&self, environment: &dyn Fn(&str) -> Option<String>) -> Option<bool> {
+        let all = |parts: &[Self], stop: bool| {
+            let mut known = true;
+            for part in parts {
+                match part.holds(environment) {
+                    Some(holds) if holds == stop => return Some(stop),
+                    Some(_) => {}
+                    None => known = false,
+                }
+            }
+            known.then_some(!stop)
+        };
+        match self {
+            Self::And(parts) => all(parts, false),
+            Self::Or(parts) => all(parts, true),
+            Self::Compare(left, operator, right) => {
+                let value = |operand: &Operand| match operand {
+                    Operand::Variable(name) => environment(name),
+                    Operand::Text(text) => Some(text.clone()),
+                };
+                let segments = match left {
+                    Operand::Variable("python_version") => 2,
+                    Operand::Variable("python_full_version") => 3,
+                    _ => 0,
+                };
+                Some(compare(&value(left)?, operator, &value(right)?, segments))
+            }
+        }
+    }
+
+    /// Whether the marker speaks of a variable.
+    #[must_use]
+    pub fn mentions(&self, variable: &str) -> bool {
+        match self {
+            Self::And(parts) | Self::Or(parts) => parts.iter().any(|part| part.mentions(variable)),
+            Self::Compare(left, _, right) => [left, right]
+                .into_iter()
+                .any(|operand| matches!(operand, Operand::Variable(found) if *found == variable)),
         }
     }
 
@@ -158,6 +211,40 @@ impl Marker {
     }
 }
 
+/// Compares two values; the left one is a version of so many segments, or a text where that is 0.
+fn compare(left: &str, operator: &str, right: &str, segments: usize) -> bool {
+    if matches!(operator, "in" | "not in") && segments > 0 {
+        let mut listed = right.split([' ', ',', '|']).filter(|word| !word.is_empty());
+        let same = |word: &str| {
+            let short = word.split('.').count() < segments && !word.ends_with('*');
+            compare(left, "==", &if short { format!("{word}.*") } else { word.to_owned() }, segments)
+        };
+        return listed.any(same) == (operator == "in");
+    }
+    // As in constraints, Poetry ignores `.*` behind an ordering.
+    let right = match operator {
+        "<" | "<=" | ">" | ">=" if segments > 0 => right.trim_end_matches(".*"),
+        _ => right,
+    };
+    if !matches!(operator, "in" | "not in")
+        && let Ok(version) = left.parse::<Version>()
+        && let Ok(specifier) = format!("{operator}{right}").parse::<VersionSpecifier>()
+    {
+        return range::meets(&specifier, &version);
+    }
+    match operator {
+        "==" | "===" => left == right,
+        "!=" => left != right,
+        "<" => left < right,
+        "<=" => left <= right,
+        ">" => left > right,
+        ">=" => left >= right,
+        "in" => right.contains(left),
+        "not in" => !right.contains(left),
+        _ => false,
+    }
+}
+
 fn of_python_specifier(specifier: &VersionSpecifier) -> Marker {
     let version = specifier.version();
     let padded = |version: &Version| {
@@ -165,6 +252,10 @@ fn of_python_specifier(specifier: &VersionSpecifier) -> Marker {
         format!("{}.{}.{}", segment(0), segment(1), segment(2))
     };
     let short = version.release().len() < 3;
+    let is_exact = matches!(specifier.operator(), VersionOperator::Equal | VersionOperator::NotEqual);
+    // poetry-core compares with the release a pre-release leads to.
+    let stable = if is_exact { version.clone() } else { version.clone().with_pre(None).with_dev(None) };
+    let version = &stable;
     let (variable, operator, text) = match specifier.operator() {
         VersionOperator::GreaterThan if short => ("python_full_version", ">", padded(version)),
         VersionOperator::LessThanEqual if short => ("python_full_version", "<=", padded(version)),
@@ -230,7 +321,7 @@ struct Parser<'a> {
 impl<'a> Parser<'a> {
     fn peek(&mut self) -> &'a str {
         let rest = &self.text[self.position..];
-        let trimmed = rest.trim_start();
+        let trimmed = rest.trim_start_matches([' ', '\t']);
         self.position += rest.len() - trimmed.len();
         trimmed
     }
@@ -238,7 +329,7 @@ impl<'a> Parser<'a> {
     fn refuse(&self, why: impl Into<String>) -> MarkerError {
         let rest = &self.text[self.position..];
         let length = rest.find(char::is_whitespace).unwrap_or(rest.len());
-        MarkerError { at: self.position..self.position + length, why: why.into() }
+        MarkerError { at: self.position..self.position + length, why: why.into(), instead: None }
     }
 
     fn keyword(&mut self, keyword: &str) -> bool {
@@ -304,7 +395,7 @@ impl<'a> Parser<'a> {
         for operator in OPERATORS {
             let length = match operator {
                 "not in" => rest.strip_prefix("not").and_then(|after| {
-                    let word = after.trim_start();
+                    let word = after.trim_start_matches([' ', '\t']);
                     (word.len() < after.len() && word.starts_with("in")).then(|| rest.len() - word.len() + 2)
                 }),
                 _ => rest.starts_with(operator).then_some(operator.len()),
@@ -326,6 +417,10 @@ impl<'a> Parser<'a> {
             let text = &rest[1..=length];
             if text.contains(char::is_control) {
                 return Err(self.refuse("a marker's text stays on one line"));
+            }
+            if let Some(at) = text.find('\\') {
+                self.position += 1 + at;
+                return Err(self.refuse("a marker's text has no escapes"));
             }
             self.position += length + 2;
             return Ok(Operand::Text(text.to_owned()));
@@ -351,6 +446,7 @@ impl<'a> Parser<'a> {
                         Some(nearest) => format!("`{name}` is no marker name; did you mean `{nearest}`?"),
                         None => format!("`{name}` is no marker name; texts need quotes"),
                     },
+                    instead: nearest.map(str::to_owned),
                 })
             }
         }
@@ -398,7 +494,7 @@ mod tests {
     #[test]
     fn poetrys_python_key_becomes_a_marker() {
         for (python, marker) in [
-            ("^3.9", "python_version >= \"3.9\" and python_version < \"4\""),
+            ("^3.9", "python_version >= \"3.9\" and python_version < \"4.0\""),
             ("<=3.9", "python_full_version <= \"3.9.0\""),
             (">3.9", "python_full_version > \"3.9.0\""),
             (">=3.9.2", "python_full_version >= \"3.9.2\""),

@@ -1,24 +1,36 @@
-//! A dependency list's text to a [`Spec`]: knows Poetry's language and byte positions, nothing of
-//! images.
+//! Dependency lists to a [`Spec`]: knows the languages that lists are written in and byte positions,
+//! nothing of images.
 //!
-//! Two forms are read, recognised by their content: Poetry's lines (`numpy = "^2.2"`), and the
-//! quoted, comma-separated PEP 508 requirements of ipybox 0.5 (`"numpy>=2.2,<3",`).
+//! Five forms are read, recognised by their content: Poetry's lines (`numpy = "^2.2"`), the quoted,
+//! comma-separated PEP 508 requirements of ipybox 0.5 (`"numpy>=2.2,<3",`), pip's requirements
+//! files, `pyproject.toml`, and scripts with inline metadata (PEP 723).
 
 mod constraint;
+mod form;
 mod list;
 mod marker;
 mod name;
 pub mod pep508;
 mod poetry;
+mod project;
+mod range;
+mod requirements;
+mod script;
+mod source;
+mod toml;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::io;
 use std::ops::Range;
+use std::path::{Component, Path, PathBuf};
 
 pub use constraint::{Constraint, ConstraintError};
+pub use form::Form;
 pub use marker::{Marker, MarkerError, Operand, VARIABLES};
 pub use name::Name;
+pub use source::{Index, Priority, Source, Url};
 
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Document, Documents};
 
 /// The largest dependency list that is read, in bytes. 10,000 Poetry lines are about 200 kB.
 pub const MAX_BYTES: u64 = 1_000_000;
@@ -26,13 +38,21 @@ pub const MAX_BYTES: u64 = 1_000_000;
 /// Mistakes after which a text is given up: it is not what it was taken for.
 const MAX_MISTAKES: usize = 1000;
 
-/// What a dependency list asks for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Files that lists may include, all together.
+const MAX_FILES: usize = 100;
+
+/// What dependency lists ask for.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Spec {
-    /// The interpreters the list admits: Poetry's `python = "…"`, with its place.
-    pub python: Option<(Constraint, Range<usize>)>,
-    /// In the order written; no name twice.
+    /// The interpreters the lists admit, each with its place; all must hold. Poetry's
+    /// `python = "…"`, or `requires-python`.
+    pub python: Vec<(Constraint, Range<usize>)>,
+    /// In the order written. Alternatives of one distribution share its name.
     pub dependencies: Vec<Dependency>,
+    /// Versions that must not be left if a distribution is installed: pip's constraints files.
+    pub bounds: Vec<Dependency>,
+    /// The package indexes the lists name, in the order written.
+    pub indexes: Vec<Index>,
 }
 
 /// One entry of a dependency list.
@@ -46,19 +66,85 @@ pub struct Dependency {
     pub constraint: Constraint,
     /// Where it is needed; everywhere if `None`.
     pub marker: Option<Marker>,
+    /// Where it comes from.
+    pub source: Source,
     /// Poetry's `optional`: not installed unless something asks for it.
     pub optional: bool,
-    /// Poetry's `allow-prereleases`.
+    /// Poetry's `allow-prereleases`, pip's `--pre`.
     pub allow_prereleases: bool,
-    /// Bytes of the file that hold the entry's name.
+    /// The files that will do, as pip writes hashes: `sha256:` and 64 digits. Any if empty.
+    pub hashes: Vec<String>,
+    /// Bytes of the list that hold the entry's name.
     pub at: Range<usize>,
 }
 
-/// The names a list mentions, with their places, in the order written.
-type Names = Vec<(Name, Range<usize>)>;
+impl Dependency {
+    /// Any version of a distribution, from the package index.
+    fn any(name: Name, at: Range<usize>) -> Self {
+        Self {
+            name,
+            extras: Vec::new(),
+            constraint: Constraint::any(),
+            marker: None,
+            source: Source::default(),
+            optional: false,
+            allow_prereleases: false,
+            hashes: Vec::new(),
+            at,
+        }
+    }
+}
+
+/// What is asked for beside the dependencies that every list has.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Selection {
+    /// Dependency groups of a `pyproject.toml`.
+    pub groups: Vec<String>,
+    /// Optional dependencies of a `pyproject.toml`.
+    pub extras: Vec<String>,
+}
+
+/// What lists may name beside themselves.
+#[derive(Clone, Copy)]
+pub struct Surroundings<'a> {
+    /// Reads a file that a list includes.
+    pub read: &'a dyn Fn(&Path) -> io::Result<Document>,
+    /// What an environment variable holds.
+    pub variable: &'a dyn Fn(&str) -> Option<String>,
+}
+
+impl Surroundings<'_> {
+    /// No files and no variables.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { read: &|_| Err(io::ErrorKind::NotFound.into()), variable: &|_| None }
+    }
+}
+
+/// What one text says, with places in that text, and what is wrong with it.
+#[derive(Default)]
+struct Parsed {
+    spec: Spec,
+    includes: Vec<Include>,
+    /// Entries that stand for themselves: no name may be here twice.
+    names: Vec<(Name, Range<usize>)>,
+    /// Groups and extras that the text knows.
+    groups: Vec<String>,
+    extras: Vec<String>,
+    mistakes: Vec<Diagnostic>,
+}
+
+/// A requirements file that another one names.
+struct Include {
+    /// As written.
+    path: String,
+    /// Whether it only bounds versions.
+    bounds: bool,
+    at: Range<usize>,
+}
 
 impl Spec {
-    /// Reads a dependency list. An empty one is fine.
+    /// Reads a dependency list that names nothing outside itself. An empty one is fine.
     ///
     /// # Errors
     ///
@@ -68,67 +154,214 @@ impl Spec {
     /// use ipybox::spec::Spec;
     ///
     /// let spec = Spec::parse("numpy = \"^2.2\"").unwrap();
-    /// assert_eq!(spec.dependencies[0].constraint.to_string(), ">=2.2,<3");
+    /// assert_eq!(spec.dependencies[0].constraint.to_string(), ">=2.2,<3.0");
     /// ```
     pub fn parse(text: &str) -> Result<Self, Vec<Diagnostic>> {
-        if let Some(mistake) = project_file(text) {
-            return Err(vec![mistake]);
+        let document = Document { name: String::new(), text: text.to_owned() };
+        Self::read(&mut document.into(), &Selection::default(), Surroundings::none())
+    }
+
+    /// Reads dependency lists and what they include, which is added to `documents`. Places are in
+    /// bytes of all `documents` end to end.
+    ///
+    /// # Errors
+    ///
+    /// Every mistake of every text, in the order of their places; of very many, the first.
+    pub fn read(
+        documents: &mut Documents,
+        selection: &Selection,
+        surroundings: Surroundings<'_>,
+    ) -> Result<Self, Vec<Diagnostic>> {
+        let mut reader = Reader {
+            spec: Self::default(),
+            mistakes: Vec::new(),
+            groups: Vec::new(),
+            extras: Vec::new(),
+            read: HashSet::new(),
+        };
+        let lists: Vec<_> = documents.starts().collect();
+        for start in lists {
+            reader.read(documents, start, None, selection, surroundings);
         }
-        let mut mistakes = Vec::new();
-        let mut names = Names::new();
-        let parse = if is_pep508_list(text) { list::parse } else { poetry::parse };
-        let spec = parse(text, &mut names, &mut mistakes);
-        report_duplicates(&names, text, &mut mistakes);
-        if mistakes.is_empty() {
-            return Ok(spec);
+        reader.check(selection);
+        if reader.mistakes.is_empty() {
+            return Ok(reader.spec);
         }
-        mistakes.sort_by_key(|mistake| mistake.at.as_ref().map(|at| at.start));
-        Err(mistakes)
+        reader.mistakes.sort_by_key(|mistake| mistake.at.as_ref().map(|at| at.start));
+        Err(reader.mistakes)
     }
 }
 
-/// The refusal of a `pyproject.toml`, known by its tables.
-fn project_file(text: &str) -> Option<Diagnostic> {
-    let mut start = 0;
-    for line in text.split_inclusive('\n') {
-        let table = line.trim();
-        if matches!(table, "[project]" | "[build-system]") || table.starts_with("[tool.") {
-            let refused = Diagnostic::new("this is a `pyproject.toml`, not a dependency list");
-            return Some(
-                refused
-                    .at(start..start + table.len())
-                    .why("tables of projects are not supported yet")
-                    .advice("copy the dependencies into a file of their own, one per line"),
-            );
+/// What has been read of several lists.
+struct Reader {
+    spec: Spec,
+    mistakes: Vec<Diagnostic>,
+    groups: Vec<String>,
+    extras: Vec<String>,
+    /// Included files, and whether as bounds.
+    read: HashSet<(PathBuf, bool)>,
+}
+
+impl Reader {
+    /// Reads the document that begins at `start`, and what it includes. `included` says whether the
+    /// document only bounds versions; it is `None` for a list of the user.
+    fn read(
+        &mut self,
+        documents: &mut Documents,
+        start: usize,
+        included: Option<bool>,
+        selection: &Selection,
+        surroundings: Surroundings<'_>,
+    ) {
+        let document = documents.find(&(start..start)).expect("the document was added before").document;
+        let folder = Path::new(&document.name).parent().unwrap_or(Path::new("")).to_owned();
+        let form = if included.is_some() { Form::Requirements } else { Form::of(&document.text) };
+        let mut parsed = Parsed::default();
+        form.parse(&document.text, &folder, selection, surroundings, &mut parsed);
+        report_duplicates(&parsed.names, &document.text, &mut parsed.mistakes);
+        parsed.shift(start);
+        if included == Some(true) {
+            parsed.take_as_bounds();
         }
-        start += line.len();
+        let Parsed { spec, includes, groups, extras, mistakes, names: _ } = parsed;
+        self.spec.python.extend(spec.python);
+        self.spec.dependencies.extend(spec.dependencies);
+        self.spec.bounds.extend(spec.bounds);
+        self.spec.indexes.extend(spec.indexes);
+        self.groups.extend(groups);
+        self.extras.extend(extras);
+        self.mistakes.extend(mistakes);
+        for include in includes {
+            let path = clean(&folder.join(&include.path));
+            let bounds = include.bounds || included == Some(true);
+            if !self.read.insert((path.clone(), bounds)) {
+                continue;
+            }
+            let refused = |why: String| {
+                Diagnostic::new(format!("cannot read the included file `{}`", path.display()))
+                    .at(include.at.clone())
+                    .why(why)
+                    .advice("correct the path; it is relative to the file that includes it")
+            };
+            if self.read.len() > MAX_FILES {
+                self.mistakes.push(refused(format!("more than {MAX_FILES} files are included")));
+                return;
+            }
+            match (surroundings.read)(&path) {
+                Ok(document) => {
+                    let start = documents.add(document);
+                    self.read(documents, start, Some(bounds), selection, surroundings);
+                }
+                Err(error) => {
+                    let missing = error.kind() == io::ErrorKind::NotFound;
+                    let why = if missing { "there is no such file".to_owned() } else { error.to_string() };
+                    self.mistakes.push(refused(why));
+                }
+            }
+        }
     }
-    None
+
+    /// Looks for what was asked for in vain.
+    fn check(&mut self, selection: &Selection) {
+        for (kind, asked, known) in
+            [("group", &selection.groups, &self.groups), ("extra", &selection.extras, &self.extras)]
+        {
+            for name in asked {
+                let same =
+                    |known: &String| Name::parse(known).is_some_and(|known| Name::parse(name) == Some(known));
+                if known.iter().any(same) {
+                    continue;
+                }
+                let what = Diagnostic::new(format!("no list has the {kind} `{}`", name.escape_debug()));
+                self.mistakes.push(match nearest(name, known.iter().map(String::as_str)) {
+                    Some(meant) => {
+                        what.why(format!("there is `{meant}`")).advice(format!("ask for `--{kind} {meant}`"))
+                    }
+                    None if known.is_empty() => what
+                        .why(format!("only a `pyproject.toml` has {kind}s, and none was given that does"))
+                        .advice(format!("leave out `--{kind}`")),
+                    None => {
+                        what.advice(format!("choose one of {}", quoted(known.iter().map(String::as_str))))
+                    }
+                });
+            }
+        }
+    }
 }
 
-/// Whether the first entry is a quoted requirement: a string that no `=` or `.` follows, as one
-/// would follow a quoted key of TOML.
-fn is_pep508_list(text: &str) -> bool {
-    let first = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'));
-    let Some(first) = first else { return false };
-    let Some(quote @ ('"' | '\'')) = first.chars().next() else {
-        return false;
-    };
-    match first[1..].find(quote) {
-        Some(end) => !first[end + 2..].trim_start().starts_with(['=', '.', ':']),
-        None => !first.contains(" = "),
+impl Parsed {
+    /// Moves all places to where the text begins among all documents.
+    fn shift(&mut self, start: usize) {
+        let spec = &mut self.spec;
+        let dependencies = spec.dependencies.iter_mut().chain(&mut spec.bounds).map(|one| &mut one.at);
+        let python = spec.python.iter_mut().map(|(_, at)| at);
+        let indexes = spec.indexes.iter_mut().map(|index| &mut index.at);
+        let includes = self.includes.iter_mut().map(|include| &mut include.at);
+        for at in dependencies.chain(python).chain(indexes).chain(includes) {
+            *at = at.start + start..at.end + start;
+        }
+        self.mistakes.iter_mut().for_each(|mistake| mistake.shift(start));
+    }
+
+    /// Makes all dependencies mere bounds.
+    ///
+    /// Rule: pip, "Constraints Files": they name versions, and nothing else.
+    fn take_as_bounds(&mut self) {
+        for dependency in self.spec.dependencies.drain(..) {
+            let plain = dependency.extras.is_empty() && dependency.source == Source::default();
+            if plain {
+                self.spec.bounds.push(dependency);
+            } else {
+                self.mistakes.push(
+                    Diagnostic::new(format!(
+                        "constraint `{}` says more than which versions will do",
+                        dependency.name
+                    ))
+                    .at(dependency.at)
+                    .why("a constraints file names no extras, addresses or paths")
+                    .advice("move the line to the requirements"),
+                );
+            }
+        }
+    }
+
+    /// Whether so much is wrong that the text is not what it was taken for.
+    fn is_hopeless(&self) -> bool {
+        self.mistakes.len() >= MAX_MISTAKES
+    }
+
+    fn refuse<T>(&mut self, mistake: Diagnostic) -> Option<T> {
+        self.mistakes.push(mistake);
+        None
     }
 }
 
-fn report_duplicates(names: &Names, text: &str, mistakes: &mut Vec<Diagnostic>) {
-    let line_ends: Vec<_> = text.match_indices('\n').map(|(end, _)| end).collect();
+/// A path without `.` and, where a name stands before it, `..`.
+fn clean(path: &Path) -> PathBuf {
+    let mut clean = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::CurDir => {}
+            Component::ParentDir if matches!(clean.components().next_back(), Some(Component::Normal(_))) => {
+                clean.pop();
+            }
+            component => clean.push(component),
+        }
+    }
+    clean
+}
+
+fn report_duplicates(names: &[(Name, Range<usize>)], text: &str, mistakes: &mut Vec<Diagnostic>) {
     let mut first = HashMap::new();
+    let mut line_ends = None;
     for (name, at) in names {
         if mistakes.len() >= MAX_MISTAKES {
             return;
         }
         let earlier = first.entry(name).or_insert(at);
         if *earlier != at {
+            let line_ends: &Vec<_> =
+                line_ends.get_or_insert_with(|| text.match_indices('\n').map(|(end, _)| end).collect());
             let line = line_ends.partition_point(|&end| end < earlier.start) + 1;
             mistakes.push(
                 Diagnostic::new(format!("dependency `{name}` is listed twice"))
@@ -140,14 +373,6 @@ fn report_duplicates(names: &Names, text: &str, mistakes: &mut Vec<Diagnostic>) 
     }
 }
 
-/// The refusal of a dependency that does not come from a package index.
-fn unsupported_source(name: &str, at: Range<usize>) -> Diagnostic {
-    Diagnostic::new(format!("dependency `{name}` does not come from a package index"))
-        .at(at)
-        .why("git, url and path sources are not supported yet")
-        .advice("use a version that is published on the index")
-}
-
 /// The candidate that a slip of the finger may have turned into `word`.
 fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     candidates
@@ -156,4 +381,10 @@ fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Opt
         .filter(|&(distance, candidate)| distance * 3 <= candidate.len().max(3))
         .min()
         .map(|(_, candidate)| candidate)
+}
+
+/// Words in backticks, with commas between them.
+fn quoted<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
+    let words: Vec<_> = words.into_iter().map(|word| format!("`{word}`")).collect();
+    words.join(", ")
 }

@@ -1,10 +1,12 @@
-//! PEP 508 requirements: the quoted lines of ipybox 0.5 and later.
+//! PEP 508 requirements: the quoted lines of ipybox 0.5 and later, and everything pip reads.
 
+use std::fmt;
+use std::ops::Range;
 use std::str::FromStr;
 
 use pep440_rs::{VersionSpecifier, VersionSpecifiers};
 
-use super::{Constraint, Dependency, Marker, Name};
+use super::{Constraint, Dependency, Marker, Name, Source, source};
 use crate::diagnostic::Diagnostic;
 
 /// Parses one requirement.
@@ -15,24 +17,17 @@ use crate::diagnostic::Diagnostic;
 ///
 /// A [`Diagnostic`] whose place is in bytes of `text`.
 pub fn parse(text: &str) -> Result<Dependency, Diagnostic> {
-    let (head, marker) = match text.split_once(';') {
-        Some((head, marker)) => {
-            let start = text.len() - marker.len();
-            let marker = Marker::parse(marker).map_err(|error| {
-                Diagnostic::new("invalid marker")
-                    .at(start + error.at.start..start + error.at.end)
-                    .why(error.why)
-                    .advice("write a PEP 508 marker such as `python_version < \"3.12\"`")
-            })?;
-            (head, Some(marker))
-        }
-        None => (text, None),
-    };
     let inside = |part: &str| {
         let start = part.as_ptr() as usize - text.as_ptr() as usize;
         start..start + part.len()
     };
-    let head = head.trim();
+    if let Some((at, odd)) = text.char_indices().find(|&(_, character)| is_odd_space(character)) {
+        return Err(Diagnostic::new("invalid requirement")
+            .at(at..at + odd.len_utf8())
+            .why(format!("U+{:04X} looks like a space, and is none", u32::from(odd)))
+            .replace(" "));
+    }
+    let head = trim(text);
     let name_length =
         head.find(|next: char| !next.is_ascii_alphanumeric() && !"._-".contains(next)).unwrap_or(head.len());
     let written = &head[..name_length];
@@ -43,8 +38,8 @@ pub fn parse(text: &str) -> Result<Dependency, Diagnostic> {
             .why("expected a distribution name: letters, digits, `.`, `-` and `_`")
             .advice("write a PEP 508 requirement such as `numpy>=2.2,<3`"));
     };
-    let mut rest = head[name_length..].trim_start();
-    let mut extras = Vec::new();
+    let mut dependency = Dependency::any(name, inside(written));
+    let mut rest = trim(&head[name_length..]);
     if let Some(after) = rest.strip_prefix('[') {
         let Some((list, after)) = after.split_once(']') else {
             return Err(Diagnostic::new(format!("requirement `{written}` has an open list of extras"))
@@ -52,48 +47,164 @@ pub fn parse(text: &str) -> Result<Dependency, Diagnostic> {
                 .why("expected `]`")
                 .advice("write extras as `name[first,second]`"));
         };
-        for extra in list.split(',').filter(|extra| !(extra.trim().is_empty() && list.trim().is_empty())) {
-            extras.push(Name::parse(extra.trim()).ok_or_else(|| {
+        for extra in list.split(',').filter(|_| !trim(list).is_empty()) {
+            dependency.extras.push(Name::parse(trim(extra)).ok_or_else(|| {
                 Diagnostic::new(format!("requirement `{written}` has an invalid extra"))
                     .at(inside(extra))
                     .why("expected a name: letters, digits, `.`, `-` and `_`")
                     .advice("write extras as `name[first,second]`")
             })?);
         }
-        rest = after.trim_start();
+        rest = trim(after);
     }
-    if rest.starts_with('@') {
-        return Err(super::unsupported_source(written, inside(rest)));
+    let marker = match rest.strip_prefix('@') {
+        Some(address) => {
+            let address = trim(address);
+            let length = address.find(WHITE_SPACE).unwrap_or(address.len());
+            let (address, behind) = address.split_at(length);
+            dependency.source =
+                address_source(written, address).map_err(|mistake| mistake.at(inside(address)))?;
+            let behind = trim(behind);
+            match behind.strip_prefix(';') {
+                None if !behind.is_empty() => {
+                    return Err(Diagnostic::new(format!(
+                        "requirement `{written}` has something behind its address"
+                    ))
+                    .at(inside(behind))
+                    .why("expected `;` and a marker, or the end")
+                    .advice("remove it"));
+                }
+                marker => marker,
+            }
+        }
+        None => {
+            let (specifiers, marker) = match rest.split_once(';') {
+                Some((specifiers, marker)) => (specifiers, Some(marker)),
+                None => (rest, None),
+            };
+            dependency.constraint = versions(written, trim(specifiers), &inside)?;
+            marker
+        }
+    };
+    if let Some(marker) = marker {
+        let start = inside(marker).start;
+        dependency.marker = Some(Marker::parse(marker).map_err(|error| {
+            let mistake = Diagnostic::new(format!("requirement `{written}` has an invalid marker"))
+                .at(start + error.at.start..start + error.at.end)
+                .why(error.why);
+            match error.instead {
+                Some(instead) => mistake.replace(instead),
+                None => mistake.advice("write a PEP 508 marker such as `python_version < \"3.12\"`"),
+            }
+        })?);
     }
-    let specifiers = match rest.strip_prefix('(') {
+    Ok(dependency)
+}
+
+/// What PEP 508 calls white space.
+const WHITE_SPACE: [char; 2] = [' ', '\t'];
+
+fn trim(text: &str) -> &str {
+    text.trim_matches(WHITE_SPACE)
+}
+
+/// White space that PEP 508 does not know, such as a no-break space from a web page.
+fn is_odd_space(character: char) -> bool {
+    character.is_whitespace() && !WHITE_SPACE.contains(&character)
+}
+
+/// Writes the parts of a requirement.
+///
+/// # Errors
+///
+/// Of the formatter.
+pub(crate) fn write(
+    f: &mut dyn fmt::Write,
+    name: &Name,
+    extras: &[Name],
+    specifiers: &VersionSpecifiers,
+    source: &Source,
+    marker: Option<&Marker>,
+) -> fmt::Result {
+    write!(f, "{name}")?;
+    for (index, extra) in extras.iter().enumerate() {
+        write!(f, "{}{extra}", if index > 0 { "," } else { "[" })?;
+    }
+    if !extras.is_empty() {
+        f.write_char(']')?;
+    }
+    for (index, specifier) in specifiers.iter().enumerate() {
+        write!(f, "{}{specifier}", if index > 0 { "," } else { "" })?;
+    }
+    if !matches!(source, Source::Registry { .. }) {
+        write!(f, " @ {source}")?;
+    }
+    match marker {
+        Some(marker) => write!(f, " ; {marker}"),
+        None => Ok(()),
+    }
+}
+
+/// What stands behind an `@`.
+fn address_source(written: &str, address: &str) -> Result<Source, Diagnostic> {
+    let path = address.starts_with(['.', '/']);
+    let source = if path { Some(path_source(address)) } else { source::parse_url(address) };
+    source.ok_or_else(|| {
+        Diagnostic::new(format!("requirement `{written}` has an invalid address"))
+            .why("expected a scheme and a host, or a path")
+            .advice("write `https://…`, `git+https://…`, `file:///…` or `./…` behind the `@`")
+    })
+}
+
+/// A path, perhaps with `#subdirectory=…` behind.
+pub(super) fn path_source(text: &str) -> Source {
+    let (path, fragment) = text.split_once('#').unwrap_or((text, ""));
+    let subdirectory =
+        fragment.split('&').find_map(|pair| pair.strip_prefix("subdirectory=")).map(str::to_owned);
+    Source::Path { path: path.to_owned(), subdirectory, develop: false }
+}
+
+fn versions(
+    written: &str,
+    specifiers: &str,
+    inside: &dyn Fn(&str) -> Range<usize>,
+) -> Result<Constraint, Diagnostic> {
+    let inner = match specifiers.strip_prefix('(') {
         Some(inner) => inner.strip_suffix(')').ok_or_else(|| {
             Diagnostic::new(format!("requirement `{written}` has an open parenthesis"))
-                .at(inside(rest))
+                .at(inside(specifiers))
                 .why("expected `)`")
                 .advice("leave the parentheses out")
         })?,
-        None => rest,
+        None => specifiers,
     };
-    let constraint = specifier_set(specifiers).map_err(|(part, why)| {
+    specifier_set(inner).map_err(|(part, why)| {
         let diagnostic = Diagnostic::new(format!("requirement `{written}` has an invalid version specifier"))
             .at(inside(part))
             .why(why);
-        match part.trim_start().strip_prefix(['^', '~']) {
-            Some(version) if !version.starts_with('=') => {
-                diagnostic.advice("`^` and `~` belong to Poetry's language: write a range such as `>=2.2,<3`")
+        match (in_poetrys_language(part), part.starts_with(['^', '~'])) {
+            (Some(meant), poetry) => {
+                let diagnostic = if poetry {
+                    diagnostic.why("`^` and `~` belong to Poetry's language")
+                } else {
+                    diagnostic
+                };
+                diagnostic.replace(meant)
             }
             _ => diagnostic.advice("write a range such as `>=2.2,<3`"),
         }
-    })?;
-    Ok(Dependency {
-        name,
-        extras,
-        constraint,
-        marker,
-        optional: false,
-        allow_prereleases: false,
-        at: inside(head),
     })
+}
+
+/// The specifiers that a part means which only Poetry's language has, such as `^2` or `=>1`.
+fn in_poetrys_language(part: &str) -> Option<String> {
+    let constraint =
+        Constraint::parse(part).or_else(|error| Constraint::parse(&error.instead.unwrap_or_default()));
+    let constraint = constraint.ok()?;
+    let plain = part.starts_with(['^', '~', '=', '<', '>', '!'])
+        && constraint.alternatives().len() == 1
+        && !constraint.is_any();
+    plain.then(|| constraint.to_string())
 }
 
 fn specifier_set(text: &str) -> Result<Constraint, (&str, String)> {
@@ -128,6 +239,9 @@ mod tests {
         assert_eq!(dependency.marker.unwrap().to_string(), "os_name == \"posix\"");
         assert_eq!(parse("numpy").unwrap().constraint, Constraint::any());
         assert_eq!(parse("numpy[]==2.*").unwrap().constraint.to_string(), "==2.*");
+        let dependency = parse("a[b] @ https://host.invalid/a;b.whl ; os_name == 'posix'").unwrap();
+        assert_eq!(dependency.source.to_string(), "https://host.invalid/a;b.whl");
+        assert!(dependency.marker.is_some());
     }
 
     #[test]
@@ -139,7 +253,8 @@ mod tests {
             ("numpy[a", 5..7),
             ("numpy[a b]", 6..9),
             ("numpy; python > '3'", 7..13),
-            ("numpy @ git+https://example.invalid/x", 6..37),
+            ("numpy @ git+https:/x", 8..20),
+            ("numpy @ https://host.invalid/x y", 31..32),
             ("num py>=1", 4..9),
             ("$(touch x)", 0..10),
         ] {

@@ -1,377 +1,377 @@
-//! Poetry's dependency lines: `name = "constraint"` or `name = { version = "…", … }`.
+//! Poetry's dependencies: `name = "constraint"`, `name = { version = "…", … }`, or a list of these.
 
 use std::ops::Range;
 
-use toml_edit::{Document, Item, Key, TableLike, Value};
+use toml_edit::{Item, TableLike, Value};
 
-use super::{Constraint, Dependency, MAX_MISTAKES, Marker, Name, Names, Spec, nearest, unsupported_source};
+use super::toml::{Owner, entries, span};
+use super::{Constraint, Dependency, Marker, Name, Parsed, Source, nearest, pep508, quoted, toml};
 use crate::diagnostic::{Diagnostic, Fix};
 
-/// The keys of a dependency table that are read.
-const KEYS: [&str; 7] =
-    ["version", "extras", "markers", "python", "platform", "optional", "allow-prereleases"];
+/// A kind of dependency table: its first key makes it that kind, and the others may stand beside.
+///
+/// Rule: poetry-core's schema of `[tool.poetry.dependencies]`, with one change: a file or an address
+/// may be asked for pre-releases, which means nothing for it.
+const KINDS: [(&str, &[&str]); 6] = [
+    ("git", &["branch", "tag", "rev", "subdirectory", "develop", "allow-prereleases", "allows-prereleases"]),
+    ("file", &["subdirectory"]),
+    ("path", &["subdirectory", "develop"]),
+    ("url", &["subdirectory"]),
+    ("version", &["source", "allow-prereleases", "allows-prereleases"]),
+    ("", &["source", "allow-prereleases", "develop"]),
+];
 
-/// Keys of a dependency that does not come from a package index.
-const SOURCES: [&str; 9] = ["git", "branch", "tag", "rev", "subdirectory", "url", "path", "file", "develop"];
+/// Keys that every kind has, and those that only a table with a version or another source has.
+const WHERE: [&str; 3] = ["markers", "python", "platform"];
+const WHAT: [&str; 2] = ["extras", "optional"];
 
-/// Syntax errors looked for in one file. Each costs a parse of the whole.
-const MAX_SYNTAX_ERRORS: usize = 10;
+/// Reads a list of Poetry's lines.
+pub(super) fn parse(text: &str, parsed: &mut Parsed) {
+    if let Some(document) = toml::parse(text, parsed, broken_line) {
+        dependencies(document.as_table(), text, parsed);
+    }
+}
 
-/// Reads Poetry's lines; what cannot be understood goes to `mistakes`, and the name of every entry
-/// with its place to `names`.
-pub(super) fn parse(text: &str, names: &mut Names, mistakes: &mut Vec<Diagnostic>) -> Spec {
-    let mut spec = Spec { python: None, dependencies: Vec::new() };
-    let Some(document) = parse_toml(text, mistakes) else {
-        return spec;
-    };
-    for (key, item) in entries(document.as_table()) {
-        if mistakes.len() >= MAX_MISTAKES {
-            break;
+/// Reads a table of dependencies, whose `python` is the interpreter's version.
+pub(super) fn dependencies(table: &dyn TableLike, text: &str, parsed: &mut Parsed) {
+    for (key, item) in entries(table) {
+        if parsed.is_hopeless() {
+            return;
         }
         let at = key.span().expect("a parsed document keeps its spans");
         let written = key.get();
-        let mut entry = Entry { text, written, mistakes };
-        names.extend(Name::parse(written).map(|name| (name, at.clone())));
+        if let Some(name) = Name::parse(written) {
+            parsed.names.push((name, at.clone()));
+        }
         if written.eq_ignore_ascii_case("python") {
-            spec.python = entry.python(item).map(|constraint| (constraint, at));
-        } else if let Some(dependency) = entry.dependency(at, item) {
-            spec.dependencies.push(dependency);
+            let mut owner = Owner { text, what: "`python`".to_owned(), parsed };
+            if let Some(constraint) = owner.python(item) {
+                parsed.spec.python.push((constraint, at));
+            }
+            continue;
         }
+        let what = format!("dependency `{}`", written.escape_debug());
+        let mut entry = Entry { written, at, owner: Owner { text, what, parsed } };
+        let dependencies = entry.dependencies(item);
+        parsed.spec.dependencies.extend(dependencies);
     }
-    spec
 }
 
-/// Keys with their items, in the order written.
-fn entries(table: &dyn TableLike) -> impl Iterator<Item = (&Key, &Item)> {
-    table.iter().map(|(name, _)| table.get_key_value(name).expect("the name comes from this table"))
-}
-
-/// Parses TOML, going on behind each broken line so that all of them are reported at once.
-fn parse_toml(text: &str, mistakes: &mut Vec<Diagnostic>) -> Option<Document<String>> {
-    let mut remaining = text.to_owned();
-    for _ in 0..MAX_SYNTAX_ERRORS {
-        let error = match Document::parse(remaining.clone()) {
-            Ok(document) => return Some(document),
-            Err(error) => error,
-        };
-        let at = error.span().unwrap_or_default();
-        let at = at.start.min(text.len())..at.end.min(text.len());
-        let line = line_around(text, at.start);
-        mistakes.push(syntax_error(text, &line, at, error.message()));
-        let blank: String = remaining[line.clone()]
-            .chars()
-            .map(|character| if character == '\n' { "\n".into() } else { " ".repeat(character.len_utf8()) })
-            .collect();
-        if blank == remaining[line.clone()] {
-            return None;
-        }
-        remaining.replace_range(line, &blank);
-    }
-    None
-}
-
-fn line_around(text: &str, position: usize) -> Range<usize> {
-    let start = text.as_bytes()[..position].iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
-    let end = text.as_bytes()[position..]
-        .iter()
-        .position(|&byte| byte == b'\n')
-        .map_or(text.len(), |at| at + position);
-    start..end
-}
-
-fn syntax_error(text: &str, line: &Range<usize>, at: Range<usize>, message: &str) -> Diagnostic {
-    let message = message.lines().next().unwrap_or_default();
-    let written = text[line.clone()].trim();
-    let whole = {
-        let start = line.start + text[line.clone()].len() - text[line.clone()].trim_start().len();
-        start..start + written.len()
-    };
+/// What is wrong with a line that is no TOML, where what it means can be told.
+fn broken_line(line: &str, message: &str) -> Option<Diagnostic> {
     if message.contains("duplicate key") {
-        let key = text[at.clone()].trim_matches(['"', '\'']);
-        if at.start != whole.start {
-            let what = format!("the key `{}` is given twice", key.escape_debug());
-            return Diagnostic::new(what).at(at).why("the table has it already").advice("keep one of them");
+        return None;
+    }
+    if let Some(entry) = entry_meant_by(line) {
+        return Some(Diagnostic::new("invalid TOML").why("expected `name = \"constraint\"`").replace(entry));
+    }
+    let requirement = pep508::parse(line.trim_end_matches([',', ';']));
+    requirement.ok().map(|dependency| {
+        let mistake = Diagnostic::new("invalid TOML").why("this is a requirement as pip writes it");
+        match line_of(&dependency) {
+            Some(line) => mistake.replace(line),
+            None => mistake
+                .advice("write it as Poetry does: `name = \"constraint\"`, where `*` means any version"),
         }
-        return Diagnostic::new(format!("dependency `{}` is listed twice", key.escape_debug()))
-            .at(at)
-            .why("an earlier line names the same distribution")
-            .advice("keep one entry");
-    }
-    let diagnostic = Diagnostic::new("invalid TOML");
-    if let Some(entry) = entry_meant_by(written) {
-        return diagnostic.at(whole).why("expected `name = \"constraint\"`").replace(entry);
-    }
-    if super::pep508::parse(written).is_ok() {
-        return diagnostic
-            .at(whole)
-            .why("this is a requirement as pip writes it")
-            .advice("write it as Poetry does: `name = \"constraint\"`, where `*` means any version");
-    }
-    diagnostic.at(at).why(message).advice("write one dependency per line, as `name = \"constraint\"`")
+    })
 }
 
-/// The entry that a broken line surely means: a name and a constraint with quotes or `=` missing,
-/// `:` in place of `=`, or a comma behind.
+/// The entry that a broken line surely means: a name, perhaps with extras, and a constraint with
+/// quotes or `=` missing, `:` in place of `=`, curly quotes, or a comma behind.
 fn entry_meant_by(line: &str) -> Option<String> {
+    let line = line.replace(['“', '”', '„', '‘', '’'], "\"");
     let end = line.find(|next: char| !next.is_ascii_alphanumeric() && !"._-".contains(next))?;
     let (name, rest) = line.split_at(end);
     Name::parse(name)?;
+    let (extras, rest) = match rest.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((extras, rest)) => (Some(extras), rest),
+        None => (None, rest),
+    };
     let rest = rest.trim_start();
     let rest = rest.strip_prefix(':').unwrap_or(rest);
-    let rest = if rest.starts_with("==") { rest } else { rest.strip_prefix('=').unwrap_or(rest) };
-    let constraint = rest.trim().trim_end_matches(',').trim_matches(['"', '\'']);
+    let (rest, equals) =
+        match rest.strip_prefix("==").filter(|rest| rest.trim_start().starts_with(['"', '\''])) {
+            Some(rest) => (rest, true),
+            None if rest.starts_with("==") => (rest, false),
+            None => (rest.strip_prefix('=').unwrap_or(rest), rest.starts_with('=')),
+        };
+    let constraint = rest.trim().trim_end_matches([',', ';']).trim_matches(['"', '\'']);
+    if !equals && pep508::parse(&line).is_ok() {
+        return None;
+    }
     Constraint::parse(constraint).ok()?;
+    let extras = match extras {
+        Some(extras) => extras.split(',').map(|extra| Name::parse(extra.trim())).collect::<Option<_>>()?,
+        None => Vec::new(),
+    };
+    Some(written_as(name, constraint, &extras, None))
+}
+
+/// A registry dependency as a line of Poetry's language; `None` for others.
+fn line_of(dependency: &Dependency) -> Option<String> {
+    let Source::Registry { index: None } = dependency.source else { return None };
+    let constraint = dependency.constraint.to_string();
+    Some(written_as(dependency.name.as_str(), &constraint, &dependency.extras, dependency.marker.as_ref()))
+}
+
+fn written_as(name: &str, constraint: &str, extras: &[Name], marker: Option<&Marker>) -> String {
     let name = if name.contains('.') { format!("\"{name}\"") } else { name.to_owned() };
-    Some(format!("{name} = \"{constraint}\""))
+    if extras.is_empty() && marker.is_none() {
+        return format!("{name} = \"{constraint}\"");
+    }
+    let mut table = format!("{name} = {{ version = \"{constraint}\"");
+    if !extras.is_empty() {
+        let extras: Vec<_> = extras.iter().map(|extra| format!("\"{extra}\"")).collect();
+        table += &format!(", extras = [{}]", extras.join(", "));
+    }
+    if let Some(marker) = marker {
+        table += &format!(", markers = {}", Value::from(marker.to_string()));
+    }
+    table + " }"
 }
 
 /// One entry while it is read.
 struct Entry<'a> {
-    text: &'a str,
     written: &'a str,
-    mistakes: &'a mut Vec<Diagnostic>,
+    /// Its name.
+    at: Range<usize>,
+    owner: Owner<'a>,
 }
 
 impl Entry<'_> {
-    fn refuse<T>(&mut self, diagnostic: Diagnostic) -> Option<T> {
-        self.mistakes.push(diagnostic);
-        None
-    }
-
-    fn dependency(&mut self, at: Range<usize>, item: &Item) -> Option<Dependency> {
-        let written = self.written;
-        let Some(name) = Name::parse(written) else {
-            return self.refuse(
-                Diagnostic::new(format!("`{}` is no distribution name", written.escape_debug()))
-                    .at(at)
+    fn dependencies(&mut self, item: &Item) -> Vec<Dependency> {
+        let Some(name) = Name::parse(self.written) else {
+            self.owner.refuse::<()>(
+                Diagnostic::new(format!("`{}` is no distribution name", self.written.escape_debug()))
+                    .at(self.at.clone())
                     .why("expected letters, digits, `.`, `-` and `_`, with a letter or digit at both ends")
                     .advice("write the name as the package index has it"),
             );
+            return Vec::new();
         };
-        let plain = Dependency {
-            name,
-            extras: Vec::new(),
-            constraint: Constraint::any(),
-            marker: None,
-            optional: false,
-            allow_prereleases: false,
-            at,
+        let Some(array) = item.as_array() else {
+            // `[[name]]` is another way to write a list of tables.
+            if let Some(tables) = item.as_array_of_tables() {
+                let tables = tables.iter().map(|table| Item::Table(table.clone()));
+                return tables.filter_map(|table| self.alternative(&table, name.clone())).collect();
+            }
+            return self.alternative(item, name).into_iter().collect();
         };
-        let scalar = |value: &&Value| !value.is_array() && !value.is_inline_table();
-        if let Some(value) = item.as_value().filter(scalar) {
-            let constraint = self.constraint(value)?;
-            return Some(Dependency { constraint, ..plain });
+        if array.is_empty() {
+            let what = format!("{} has an empty list of alternatives", self.owner.what);
+            self.owner.refuse::<()>(
+                Diagnostic::new(what)
+                    .at(span(item, &self.at))
+                    .why("expected at least one constraint or table")
+                    .advice(format!("write `{} = \"*\"` if any version will do", self.written)),
+            );
         }
+        let alternatives = array.iter().map(|value| Item::Value(value.clone()));
+        alternatives.filter_map(|alternative| self.alternative(&alternative, name.clone())).collect()
+    }
+
+    /// A constraint or a table.
+    fn alternative(&mut self, item: &Item, name: Name) -> Option<Dependency> {
+        let plain = Dependency::any(name, self.at.clone());
         match item.as_table_like() {
             Some(table) => self.table(table, plain),
+            None if item.is_array() => self.owner.wrong_type(
+                item,
+                "a constraint or a table",
+                Fix::Advice("write alternatives as one flat list, such as `[\"^1\", \"^2\"]`".to_owned()),
+            ),
             None => {
-                let at = span(item, &plain.at);
-                self.refuse(
-                    Diagnostic::new(format!("dependency `{written}` has an invalid constraint"))
-                        .at(at)
-                        .why("lists of alternatives are not supported yet")
-                        .advice(format!("keep the one you want, as `{written} = \"^1.2\"`")),
-                )
+                let constraint = self.owner.constraint(item)?;
+                Some(Dependency { constraint, ..plain })
             }
         }
     }
 
     fn table(&mut self, table: &dyn TableLike, mut dependency: Dependency) -> Option<Dependency> {
-        let before = self.mistakes.len();
+        let before = self.owner.parsed.mistakes.len();
+        let (kind, own) = *KINDS
+            .iter()
+            .find(|(kind, _)| kind.is_empty() || table.contains_key(kind))
+            .expect("the last kind fits");
         let mut markers = Vec::new();
-        let mut has_version = false;
-        let mut has_source = false;
+        let mut origin = Origin::default();
         for (key, item) in entries(table) {
-            let key_at = key.span().unwrap_or_else(|| dependency.at.clone());
-            let value_at = span(item, &key_at);
-            let Some(value) = item.as_value() else {
-                self.unknown_key(key.get(), key_at, &dependency);
+            let key_at = key.span().unwrap_or_else(|| self.at.clone());
+            let key = key.get();
+            let known = key == kind
+                || own.contains(&key)
+                || WHERE.contains(&key)
+                || !kind.is_empty() && WHAT.contains(&key);
+            if !known {
+                self.misplaced_key(key, key_at, kind, own);
                 continue;
-            };
-            match key.get() {
+            }
+            match key {
                 "version" => {
-                    has_version = true;
-                    if let Some(constraint) = self.constraint(value) {
+                    if let Some(constraint) = self.owner.constraint(item) {
                         dependency.constraint = constraint;
                     }
                 }
+                "python" if item.as_str() == Some("") => {}
                 "python" => {
-                    markers.extend(self.constraint(value).and_then(|python| Marker::of_python(&python)));
+                    let python = self.owner.python(item);
+                    markers.extend(python.and_then(|python| Marker::of_python(&python)));
                 }
-                "markers" => markers.extend(self.marker(value)),
-                "platform" => {
-                    let platform =
-                        self.string(value, "a platform in quotes", "linux").map(Marker::of_platform);
-                    match platform {
-                        Some(Ok(marker)) => markers.extend(marker),
-                        Some(Err(error)) => self.mistakes.push(
-                            Diagnostic::new(format!("dependency `{}` has an invalid platform", self.written))
-                                .at(value_at)
-                                .why(error.why)
-                                .advice("write a value of `sys.platform`, such as `linux`"),
-                        ),
-                        None => {}
+                "markers" => markers.extend(self.owner.marker(item)),
+                "platform" => markers.extend(self.platform(item)),
+                "extras" => dependency.extras = self.extras(item),
+                "optional" => dependency.optional = self.owner.boolean(item).unwrap_or_default(),
+                "allow-prereleases" => {
+                    dependency.allow_prereleases = self.owner.boolean(item).unwrap_or_default();
+                }
+                "develop" => origin.develop = self.owner.boolean(item).unwrap_or_default(),
+                "allows-prereleases" => {
+                    self.owner.boolean(item);
+                }
+                _ => {
+                    let value = self.owner.string(item, "a text in quotes", "text").map(str::to_owned);
+                    if value.as_deref() == Some("") {
+                        self.owner.refuse::<()>(
+                            Diagnostic::new(format!("{} has an empty `{key}`", self.owner.what))
+                                .at(span(item, &key_at))
+                                .why("expected a text")
+                                .advice(format!("write a value, or leave out `{key}`")),
+                        );
                     }
+                    origin.set(key, value, span(item, &key_at));
                 }
-                "extras" => dependency.extras = self.extras(value),
-                "optional" => dependency.optional = self.boolean(value).unwrap_or_default(),
-                "allow-prereleases" => dependency.allow_prereleases = self.boolean(value).unwrap_or_default(),
-                source if SOURCES.contains(&source) => {
-                    if !std::mem::replace(&mut has_source, true) {
-                        self.mistakes.push(unsupported_source(self.written, key_at));
-                    }
-                }
-                "source" => self.mistakes.push(
-                    Diagnostic::new(format!("dependency `{}` names an index of its own", self.written))
-                        .at(key_at)
-                        .why("`source` is not supported yet")
-                        .advice("remove `source`; the package is looked for on the default index"),
-                ),
-                unknown => self.unknown_key(unknown, key_at, &dependency),
             }
         }
-        if !has_version && self.mistakes.len() == before {
-            let at = dependency.at;
-            return self.refuse(
-                Diagnostic::new(format!("dependency `{}` says no version", self.written))
-                    .at(at)
-                    .why("its table has no `version`")
-                    .advice("add `version = \"*\"` if any version will do"),
-            );
-        }
+        dependency.source = self.source(kind, origin)?;
         dependency.marker = Marker::all(markers);
-        (self.mistakes.len() == before).then_some(dependency)
+        // Only an extra of the project could ask for it.
+        dependency.optional |= dependency.marker.as_ref().is_some_and(|marker| marker.mentions("extra"));
+        (self.owner.parsed.mistakes.len() == before).then_some(dependency)
     }
 
-    fn unknown_key(&mut self, key: &str, at: Range<usize>, dependency: &Dependency) {
-        let what = Diagnostic::new(format!(
-            "dependency `{}` has an unknown key `{}`",
-            self.written,
-            key.escape_debug()
-        ));
-        let dotted = self.text.get(dependency.at.end..at.start).is_some_and(|between| between.trim() == ".");
-        self.mistakes.push(if dotted {
-            let whole = dependency.at.start..at.end;
-            let name = self.text[whole.clone()].replace(' ', "");
-            what.at(whole).why("in TOML a dot opens a table").replace(format!("\"{name}\""))
-        } else if let Some(meant) = nearest(key, KEYS) {
-            what.at(at).why(format!("did you mean `{meant}`?")).replace(meant)
-        } else {
-            what.at(at)
-                .why("expected one of the keys of a Poetry dependency")
-                .advice(format!("use `{}`", KEYS.join("`, `")))
-        });
-    }
-
-    fn wrong_type<T>(&mut self, value: &Value, expected: &str, fix: Fix) -> Option<T> {
-        let found = value.type_name();
-        let at = value.span().unwrap_or_default();
-        let what = format!("dependency `{}` has a value of the wrong type", self.written);
-        let mistake = Diagnostic::new(what).at(at).why(format!("expected {expected}, found {found}"));
-        self.refuse(Diagnostic { fix: Some(fix), ..mistake })
-    }
-
-    /// A text, such as `example`.
-    fn string<'v>(&mut self, value: &'v Value, expected: &str, example: &str) -> Option<&'v str> {
-        let fix = || Fix::Advice(format!("write a text in quotes, such as `\"{example}\"`"));
-        value.as_str().or_else(|| self.wrong_type(value, expected, fix()))
-    }
-
-    fn boolean(&mut self, value: &Value) -> Option<bool> {
-        let fix = || Fix::Advice("write `true` or `false`, without quotes".to_owned());
-        value.as_bool().or_else(|| self.wrong_type(value, "`true` or `false`", fix()))
-    }
-
-    /// The place of `inner`, bytes of the string `value`, in the file; `None` where the two do not
-    /// correspond, or where it is empty.
-    fn inside(&self, value: &Value, string: &str, inner: &Range<usize>) -> Option<Range<usize>> {
-        let span = value.span().unwrap_or_default();
-        let verbatim = self.text.get(span.start + 1..span.end.saturating_sub(1)) == Some(string);
-        (verbatim && !inner.is_empty()).then(|| span.start + 1 + inner.start..span.start + 1 + inner.end)
-    }
-
-    fn constraint(&mut self, value: &Value) -> Option<Constraint> {
-        let span = value.span().unwrap_or_default();
-        let Some(text) = value.as_str() else {
-            let written = &self.text[span.clone()];
-            let fix = match Constraint::parse(written) {
-                Ok(_) => Fix::Replace(format!("\"{written}\"")),
-                Err(_) => Fix::Advice("write a text in quotes, such as `\"^1.2\"`".to_owned()),
-            };
-            return self.wrong_type(value, "a version constraint in quotes", fix);
-        };
-        match Constraint::parse(text) {
-            Ok(constraint) => Some(constraint),
-            Err(error) => {
-                let inside = self.inside(value, text, &error.at);
-                let what = format!("dependency `{}` has an invalid version constraint", self.written);
-                let diagnostic = Diagnostic::new(what).why(error.why);
-                self.refuse(match (inside, error.instead) {
-                    (Some(at), Some(instead)) => diagnostic.at(at).replace(instead),
-                    (None, Some(instead)) if text.is_empty() => {
-                        diagnostic.at(span).replace(format!("\"{instead}\""))
-                    }
-                    (inside, _) => diagnostic
-                        .at(inside.unwrap_or(span))
-                        .advice("write `^2.1`, `~2.1`, `2.1.*` or a range such as `>=2.1,<3`"),
-                })
+    fn source(&mut self, kind: &str, origin: Origin) -> Option<Source> {
+        let Origin { value, value_at, branch, tag, rev, subdirectory, index, develop } = origin;
+        Some(match kind {
+            "git" => {
+                let url = value?;
+                let remote = super::Url::parse(&url).is_some()
+                    || url.split_once(':').is_some_and(|(host, path)| host.contains('@') && !path.is_empty());
+                if !remote {
+                    let what = format!("{} has an invalid address", self.owner.what);
+                    return self.owner.refuse(
+                        Diagnostic::new(what)
+                            .at(value_at)
+                            .why("expected a scheme and a host, or `user@host:path`")
+                            .advice(
+                                "write `https://…` to the end, or `path = \"…\"` for a folder of this host",
+                            ),
+                    );
+                }
+                Source::Git { url, reference: branch.or(tag).or(rev), subdirectory, develop }
             }
-        }
+            "file" | "path" => Source::Path { path: value?, subdirectory, develop },
+            "url" => {
+                let url = value?;
+                if super::Url::parse(&url).is_none_or(|url| url.host.is_empty()) {
+                    let what = format!("{} has an invalid address", self.owner.what);
+                    return self.owner.refuse(
+                        Diagnostic::new(what).at(value_at).why("expected a scheme and a host").advice(
+                            "write `https://…` to the end, or `path = \"…\"` for a file of this host",
+                        ),
+                    );
+                }
+                Source::Url { url, subdirectory }
+            }
+            _ => Source::Registry { index },
+        })
     }
 
-    fn python(&mut self, item: &Item) -> Option<Constraint> {
-        match item.as_value() {
-            Some(value) => self.constraint(value),
-            None => self.refuse(
-                Diagnostic::new("`python` is not a version constraint")
-                    .at(item.span().unwrap_or_default())
-                    .why("expected a text in quotes")
-                    .advice("write `python = \">=3.11,<3.14\"`"),
-            ),
+    fn platform(&mut self, item: &Item) -> Option<Marker> {
+        let text = self.owner.string(item, "a platform in quotes", "linux")?;
+        if text.is_empty() {
+            return None;
         }
-    }
-
-    fn marker(&mut self, value: &Value) -> Option<Marker> {
-        let text = self.string(value, "a marker in quotes", "python_version < '3.12'")?;
-        match Marker::parse(text) {
-            Ok(marker) => Some(marker),
+        match Marker::of_platform(text) {
+            Ok(marker) => marker,
             Err(error) => {
-                let at = self.inside(value, text, &error.at).or(value.span()).unwrap_or_default();
-                self.refuse(
-                    Diagnostic::new(format!("dependency `{}` has an invalid marker", self.written))
+                let what = format!("{} has an invalid platform", self.owner.what);
+                let at = item.span().unwrap_or_default();
+                self.owner.refuse(
+                    Diagnostic::new(what)
                         .at(at)
                         .why(error.why)
-                        .advice("write a PEP 508 marker such as `python_version < '3.12'`"),
+                        .advice("write a value of `sys.platform`, such as `linux`"),
                 )
             }
         }
     }
 
-    fn extras(&mut self, value: &Value) -> Vec<Name> {
-        let advice = || Fix::Advice("write a list of texts, such as `[\"extra\"]`".to_owned());
-        let Some(array) = value.as_array() else {
-            let fix = match value.as_str() {
-                Some(extra) if Name::parse(extra).is_some() => Fix::Replace(format!("[\"{extra}\"]")),
-                _ => advice(),
+    /// Refuses a key that this kind of table does not have.
+    fn misplaced_key(&mut self, key: &str, at: Range<usize>, kind: &str, own: &[&str]) {
+        let what = &self.owner.what;
+        let mut keys: Vec<_> =
+            [kind].into_iter().chain(own.iter().copied()).chain(WHERE).chain(WHAT).collect();
+        keys.retain(|key| !key.is_empty() && *key != "allows-prereleases");
+        let text = self.owner.text;
+        let dotted = text.get(self.at.end..at.start).is_some_and(|between| between.trim() == ".");
+        let elsewhere =
+            KINDS.iter().any(|(kind, own)| *kind == key || own.contains(&key)) || WHAT.contains(&key);
+        let mistake = if dotted {
+            let whole = self.at.start..at.end;
+            let name = text[whole.clone()].replace(' ', "");
+            Diagnostic::new(format!("{what} has an unknown key `{}`", key.escape_debug()))
+                .at(whole)
+                .why("in TOML a dot opens a table")
+                .replace(format!("\"{name}\""))
+        } else if elsewhere && kind.is_empty() {
+            Diagnostic::new(format!("{what} says no version"))
+                .at(at)
+                .why(format!("a table with `{key}` needs a version or another source"))
+                .advice("add `version = \"*\"` if any version will do")
+        } else if elsewhere {
+            let sources = KINDS.iter().any(|(kind, _)| *kind == key);
+            let why = if sources {
+                format!("it comes from `{kind}`, so it cannot come from `{key}`, too")
+            } else {
+                format!("`{key}` means nothing beside `{kind}`")
             };
-            self.wrong_type::<()>(value, "a list of extras", fix);
-            return Vec::new();
+            let why = match key {
+                "version" => format!("the version is whatever `{kind}` has"),
+                _ => why,
+            };
+            Diagnostic::new(format!("{what} has both `{kind}` and `{key}`")).at(at).why(why).advice(format!(
+                "remove one of the two; beside `{kind}` can stand {}",
+                quoted(keys.into_iter().skip(1))
+            ))
+        } else {
+            let unknown =
+                Diagnostic::new(format!("{what} has an unknown key `{}`", key.escape_debug())).at(at);
+            let meant = synonym(key)
+                .filter(|meant| keys.contains(meant))
+                .or_else(|| nearest(key, keys.iter().copied()));
+            match meant {
+                Some(meant) => unknown.why(format!("did you mean `{meant}`?")).replace(meant),
+                None => unknown
+                    .why("expected one of the keys of a Poetry dependency")
+                    .advice(format!("use {}", quoted(keys))),
+            }
         };
+        self.owner.refuse::<()>(mistake);
+    }
+
+    fn extras(&mut self, item: &Item) -> Vec<Name> {
         let mut extras = Vec::new();
-        for value in array {
-            match value.as_str().map(Name::parse) {
-                Some(Some(extra)) => extras.push(extra),
-                Some(None) => {
-                    let at = value.span().unwrap_or_default();
-                    self.mistakes.push(
-                        Diagnostic::new(format!("dependency `{}` has an invalid extra", self.written))
-                            .at(at)
+        for (value, written) in self.owner.strings(item, "a list of extras") {
+            match Name::parse(written) {
+                Some(extra) => extras.push(extra),
+                None => {
+                    let what = format!("{} has an invalid extra", self.owner.what);
+                    self.owner.refuse::<()>(
+                        Diagnostic::new(what)
+                            .at(value.span().unwrap_or_default())
                             .why("expected letters, digits, `.`, `-` and `_`")
                             .advice("write the extra as its package names it"),
                     );
-                }
-                None => {
-                    self.wrong_type::<()>(value, "an extra in quotes", advice());
                 }
             }
         }
@@ -379,6 +379,43 @@ impl Entry<'_> {
     }
 }
 
-fn span(item: &Item, otherwise: &Range<usize>) -> Range<usize> {
-    item.span().unwrap_or_else(|| otherwise.clone())
+/// Where a table says its dependency comes from.
+#[derive(Default)]
+struct Origin {
+    /// Of the key that names its kind.
+    value: Option<String>,
+    value_at: Range<usize>,
+    branch: Option<String>,
+    tag: Option<String>,
+    rev: Option<String>,
+    subdirectory: Option<String>,
+    index: Option<String>,
+    develop: bool,
+}
+
+impl Origin {
+    fn set(&mut self, key: &str, value: Option<String>, at: Range<usize>) {
+        match key {
+            "branch" => self.branch = value,
+            "tag" => self.tag = value,
+            "rev" => self.rev = value,
+            "subdirectory" => self.subdirectory = value,
+            "source" => self.index = value,
+            _ => (self.value, self.value_at) = (value, at),
+        }
+    }
+}
+
+/// The key that a word of other tools means.
+fn synonym(key: &str) -> Option<&'static str> {
+    Some(match key {
+        "ref" | "revision" | "commit" => "rev",
+        "editable" => "develop",
+        "index" => "source",
+        "marker" => "markers",
+        "directory" => "subdirectory",
+        "python-version" | "python_version" | "requires-python" => "python",
+        "prereleases" | "allow_prereleases" | "prerelease" => "allow-prereleases",
+        _ => return None,
+    })
 }

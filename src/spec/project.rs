@@ -1,0 +1,385 @@
+//! `pyproject.toml`: `[project]`, `[dependency-groups]`, `[tool.poetry]`.
+
+use std::collections::HashSet;
+use std::ops::Range;
+
+use toml_edit::{Document, Item, TableLike, Value};
+
+use super::source::Priority;
+use super::toml::{Owner, entries, span};
+use super::{Dependency, Name, Parsed, Selection, Source, list, nearest, poetry, quoted, requirements, toml};
+use crate::diagnostic::Diagnostic;
+
+/// Reads a project: its dependencies, and the groups and extras that are asked for.
+pub(super) fn parse(text: &str, selection: &Selection, parsed: &mut Parsed) {
+    let Some(document) = toml::parse(text, parsed, |_, _| None) else { return };
+    let names = |names: &[String]| names.iter().filter_map(|name| Name::parse(name)).collect::<Vec<_>>();
+    let mut project = Project {
+        text,
+        document: &document,
+        extras: names(&selection.extras).into_iter().collect(),
+        known_extras: HashSet::new(),
+        included: HashSet::new(),
+        parsed,
+    };
+    project.standard();
+    project.poetry();
+    for group in names(&selection.groups) {
+        project.group(&group, None, &mut Vec::new());
+    }
+    project.sources();
+}
+
+/// Reads the metadata of a script: the inside of a `[project]` table.
+pub(super) fn parse_script(text: &str, parsed: &mut Parsed) {
+    let Some(document) = toml::parse(text, parsed, |_, _| None) else { return };
+    if let Some(item) = document.get("requires-python") {
+        interpreter(item, "`requires-python`", text, parsed);
+    }
+    if let Some(item) = document.get("dependencies") {
+        let dependencies = requirements_of(item, "`dependencies`", text, parsed);
+        dependencies.into_iter().for_each(|dependency| parsed.add(dependency));
+    }
+    for (key, _) in entries(document.as_table()) {
+        let key_at = key.span().unwrap_or_default();
+        if !["dependencies", "requires-python", "tool"].contains(&key.get()) {
+            parsed.mistakes.push(
+                Diagnostic::new(format!(
+                    "the script's metadata has an unknown key `{}`",
+                    key.get().escape_debug()
+                ))
+                .at(key_at)
+                .why("expected `dependencies`, `requires-python` or `tool`")
+                .advice("remove it"),
+            );
+        }
+    }
+    if let Some(tool) = document.get("tool").and_then(|tool| tool.get("uv")) {
+        uv_sources(tool, parsed);
+    }
+}
+
+/// The name that a project gives itself.
+pub(super) fn name(text: &str) -> Option<Name> {
+    let document = Document::parse(text).ok()?;
+    let of = |table: Option<&Item>| Name::parse(table?.get("name")?.as_str()?);
+    of(document.get("project")).or_else(|| of(document.get("tool").and_then(|tool| tool.get("poetry"))))
+}
+
+struct Project<'a> {
+    text: &'a str,
+    document: &'a Document<String>,
+    /// Asked for.
+    extras: HashSet<Name>,
+    known_extras: HashSet<Name>,
+    /// Groups that have been read.
+    included: HashSet<Name>,
+    parsed: &'a mut Parsed,
+}
+
+impl<'a> Project<'a> {
+    fn table(&self, path: &[&str]) -> Option<&'a dyn TableLike> {
+        let mut table: &dyn TableLike = self.document.as_table();
+        for key in path {
+            table = table.get(key)?.as_table_like()?;
+        }
+        Some(table)
+    }
+
+    /// The standard's `[project]`.
+    ///
+    /// Rule: PyPA specifications, "pyproject.toml", `dependencies` and `optional-dependencies`.
+    fn standard(&mut self) {
+        let Some(project) = self.table(&["project"]) else { return };
+        if let Some(item) = project.get("requires-python") {
+            interpreter(item, "`requires-python`", self.text, self.parsed);
+        }
+        if let Some(item) = project.get("dependencies") {
+            let dependencies = requirements_of(item, "`project.dependencies`", self.text, self.parsed);
+            self.parsed.spec.dependencies.extend(dependencies);
+        }
+        let own_name = project.get("name").and_then(Item::as_str).and_then(Name::parse);
+        let Some(optional) = self.table(&["project", "optional-dependencies"]) else { return };
+        let read: Vec<(Name, Vec<Dependency>)> = entries(optional)
+            .filter_map(|(key, item)| {
+                let what = format!("extra `{}`", key.get().escape_debug());
+                let dependencies = requirements_of(item, &what, self.text, self.parsed);
+                Some((Name::parse(key.get())?, dependencies))
+            })
+            .collect();
+        self.parsed.extras.extend(read.iter().map(|(name, _)| name.to_string()));
+        // An extra may ask for others of its own project.
+        let mut wanted: Vec<Name> = self.extras.iter().cloned().collect();
+        let mut seen: HashSet<Name> = HashSet::new();
+        while let Some(extra) = wanted.pop() {
+            if !seen.insert(extra.clone()) {
+                continue;
+            }
+            for (_, dependencies) in read.iter().filter(|(name, _)| *name == extra) {
+                for dependency in dependencies {
+                    if Some(&dependency.name) == own_name.as_ref() {
+                        wanted.extend(dependency.extras.iter().cloned());
+                    } else {
+                        self.parsed.spec.dependencies.push(dependency.clone());
+                    }
+                }
+            }
+        }
+        self.parsed.spec.dependencies.sort_by_key(|dependency| dependency.at.start);
+        self.known_extras.extend(read.into_iter().map(|(name, _)| name));
+    }
+
+    /// `[tool.poetry.dependencies]`, which only adds to what `[project]` has where that has any.
+    ///
+    /// Rule: Poetry, "The pyproject.toml file", `dependencies`; poetry-core takes `[project]` for the
+    /// main group and from Poetry's table sources, pre-releases and the like.
+    fn poetry(&mut self) {
+        let Some(table) = self.table(&["tool", "poetry", "dependencies"]) else {
+            self.poetry_extras();
+            return;
+        };
+        let in_project = self.parsed.spec.dependencies.len();
+        let is_standard = self.table(&["project"]).is_some_and(|project| {
+            project.contains_key("dependencies") || project.contains_key("optional-dependencies")
+        });
+        poetry::dependencies(table, self.text, self.parsed);
+        if is_standard {
+            let enriching = self.parsed.spec.dependencies.split_off(in_project);
+            for poetry in enriching {
+                for standard in self.parsed.spec.dependencies.iter_mut().filter(|one| one.name == poetry.name)
+                {
+                    standard.allow_prereleases |= poetry.allow_prereleases;
+                    if standard.source == Source::default() {
+                        standard.source = poetry.source.clone();
+                    }
+                }
+            }
+        }
+        self.poetry_extras();
+    }
+
+    /// `[tool.poetry.extras]`: names of optional dependencies.
+    fn poetry_extras(&mut self) {
+        let Some(extras) = self.table(&["tool", "poetry", "extras"]) else { return };
+        for (key, item) in entries(extras) {
+            let Some(extra) = Name::parse(key.get()) else { continue };
+            let what = format!("extra `{}`", key.get().escape_debug());
+            let mut owner = Owner { text: self.text, what, parsed: self.parsed };
+            let listed: Vec<_> = owner
+                .strings(item, "a list of names")
+                .into_iter()
+                .filter_map(|(_, name)| Name::parse(name))
+                .collect();
+            if self.extras.contains(&extra) {
+                let dependencies = self.parsed.spec.dependencies.iter_mut();
+                dependencies.filter(|one| listed.contains(&one.name)).for_each(|one| one.optional = false);
+            }
+            self.parsed.extras.push(key.get().to_owned());
+        }
+    }
+
+    /// A group and those it includes, of either table.
+    ///
+    /// Rule: PEP 735, "Dependency Group Include"; Poetry, "Dependency groups".
+    fn group(&mut self, group: &Name, at: Option<Range<usize>>, within: &mut Vec<Name>) {
+        let standard = self.table(&["dependency-groups"]);
+        let poetry = self.table(&["tool", "poetry", "group"]);
+        if within.is_empty() {
+            let tables = [standard, poetry].into_iter().flatten();
+            let mut known: Vec<_> =
+                tables.flat_map(|table| table.iter()).map(|(name, _)| name.to_owned()).collect();
+            known.extend(self.table(&["tool", "poetry", "dev-dependencies"]).map(|_| "dev".to_owned()));
+            self.parsed.groups = known;
+        }
+        if within.contains(group) {
+            let circle: Vec<_> = within.iter().map(Name::as_str).chain([group.as_str()]).collect();
+            let mistake = Diagnostic::new(format!("dependency group `{group}` includes itself"))
+                .why(circle.join(" → "))
+                .advice("remove one of the includes");
+            self.parsed.mistakes.push(Diagnostic { at, ..mistake });
+            return;
+        }
+        if !self.included.insert(group.clone()) {
+            return;
+        }
+        within.push(group.clone());
+        let named = |table: &'a dyn TableLike| {
+            entries(table)
+                .find(|(key, _)| Name::parse(key.get()).as_ref() == Some(group))
+                .map(|(_, item)| item)
+        };
+        let mut found = false;
+        if let Some(item) = standard.and_then(named) {
+            found = true;
+            self.standard_group(group, item, within);
+        }
+        if let Some(item) = poetry.and_then(named) {
+            found = true;
+            if let Some(table) = item.get("dependencies").and_then(Item::as_table_like) {
+                poetry::dependencies(table, self.text, self.parsed);
+            }
+            let included = item.get("include-groups").and_then(Item::as_array);
+            for value in included.into_iter().flatten() {
+                if let Some(name) = value.as_str().and_then(Name::parse) {
+                    self.group(&name, value.span(), within);
+                }
+            }
+        }
+        if group.as_str() == "dev"
+            && let Some(table) = self.table(&["tool", "poetry", "dev-dependencies"])
+        {
+            found = true;
+            poetry::dependencies(table, self.text, self.parsed);
+        }
+        within.pop();
+        if let (false, Some(at)) = (found, at) {
+            let mistake = Diagnostic::new(format!("there is no dependency group `{group}`")).at(at);
+            let known = self.parsed.groups.iter().map(String::as_str);
+            self.parsed.mistakes.push(match nearest(group.as_str(), known.clone()) {
+                Some(meant) => {
+                    mistake.why(format!("did you mean `{meant}`?")).replace(format!("\"{meant}\""))
+                }
+                None => {
+                    mistake.why("it is included here").advice(format!("include one of {}", quoted(known)))
+                }
+            });
+        }
+    }
+
+    fn standard_group(&mut self, group: &Name, item: &'a Item, within: &mut Vec<Name>) {
+        let what = format!("dependency group `{group}`");
+        let Some(array) = item.as_array() else {
+            let mut owner = Owner { text: self.text, what, parsed: self.parsed };
+            owner.strings(item, "a list of requirements");
+            return;
+        };
+        for value in array {
+            if let Some(table) = value.as_inline_table() {
+                let include = table.get("include-group").filter(|_| table.len() == 1);
+                match include.and_then(|name| Some((Name::parse(name.as_str()?)?, name.span()))) {
+                    Some((name, at)) => self.group(&name, at, within),
+                    None => self.parsed.mistakes.push(
+                        Diagnostic::new(format!("{what} has an unknown kind of entry"))
+                            .at(value.span().unwrap_or_default())
+                            .why("expected a requirement, or `{ include-group = \"name\" }` alone")
+                            .advice("write one of the two"),
+                    ),
+                }
+            } else if let Some(dependency) = requirement_of(value, &what, self.text, self.parsed) {
+                self.parsed.spec.dependencies.push(dependency);
+            }
+        }
+    }
+
+    /// The package indexes of `[[tool.poetry.source]]`.
+    ///
+    /// Rule: Poetry, "Package sources": `default` of old is in place of the usual index, `secondary`
+    /// is as `supplemental`.
+    fn sources(&mut self) {
+        if let Some(tool) = self.table(&["tool"]).and_then(|tool| tool.get("uv")) {
+            uv_sources(tool, self.parsed);
+        }
+        let poetry = self.table(&["tool", "poetry"]);
+        let Some(sources) = poetry.and_then(|poetry| poetry.get("source")).and_then(Item::as_array_of_tables)
+        else {
+            return;
+        };
+        for source in sources {
+            let at = source.span().unwrap_or_default();
+            let text = |key: &str| source.get(key).and_then(Item::as_str);
+            let Some(name) = text("name") else {
+                self.parsed.mistakes.push(
+                    Diagnostic::new("a package source has no name")
+                        .at(at)
+                        .why("expected `name = \"…\"`")
+                        .advice("give it the name that dependencies call it by"),
+                );
+                continue;
+            };
+            // Poetry knows the address of the usual index by its name.
+            let Some(url) = text("url") else { continue };
+            let url_at = source.get("url").and_then(Item::span).unwrap_or(at);
+            let is_default = source.get("default").and_then(Item::as_bool).unwrap_or_default();
+            let priority = match text("priority").map(str::to_ascii_lowercase).as_deref() {
+                Some("explicit") => Priority::Explicit,
+                Some("supplemental" | "secondary") => Priority::Extra,
+                Some("default" | "primary") => Priority::Default,
+                Some(other) => {
+                    let priority_at = source.get("priority").and_then(Item::span).unwrap_or_default();
+                    let mistake = Diagnostic::new(format!(
+                        "package source `{}` has an unknown priority",
+                        name.escape_debug()
+                    ))
+                    .at(priority_at);
+                    let known = ["primary", "supplemental", "explicit"];
+                    self.parsed.mistakes.push(match nearest(other, known) {
+                        Some(meant) => {
+                            mistake.why(format!("did you mean `{meant}`?")).replace(format!("\"{meant}\""))
+                        }
+                        None => mistake
+                            .why("expected `primary`, `supplemental` or `explicit`")
+                            .advice("write one of these"),
+                    });
+                    continue;
+                }
+                None if source.get("secondary").and_then(Item::as_bool) == Some(true) && !is_default => {
+                    Priority::Extra
+                }
+                None => Priority::Default,
+            };
+            let index = requirements::index(Some(name.to_owned()), url, priority, url_at, self.parsed);
+            self.parsed.spec.indexes.extend(index);
+        }
+    }
+}
+
+/// Refuses sources that only uv knows, since leaving them out would take other packages.
+fn uv_sources(tool: &Item, parsed: &mut Parsed) {
+    let Some(sources) = tool.get("sources").and_then(Item::as_table_like) else { return };
+    for (key, _) in entries(sources) {
+        let Some(name) = Name::parse(key.get()) else { continue };
+        if parsed.spec.dependencies.iter().any(|dependency| dependency.name == name) {
+            parsed.mistakes.push(
+                Diagnostic::new(format!("the source of `{name}` is written for uv"))
+                    .at(key.span().unwrap_or_default())
+                    .why("`tool.uv.sources` is not read, and without it another package could be installed")
+                    .advice(format!(
+                        "write the dependency as `{name} @ …`, or under `[tool.poetry.dependencies]`"
+                    )),
+            );
+        }
+    }
+}
+
+fn interpreter(item: &Item, what: &str, text: &str, parsed: &mut Parsed) {
+    let mut owner = Owner { text, what: what.to_owned(), parsed };
+    if let Some(constraint) = owner.python(item) {
+        let at = item.span().unwrap_or_default();
+        parsed.spec.python.push((constraint, at));
+    }
+}
+
+/// The requirements of a list.
+fn requirements_of(item: &Item, what: &str, text: &str, parsed: &mut Parsed) -> Vec<Dependency> {
+    let Some(array) = item.as_array() else {
+        let mut owner = Owner { text, what: what.to_owned(), parsed };
+        owner.strings(item, "a list of requirements");
+        return Vec::new();
+    };
+    array.iter().filter_map(|value| requirement_of(value, what, text, parsed)).collect()
+}
+
+fn requirement_of(value: &Value, what: &str, text: &str, parsed: &mut Parsed) -> Option<Dependency> {
+    let at = value.span().unwrap_or_default();
+    if !value.is_str() {
+        let mistake = Diagnostic::new(format!("{what} has a value of the wrong type"))
+            .at(at.clone())
+            .why(format!("expected a requirement in quotes, found {}", value.type_name()))
+            .advice("write a requirement such as `\"numpy>=2.2,<3\"`");
+        return parsed.refuse(mistake);
+    }
+    match list::requirement(text, span(&Item::Value(value.clone()), &at)) {
+        Ok(dependency) => Some(dependency),
+        Err(mistake) => parsed.refuse(mistake),
+    }
+}

@@ -1,0 +1,606 @@
+//! pip's requirements files.
+
+use std::ops::Range;
+use std::path::Path;
+
+use super::pep508::{self, path_source};
+use super::source::{Priority, parse_url};
+use super::{Dependency, Include, Index, Name, Parsed, Source, Surroundings, Url, list, nearest, project};
+use crate::diagnostic::Diagnostic;
+
+/// The options a requirements file may hold, and whether a value follows.
+///
+/// Rule: pip, "Requirements File Format", "Supported options".
+const OPTIONS: [(&str, &str, bool); 17] = [
+    ("-r", "--requirement", true),
+    ("-c", "--constraint", true),
+    ("-e", "--editable", true),
+    ("-i", "--index-url", true),
+    ("", "--extra-index-url", true),
+    ("", "--pypi-url", true),
+    ("-f", "--find-links", true),
+    ("", "--no-index", false),
+    ("", "--no-binary", true),
+    ("", "--only-binary", true),
+    ("", "--prefer-binary", false),
+    ("", "--require-hashes", false),
+    ("", "--pre", false),
+    ("", "--trusted-host", true),
+    ("", "--use-feature", true),
+    ("", "--hash", true),
+    ("-C", "--config-settings", true),
+];
+
+/// Hashes that pip takes, and their digits.
+const HASHES: [(&str, usize); 3] = [("sha256", 64), ("sha384", 96), ("sha512", 128)];
+
+/// Reads a requirements file that lies in `folder`.
+pub(super) fn parse(text: &str, folder: &Path, surroundings: Surroundings<'_>, parsed: &mut Parsed) {
+    let mut file = File { folder, surroundings, parsed, all_prereleases: false, hashes_required: false };
+    for line in logical_lines(text) {
+        if file.parsed.is_hopeless() {
+            return;
+        }
+        let Some(line) = file.expand(line) else { continue };
+        file.line(&line);
+    }
+    file.finish();
+}
+
+/// A line as pip sees it: continuation lines joined, comments gone, variables replaced.
+///
+/// Rule: pip, `req_file.py`: a line continues if a backslash is its very last character, a comment
+/// begins with `#` at the start or behind white space, and a line that is only a comment ends what
+/// it continues.
+#[derive(Default)]
+struct Line {
+    text: String,
+    pieces: Vec<Piece>,
+}
+
+/// Bytes of a line and where in the file they come from.
+struct Piece {
+    /// Where in the line they begin.
+    start: usize,
+    /// Where in the file they are, or what they stand for.
+    at: Range<usize>,
+    verbatim: bool,
+}
+
+impl Line {
+    fn push(&mut self, text: &str, at: Range<usize>, verbatim: bool) {
+        if !text.is_empty() {
+            self.pieces.push(Piece { start: self.text.len(), at, verbatim });
+            self.text.push_str(text);
+        }
+    }
+
+    /// The place in the file of bytes of the line.
+    fn place(&self, bytes: Range<usize>) -> Range<usize> {
+        let piece = |position: usize| {
+            let index = self.pieces.partition_point(|piece| piece.start <= position);
+            self.pieces.get(index.saturating_sub(1))
+        };
+        let start = piece(bytes.start).map_or(0, |piece| {
+            if piece.verbatim { piece.at.start + bytes.start - piece.start } else { piece.at.start }
+        });
+        if bytes.is_empty() {
+            return start..start;
+        }
+        let end = piece(bytes.end - 1).map_or(0, |piece| {
+            if piece.verbatim { piece.at.start + bytes.end - piece.start } else { piece.at.end }
+        });
+        start..end.max(start)
+    }
+
+    fn place_of(&self, part: &str) -> Range<usize> {
+        let start = part.as_ptr() as usize - self.text.as_ptr() as usize;
+        self.place(start..start + part.len())
+    }
+
+    /// Whether the bytes are in the file as they are in the line.
+    fn is_verbatim(&self, bytes: &Range<usize>) -> bool {
+        let index = self.pieces.partition_point(|piece| piece.start <= bytes.start);
+        let Some(piece) = self.pieces.get(index.saturating_sub(1)) else { return false };
+        piece.verbatim && bytes.end <= piece.start + piece.at.len()
+    }
+}
+
+fn logical_lines(text: &str) -> Vec<Line> {
+    let mut lines = Vec::new();
+    let mut line = Line::default();
+    let mut start = 0;
+    for raw in text.split_inclusive('\n') {
+        let written = raw.trim_end_matches(['\n', '\r']);
+        let comment = written.trim_start().starts_with('#');
+        let continues = !comment && written.ends_with('\\');
+        if !comment {
+            let piece = if continues { written.trim_matches('\\') } else { written };
+            let offset = start + (piece.as_ptr() as usize - raw.as_ptr() as usize);
+            line.push(piece, offset..offset + piece.len(), true);
+        }
+        if !continues {
+            lines.push(std::mem::take(&mut line));
+        }
+        start += raw.len();
+    }
+    lines.push(line);
+    for line in &mut lines {
+        let comment = line.text.match_indices('#').map(|(at, _)| at);
+        let end = comment
+            .into_iter()
+            .find(|&at| line.text[..at].chars().next_back().is_none_or(char::is_whitespace));
+        line.text.truncate(end.unwrap_or(line.text.len()));
+        let length = line.text.trim_end().len();
+        line.text.truncate(length);
+    }
+    lines.retain(|line| !line.text.trim().is_empty());
+    lines
+}
+
+struct File<'a> {
+    folder: &'a Path,
+    surroundings: Surroundings<'a>,
+    parsed: &'a mut Parsed,
+    all_prereleases: bool,
+    hashes_required: bool,
+}
+
+impl File<'_> {
+    /// Replaces `${NAME}` by what the environment has.
+    ///
+    /// Rule: pip, "Using environment variables": only upper case letters, digits and `_`.
+    fn expand(&mut self, line: Line) -> Option<Line> {
+        if !line.text.contains("${") {
+            return Some(line);
+        }
+        let mut expanded = Line::default();
+        let mut position = 0;
+        let mut complete = true;
+        while let Some(found) = line.text[position..].find("${").map(|at| at + position) {
+            let name = line.text[found + 2..].split('}').next().unwrap_or_default();
+            let end = found + 2 + name.len() + 1;
+            let is_name = !name.is_empty()
+                && end <= line.text.len()
+                && name
+                    .bytes()
+                    .all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_');
+            if !is_name {
+                expanded.push(&line.text[position..found + 2], line.place(position..found + 2), true);
+                position = found + 2;
+                continue;
+            }
+            expanded.push(&line.text[position..found], line.place(position..found), true);
+            match (self.surroundings.variable)(name) {
+                Some(value) => expanded.push(&value, line.place(found..end), false),
+                None => {
+                    complete = false;
+                    self.parsed.mistakes.push(
+                        Diagnostic::new(format!("the environment variable `{name}` is not set"))
+                            .at(line.place(found..end))
+                            .why("it would be replaced by its value")
+                            .advice("set it, or write the value"),
+                    );
+                }
+            }
+            position = end;
+        }
+        expanded.push(&line.text[position..], line.place(position..line.text.len()), true);
+        complete.then_some(expanded)
+    }
+
+    fn line(&mut self, line: &Line) {
+        let (requirement, options) = split_options(&line.text);
+        let options = match words(options) {
+            Ok(words) => words,
+            Err(open) => {
+                self.parsed.mistakes.push(
+                    Diagnostic::new("an option has an open quote")
+                        .at(line.place_of(open))
+                        .why("expected a closing quote")
+                        .advice("remove the quote; values with spaces need two"),
+                );
+                return;
+            }
+        };
+        let mut dependency = match requirement.trim() {
+            "" => None,
+            requirement => match self.requirement(line, requirement) {
+                Some(dependency) => Some(dependency),
+                None => return,
+            },
+        };
+        let alone = dependency.is_none();
+        let mut options = options.into_iter();
+        while let Some((word, written)) = options.next() {
+            let at = line.place_of(written);
+            let Some((option, mut value)) = self.option(&word, at.clone()) else { return };
+            let mut value_at = at.clone();
+            if option.2 && value.is_none() {
+                match options.next() {
+                    Some((next, written)) => (value, value_at) = (Some(next), line.place_of(written)),
+                    None => {
+                        self.parsed.mistakes.push(
+                            Diagnostic::new(format!("the option `{}` has no value", option.1))
+                                .at(at)
+                                .why("expected a value behind it")
+                                .advice(format!("write `{} VALUE`, or remove the option", option.1)),
+                        );
+                        return;
+                    }
+                }
+            }
+            let value = value.unwrap_or_default();
+            match (option.1, dependency.as_mut()) {
+                ("--hash", Some(dependency)) => match hash(&value) {
+                    Some(hash) => dependency.hashes.push(hash),
+                    None => self.parsed.mistakes.push(
+                        Diagnostic::new(format!("dependency `{}` has an invalid hash", dependency.name))
+                            .at(value_at)
+                            .why("expected `sha256:` and 64 hexadecimal digits, or sha384 or sha512")
+                            .advice("write what `pip hash` or `uv pip compile --generate-hashes` prints"),
+                    ),
+                },
+                ("--hash", None) => self.parsed.mistakes.push(
+                    Diagnostic::new("a hash belongs to no requirement")
+                        .at(at)
+                        .why("nothing stands before it; a comment between continued lines ends the requirement")
+                        .advice("put it on the requirement's line, with a backslash at the end of the line before"),
+                ),
+                (name, Some(dependency)) if name != "--config-settings" => {
+                    let what = format!("the option `{name}` stands behind the requirement `{}`", dependency.name);
+                    self.parsed.mistakes.push(
+                        Diagnostic::new(what)
+                            .at(at)
+                            .why("only `--hash` belongs to a single requirement")
+                            .advice("give the option a line of its own"),
+                    );
+                }
+                (name, _) => self.setting(name, &value, at, value_at),
+            }
+        }
+        if let Some(dependency) = dependency {
+            self.parsed.spec.dependencies.push(dependency);
+        } else if !alone {
+            unreachable!("a dependency stays one");
+        }
+    }
+
+    /// The option that a word is, and its value if it holds one.
+    fn option(
+        &mut self,
+        word: &str,
+        at: Range<usize>,
+    ) -> Option<((&'static str, &'static str, bool), Option<String>)> {
+        let (name, value) = match word.split_once('=') {
+            Some((name, value)) if name.starts_with("--") => (name, Some(value)),
+            _ => (word, None),
+        };
+        for option in OPTIONS {
+            if option.1 == name && (option.2 || value.is_none()) {
+                return Some((option, value.map(str::to_owned)));
+            }
+            if let Some(value) =
+                word.strip_prefix(option.0).filter(|_| !option.0.is_empty() && !word.starts_with("--"))
+            {
+                return Some((option, (!value.is_empty()).then(|| value.to_owned())));
+            }
+        }
+        if !word.starts_with('-') {
+            return self.parsed.refuse(
+                Diagnostic::new("something stands behind an option")
+                    .at(at)
+                    .why("expected another option, or the end of the line")
+                    .advice("give it a line of its own, before or behind"),
+            );
+        }
+        let known = OPTIONS.iter().map(|option| option.1);
+        let begun: Vec<_> = known.clone().filter(|known| known.starts_with(name) && name.len() > 2).collect();
+        let meant = match begun.as_slice() {
+            [only] => Some(*only),
+            _ => nearest(name, known),
+        };
+        let mistake =
+            Diagnostic::new(format!("`{}` is no option of a requirements file", name.escape_debug())).at(at);
+        self.parsed.refuse(match (meant, value) {
+            (Some(meant), None) => mistake.why(format!("did you mean `{meant}`?")).replace(meant),
+            (Some(meant), Some(value)) => {
+                mistake.why(format!("did you mean `{meant}`?")).replace(format!("{meant}={value}"))
+            }
+            _ => mistake.why("expected an option that pip reads in files").advice("remove it"),
+        })
+    }
+
+    /// Heeds an option that stands for itself.
+    fn setting(&mut self, name: &str, value: &str, at: Range<usize>, value_at: Range<usize>) {
+        let refused = |what: &str, why: &str, advice: &str| {
+            Diagnostic::new(what).at(at.clone()).why(why).advice(advice)
+        };
+        match name {
+            "--requirement" | "--constraint" => {
+                if Url::parse(value).is_some_and(|url| url.scheme != "file") {
+                    self.parsed.mistakes.push(refused(
+                        "a requirements file is included from the network",
+                        "what it says could change with every build",
+                        "download it, and include the file",
+                    ));
+                    return;
+                }
+                let path = value.strip_prefix("file://").unwrap_or(value).to_owned();
+                self.parsed.includes.push(Include { path, bounds: name == "--constraint", at: value_at });
+            }
+            "--editable" => {
+                let line = Line {
+                    text: value.to_owned(),
+                    pieces: vec![Piece { start: 0, at: value_at, verbatim: false }],
+                };
+                if let Some(mut dependency) = self.requirement(&line, &line.text) {
+                    if let Source::Git { develop, .. } | Source::Path { develop, .. } = &mut dependency.source
+                    {
+                        *develop = true;
+                    }
+                    self.parsed.spec.dependencies.push(dependency);
+                }
+            }
+            "--index-url" | "--pypi-url" | "--extra-index-url" => {
+                let priority = if name == "--extra-index-url" { Priority::Extra } else { Priority::Default };
+                if let Some(index) = index(None, value, priority, value_at, self.parsed) {
+                    self.parsed.spec.indexes.push(index);
+                }
+            }
+            "--pre" => self.all_prereleases = true,
+            "--require-hashes" => self.hashes_required = true,
+            "--no-binary" if value != ":none:" => self.parsed.mistakes.push(refused(
+                "`--no-binary` asks for source archives",
+                "images install wheels only",
+                "remove it; name a project to build with `name @ git+https://…` or a path",
+            )),
+            "--no-index" | "--find-links" => self.parsed.mistakes.push(refused(
+                &format!("`{name}` is not supported"),
+                "packages come from package indexes",
+                "name an index with `--index-url`, and single files by their path",
+            )),
+            "--trusted-host" => self.parsed.mistakes.push(refused(
+                "`--trusted-host` would take packages from anybody",
+                "certificates are always checked",
+                "remove it, and give the authority's certificate with `--ca-cert`",
+            )),
+            // What is left cannot change what is installed from wheels.
+            _ => {}
+        }
+    }
+
+    /// A requirement without its options; mistakes are reported.
+    fn requirement(&mut self, line: &Line, text: &str) -> Option<Dependency> {
+        let whole = line.place_of(text);
+        let is_archive = |path: &str| {
+            [".whl", ".tar.gz", ".zip", ".tar.bz2", ".tgz"].iter().any(|end| path.ends_with(end))
+        };
+        let address = text.split([' ', '\t', ';', '#', '[']).next().unwrap_or_default();
+        let scheme = Url::parse(address).is_some() || address.starts_with("file:");
+        let path = !scheme
+            && (text.starts_with(['.', '/', '~']) || address.contains(['/', '\\']) || is_archive(address));
+        if !(scheme || path) || text.contains(" @ ") && !text.starts_with(['.', '/']) {
+            return match pep508::parse(text) {
+                Ok(dependency) if dependency.name.as_str() == "python" => self.parsed.refuse(
+                    Diagnostic::new("the interpreter is no distribution")
+                        .at(whole)
+                        .why("no package index has `python`")
+                        .advice("choose the version with `--python`"),
+                ),
+                Ok(dependency) => Some(Dependency { at: place(line, text, &dependency.at), ..dependency }),
+                Err(mistake) => {
+                    let mistake = self.explained(line, text, mistake);
+                    self.parsed.refuse(mistake)
+                }
+            };
+        }
+        // A marker behind an address needs a space on one side of its `;`.
+        let end = [" ;", "; "].iter().filter_map(|end| text.find(end)).min().unwrap_or(text.len());
+        let (address, marker) = text.split_at(end);
+        let marker = marker.trim_start().trim_start_matches(';').trim();
+        let (address, extras) =
+            match address.trim().strip_suffix(']').and_then(|address| address.rsplit_once('[')) {
+                Some((address, extras)) => (address, extras.split(',').map(str::trim).collect::<Vec<_>>()),
+                None => (address.trim(), Vec::new()),
+            };
+        let fragment = address.split_once('#').map_or("", |(_, fragment)| fragment);
+        let egg = fragment
+            .split('&')
+            .find_map(|pair| pair.strip_prefix("egg="))
+            .map(|egg| egg.split('[').next().unwrap_or_default());
+        let source = if scheme { parse_url(address) } else { Some(path_source(address)) };
+        let Some(source) = source else {
+            return self.parsed.refuse(
+                Diagnostic::new("this is no address of a distribution")
+                    .at(whole)
+                    .why("expected a scheme and a host")
+                    .advice("write `name @ https://…`, or a path such as `./folder`"),
+            );
+        };
+        let named = egg.and_then(Name::parse).or_else(|| self.name_of(&source));
+        let Some(name) = named else {
+            return self.parsed.refuse(
+                Diagnostic::new("the name of this distribution cannot be told")
+                    .at(whole)
+                    .why("it is neither in the address nor in a `pyproject.toml` there")
+                    .advice("write the name before it: `name @ …`"),
+            );
+        };
+        let mut dependency = Dependency { source, ..Dependency::any(name, whole.clone()) };
+        for extra in extras {
+            match Name::parse(extra) {
+                Some(extra) => dependency.extras.push(extra),
+                None => {
+                    return self.parsed.refuse(
+                        Diagnostic::new(format!("dependency `{}` has an invalid extra", dependency.name))
+                            .at(whole)
+                            .why("expected letters, digits, `.`, `-` and `_`")
+                            .advice("write extras as `[first,second]`"),
+                    );
+                }
+            }
+        }
+        if !marker.is_empty() {
+            match super::Marker::parse(marker) {
+                Ok(marker) => dependency.marker = Some(marker),
+                Err(error) => {
+                    return self.parsed.refuse(
+                        Diagnostic::new(format!("dependency `{}` has an invalid marker", dependency.name))
+                            .at(line.place_of(marker))
+                            .why(error.why)
+                            .advice("write a PEP 508 marker such as `python_version < \"3.12\"`"),
+                    );
+                }
+            }
+        }
+        Some(dependency)
+    }
+
+    /// A mistake of a requirement, with the line it surely means where it is one of Poetry's.
+    fn explained(&self, line: &Line, text: &str, mistake: Diagnostic) -> Diagnostic {
+        let whole = text.as_ptr() as usize - line.text.as_ptr() as usize;
+        let whole = whole..whole + text.len();
+        if let Some(requirement) = list::poetry_line(text)
+            && line.is_verbatim(&whole)
+        {
+            return Diagnostic::new("this is a line of Poetry's language")
+                .at(line.place(whole))
+                .why("the other lines are requirements as pip writes them")
+                .replace(requirement);
+        }
+        let at = mistake.at.clone().unwrap_or_default();
+        let verbatim = line.is_verbatim(&(whole.start + at.start..whole.start + at.end));
+        let placed = Diagnostic { at: Some(place(line, text, &at)), ..mistake };
+        if verbatim { placed } else { placed.advice("write a PEP 508 requirement such as `numpy>=2.2,<3`") }
+    }
+
+    /// The name of what lies at an address, as far as the address or a folder of this host tells.
+    fn name_of(&self, source: &Source) -> Option<Name> {
+        let (path, subdirectory, folder) = match source {
+            Source::Registry { .. } | Source::Git { .. } => return None,
+            Source::Url { url, subdirectory } => (url.as_str(), subdirectory, false),
+            Source::Path { path, subdirectory, .. } => (path.as_str(), subdirectory, true),
+        };
+        let file = path.split('?').next().unwrap_or_default().rsplit('/').next().unwrap_or_default();
+        if let Some(stem) = file.strip_suffix(".whl") {
+            return Name::parse(stem.split('-').next().unwrap_or_default());
+        }
+        let archive = [".tar.gz", ".zip", ".tar.bz2", ".tgz"].iter().find_map(|end| file.strip_suffix(end));
+        if let Some(stem) = archive {
+            return Name::parse(stem.rsplit_once('-')?.0);
+        }
+        let folder =
+            folder.then(|| self.folder.join(path).join(subdirectory.as_deref().unwrap_or_default()))?;
+        let document = (self.surroundings.read)(&folder.join("pyproject.toml")).ok()?;
+        project::name(&document.text)
+    }
+
+    fn finish(self) {
+        if self.all_prereleases {
+            self.parsed.spec.dependencies.iter_mut().for_each(|one| one.allow_prereleases = true);
+        }
+        if !self.hashes_required {
+            return;
+        }
+        let registry = |one: &&Dependency| matches!(one.source, Source::Registry { .. });
+        for dependency in
+            self.parsed.spec.dependencies.iter().filter(registry).filter(|one| one.hashes.is_empty())
+        {
+            self.parsed.mistakes.push(
+                Diagnostic::new(format!("dependency `{}` has no hash", dependency.name))
+                    .at(dependency.at.clone())
+                    .why("`--require-hashes` asks for one")
+                    .advice("add `--hash=sha256:…`, or remove `--require-hashes`"),
+            );
+        }
+    }
+}
+
+/// Where in the file `inner`, bytes of `text`, lies.
+fn place(line: &Line, text: &str, inner: &Range<usize>) -> Range<usize> {
+    let start = text.as_ptr() as usize - line.text.as_ptr() as usize;
+    line.place(start + inner.start..start + inner.end)
+}
+
+/// A package index, where its address is one that may stand in a plan.
+pub(super) fn index(
+    name: Option<String>,
+    url: &str,
+    priority: Priority,
+    at: Range<usize>,
+    parsed: &mut Parsed,
+) -> Option<Index> {
+    let Some(address) = Url::parse(url).filter(|url| ["http", "https"].contains(&url.scheme)) else {
+        return parsed.refuse(
+            Diagnostic::new("this is no address of a package index")
+                .at(at)
+                .why("expected `https://`, a host and a path")
+                .advice("write the address that ends with `/simple`"),
+        );
+    };
+    if address.has_credentials() {
+        return parsed.refuse(
+            Diagnostic::new("the address of a package index holds credentials")
+                .at(at)
+                .why("they would stand in the plan, and in what is left of the build")
+                .advice("leave out what stands before the `@`"),
+        );
+    }
+    Some(Index { name, url: url.to_owned(), priority, at })
+}
+
+/// Splits a line where its options begin: at the first word outside quotes that begins with `-`.
+fn split_options(text: &str) -> (&str, &str) {
+    let mut quote = None;
+    let mut previous = ' ';
+    for (at, character) in text.char_indices() {
+        match (quote, character) {
+            (None, '-') if previous.is_whitespace() => return text.split_at(at),
+            (None, '"' | '\'') => quote = Some(character),
+            (Some(open), _) if open == character => quote = None,
+            _ => {}
+        }
+        previous = character;
+    }
+    (text, "")
+}
+
+/// Words as a shell splits them, each with the bytes it was written in; the rest behind an open
+/// quote if there is one.
+fn words(text: &str) -> Result<Vec<(String, &str)>, &str> {
+    let mut words = Vec::new();
+    let mut rest = text.trim_start();
+    while !rest.is_empty() {
+        let mut word = String::new();
+        let mut quote = None;
+        let mut length = rest.len();
+        let mut characters = rest.char_indices();
+        while let Some((at, character)) = characters.next() {
+            match (quote, character) {
+                (None, space) if space.is_whitespace() => {
+                    length = at;
+                    break;
+                }
+                (None, '"' | '\'') => quote = Some(character),
+                (Some(open), _) if open == character => quote = None,
+                (None | Some('"'), '\\') => word.extend(characters.next().map(|(_, escaped)| escaped)),
+                _ => word.push(character),
+            }
+        }
+        if quote.is_some() {
+            return Err(rest);
+        }
+        words.push((word, &rest[..length]));
+        rest = rest[length..].trim_start();
+    }
+    Ok(words)
+}
+
+/// A hash as pip writes it.
+fn hash(text: &str) -> Option<String> {
+    let (algorithm, digits) = text.split_once(':')?;
+    let length = HASHES.iter().find_map(|(known, length)| (*known == algorithm).then_some(*length))?;
+    (digits.len() == length && digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
+        .then(|| format!("{algorithm}:{}", digits.to_ascii_lowercase()))
+}

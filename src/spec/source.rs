@@ -1,0 +1,259 @@
+//! Where distributions come from.
+
+use std::fmt;
+use std::ops::Range;
+
+/// Where a distribution comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A package index.
+    Registry {
+        /// The index's name, where the list names one.
+        index: Option<String>,
+    },
+    /// A git repository.
+    Git {
+        /// Its address, as `git clone` takes it.
+        url: String,
+        /// A branch, tag or commit; the default branch if `None`.
+        reference: Option<String>,
+        /// The folder inside that holds the project.
+        subdirectory: Option<String>,
+        /// Whether Poetry would install it in development mode. Images hold copies all the same.
+        develop: bool,
+    },
+    /// A wheel or source archive behind an address.
+    Url {
+        /// The address, without a fragment.
+        url: String,
+        /// The folder inside that holds the project.
+        subdirectory: Option<String>,
+    },
+    /// A file or folder of this host.
+    Path {
+        /// As written; relative to the list's folder.
+        path: String,
+        /// The folder inside that holds the project.
+        subdirectory: Option<String>,
+        /// As in [`Source::Git`].
+        develop: bool,
+    },
+}
+
+impl Default for Source {
+    fn default() -> Self {
+        Self::Registry { index: None }
+    }
+}
+
+/// A package index that a list names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Index {
+    /// What `source` calls it; `None` where it has no name.
+    pub name: Option<String>,
+    /// Its address.
+    pub url: String,
+    /// When it is asked.
+    pub priority: Priority,
+    /// Bytes of the list.
+    pub at: Range<usize>,
+}
+
+/// When a package index is asked.
+///
+/// Rule: Poetry, "Package sources".
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Priority {
+    /// In place of the installer's own index.
+    Default,
+    /// Before the installer's own index.
+    Extra,
+    /// Only for the dependencies that name it.
+    Explicit,
+}
+
+/// An address with a scheme and a host.
+///
+/// Rule: RFC 3986, "Syntax Components", as far as installers need it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Url<'a> {
+    /// Such as `https`; never empty.
+    pub scheme: &'a str,
+    /// Name, password or both before the `@`; `None` where there is no `@`.
+    pub user_info: Option<&'a str>,
+    /// Host and port; empty only for `file`.
+    pub host: &'a str,
+    /// From the first `/` behind the host up to the fragment, query included.
+    pub path: &'a str,
+    /// Behind the first `#`.
+    pub fragment: Option<&'a str>,
+}
+
+impl<'a> Url<'a> {
+    /// Reads an address; `None` where it has no scheme or no host, or holds white space or control
+    /// characters.
+    #[must_use]
+    pub fn parse(text: &'a str) -> Option<Self> {
+        if text.contains(|character: char| character.is_whitespace() || character.is_control()) {
+            return None;
+        }
+        let (scheme, rest) = text.split_once("://")?;
+        let mut letters = scheme.bytes();
+        let plain = letters.next()?.is_ascii_alphabetic()
+            && letters.all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
+        let (rest, fragment) = match rest.split_once('#') {
+            Some((rest, fragment)) => (rest, Some(fragment)),
+            None => (rest, None),
+        };
+        let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        let (user_info, host) = match authority.rsplit_once('@') {
+            Some((user_info, host)) => (Some(user_info), host),
+            None => (None, authority),
+        };
+        (plain && (!host.is_empty() || scheme == "file")).then_some(Self {
+            scheme,
+            user_info,
+            host,
+            path,
+            fragment,
+        })
+    }
+
+    /// Whether it carries a password, or a token in the place of a name.
+    #[must_use]
+    pub fn has_credentials(&self) -> bool {
+        self.user_info.is_some_and(|user| user.contains(':') || self.scheme.starts_with("http"))
+    }
+
+    /// A value of the fragment, such as that of `#subdirectory=…&egg=…`.
+    #[must_use]
+    pub fn fragment_value(&self, key: &str) -> Option<&'a str> {
+        let pairs = self.fragment?.split('&').filter_map(|pair| pair.split_once('='));
+        pairs.into_iter().find_map(|(found, value)| (found == key).then_some(value))
+    }
+}
+
+impl fmt::Display for Source {
+    /// The address behind the `@` of a requirement; nothing for a package index.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let subdirectory = match self {
+            Self::Registry { .. } => return Ok(()),
+            Self::Git { url, reference, subdirectory, .. } => {
+                write!(f, "git+{url}")?;
+                if let Some(reference) = reference {
+                    write!(f, "@{reference}")?;
+                }
+                subdirectory
+            }
+            Self::Url { url, subdirectory } => {
+                f.write_str(url)?;
+                subdirectory
+            }
+            Self::Path { path, subdirectory, .. } => {
+                f.write_str(path)?;
+                subdirectory
+            }
+        };
+        match subdirectory {
+            Some(subdirectory) => write!(f, "#subdirectory={subdirectory}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What stands behind the `@` of a requirement: an address of an archive or of a git repository.
+pub(super) fn parse_url(text: &str) -> Option<Source> {
+    let owned = |text: Option<&str>| text.filter(|text| !text.is_empty()).map(str::to_owned);
+    let without_fragment = text.split('#').next().unwrap_or_default();
+    if let Some(git) = text.strip_prefix("git+") {
+        let url = Url::parse(git)?;
+        let address = without_fragment.strip_prefix("git+").unwrap_or_default();
+        // An `@` behind the host begins the reference.
+        let path_start = address.len() - url.path.len();
+        let (address, reference) = match address[path_start..].rfind('@') {
+            Some(at) => (&address[..path_start + at], Some(&address[path_start + at + 1..])),
+            None => (address, None),
+        };
+        return Some(Source::Git {
+            url: address.to_owned(),
+            reference: owned(reference),
+            subdirectory: owned(url.fragment_value("subdirectory")),
+            develop: false,
+        });
+    }
+    let path = match text.strip_prefix("file:") {
+        Some(path) if !path.starts_with("//") => Some(path),
+        Some(path) => path.strip_prefix("//").map(|path| path.strip_prefix("localhost").unwrap_or(path)),
+        None => None,
+    };
+    if let Some(path) = path {
+        let (path, fragment) = path.split_once('#').unwrap_or((path, ""));
+        let subdirectory = fragment.split('&').find_map(|pair| pair.strip_prefix("subdirectory="));
+        let path =
+            percent_decoded(path).filter(|path| !path.is_empty() && !path.contains(char::is_control))?;
+        return Some(Source::Path { path, subdirectory: owned(subdirectory), develop: false });
+    }
+    let url = Url::parse(text)?;
+    let subdirectory = owned(url.fragment_value("subdirectory"));
+    Some(Source::Url { url: without_fragment.to_owned(), subdirectory })
+}
+
+/// Text with `%20` and its like replaced; `None` where that is no UTF-8.
+fn percent_decoded(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, behind)) = rest.split_first() {
+        let hex = behind.get(..2).filter(|_| byte == b'%').and_then(|digits| {
+            let digits = std::str::from_utf8(digits).ok().filter(|digits| !digits.starts_with('+'))?;
+            u8::from_str_radix(digits, 16).ok()
+        });
+        bytes.push(hex.unwrap_or(byte));
+        rest = if hex.is_some() { &behind[2..] } else { behind };
+    }
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_name_archives_repositories_and_paths() {
+        let git = |url: &str, reference: Option<&str>, subdirectory: Option<&str>| Source::Git {
+            url: url.into(),
+            reference: reference.map(Into::into),
+            subdirectory: subdirectory.map(Into::into),
+            develop: false,
+        };
+        for (text, source) in [
+            ("git+https://host.invalid/a.git", git("https://host.invalid/a.git", None, None)),
+            (
+                "git+https://host.invalid/a.git@v1#subdirectory=b",
+                git("https://host.invalid/a.git", Some("v1"), Some("b")),
+            ),
+            ("git+ssh://git@host.invalid/a@main#egg=a", git("ssh://git@host.invalid/a", Some("main"), None)),
+            (
+                "https://host.invalid/a.zip#subdirectory=b&egg=c",
+                Source::Url { url: "https://host.invalid/a.zip".into(), subdirectory: Some("b".into()) },
+            ),
+            ("file:///a%20b", Source::Path { path: "/a b".into(), subdirectory: None, develop: false }),
+        ] {
+            assert_eq!(parse_url(text).unwrap(), source);
+        }
+        for text in ["", "host/a", "https://", "https:///a", "git+https://", "https://a b"] {
+            assert_eq!(parse_url(text), None, "for `{text}`");
+        }
+    }
+
+    #[test]
+    fn credentials_are_seen() {
+        for (text, credentials) in [
+            ("https://token@host.invalid/", true),
+            ("https://me:secret@host.invalid/", true),
+            ("ssh://git@host.invalid/", false),
+            ("https://host.invalid/@", false),
+        ] {
+            assert_eq!(Url::parse(text).unwrap().has_credentials(), credentials, "for `{text}`");
+        }
+    }
+}
