@@ -35,6 +35,30 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+
+    /// How mistakes are told: for people, as JSON, or as annotations of a GitHub workflow
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        value_name = "FORMAT",
+        env = "IPYBOX_MESSAGE_FORMAT",
+        hide_env = true
+    )]
+    pub message_format: MessageFormat,
+}
+
+/// How mistakes are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum MessageFormat {
+    /// With the lines they speak of
+    #[default]
+    Human,
+    /// One JSON object per line
+    Json,
+    /// One workflow command per line
+    Github,
 }
 
 impl Cli {
@@ -87,6 +111,13 @@ pub enum Command {
         ipybox render -d dependencies.txt --out context\n  \
         head -1 context/Dockerfile")]
     Render(RenderArgs),
+    /// Read dependency lists, and print what they mean
+    #[command(after_help = "Examples:\n  \
+        ipybox deps dependencies.txt                 as PEP 508 requirements\n  \
+        ipybox deps pyproject.toml --group dev       with a dependency group\n  \
+        ipybox deps --fix dependencies.txt           mend what has one right answer\n\n\
+        As a pre-commit hook: ipybox deps --check FILE...")]
+    Deps(DepsArgs),
     /// List the variants, or show one
     Variants(VariantsArgs),
 }
@@ -97,7 +128,7 @@ impl Command {
             Self::Build(args) => Some(&args.image),
             Self::Plan(args) => Some(args),
             Self::Render(args) => Some(&args.image),
-            Self::Variants(_) => None,
+            Self::Deps(_) | Self::Variants(_) => None,
         }
     }
 }
@@ -105,12 +136,17 @@ impl Command {
 /// What an image is made from; the same for every command that makes a plan.
 #[derive(Debug, Args)]
 pub struct ImageArgs {
-    /// Dependency list; without it, the variant's own
+    /// Dependency list, `-` for standard input; may be repeated [default: the variant's own]
     ///
-    /// Poetry's lines (`numpy = "^2.2"`) or quoted PEP 508 requirements separated by commas
-    /// (`"numpy>=2.2,<3",`). An empty file is fine.
-    #[arg(short, long, value_name = "FILE", env = "IPYBOX_DEPENDENCIES", hide_env = true)]
-    pub dependencies: Option<PathBuf>,
+    /// Poetry's lines (`numpy = "^2.2"`), quoted PEP 508 requirements separated by commas
+    /// (`"numpy>=2.2,<3",`), a requirements.txt, a pyproject.toml or a script with inline metadata,
+    /// told apart by their content. An empty file is fine.
+    #[arg(short, long, value_name = "FILE", value_delimiter = None, env = "IPYBOX_DEPENDENCIES", hide_env = true)]
+    pub dependencies: Vec<PathBuf>,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "described by its type")]
+    pub selection: SelectionArgs,
 
     /// Kind of image; see `ipybox variants`
     #[arg(
@@ -166,6 +202,54 @@ pub struct ImageArgs {
     /// Folder for what need not be asked or fetched twice [default: `~/.cache/ipybox`]
     #[arg(long, value_name = "DIR", env = "IPYBOX_CACHE_DIR", hide_env = true)]
     pub cache_dir: Option<PathBuf>,
+}
+
+/// What is asked for beside a project's own dependencies.
+#[derive(Debug, Args)]
+pub struct SelectionArgs {
+    /// Dependency group of a pyproject.toml to add; may be repeated
+    #[arg(long, value_name = "NAME", value_delimiter = ' ', env = "IPYBOX_GROUP", hide_env = true)]
+    pub group: Vec<String>,
+
+    /// Optional dependencies of a pyproject.toml to add; may be repeated
+    #[arg(long, value_name = "NAME", value_delimiter = ' ', env = "IPYBOX_EXTRA", hide_env = true)]
+    pub extra: Vec<String>,
+}
+
+/// Arguments of `ipybox deps`.
+#[derive(Debug, Args)]
+pub struct DepsArgs {
+    /// Dependency lists; `-` is standard input
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+
+    /// What to print
+    #[arg(long, value_enum, default_value_t)]
+    pub format: DepsFormat,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "described by its type")]
+    pub selection: SelectionArgs,
+
+    /// Print nothing; exit with 3 if `--fix` could mend all mistakes, with 1 if it could not
+    #[arg(long, conflicts_with = "format")]
+    pub check: bool,
+
+    /// Write corrections with one surely right answer into the files
+    #[arg(long, conflicts_with_all = ["format", "check"])]
+    pub fix: bool,
+}
+
+/// What `ipybox deps` prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum DepsFormat {
+    /// A PEP 508 requirement per line; alternatives with `||` between them
+    #[default]
+    Pep508,
+    /// Everything that was read, as JSON
+    Json,
+    /// A requirements file for pip
+    Requirements,
 }
 
 /// Arguments of `ipybox build`.
@@ -270,6 +354,12 @@ const PROXY_VARIABLES: [&str; 10] = [
     "ALL_PROXY",
     "all_proxy",
 ];
+
+/// What a variable that a requirements file names holds.
+#[must_use]
+pub fn variable_of_list(name: &str) -> Option<String> {
+    variable(name).and_then(|value| value.into_string().ok())
+}
 
 /// What the environment says beside the options that can come from it.
 #[derive(Debug, Clone, Default)]

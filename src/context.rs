@@ -1,29 +1,54 @@
 //! A [`Plan`] to the files its build gets; equal plans give equal bytes.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
-use toml_edit::{Array, DocumentMut, Table, value};
+use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, value};
 
 use crate::accounts;
 use crate::archive::{Archive, Owner};
-use crate::plan::{HOME, Plan};
+use crate::local::LocalSource;
+use crate::plan::{HOME, PackageIndex, Plan};
+use crate::spec::{Name, Priority};
 use crate::templates::Templates;
 
 /// The installer's name in a context that holds it.
 pub const UV: &str = "uv";
 
+/// Where build steps find what is built.
+const SOURCES: &str = "/dev/ipybox/sources";
+
 /// The files of a build, with the installer among them where the engine does not have it.
 ///
 /// # Errors
 ///
-/// Of asking for the installer's size.
-pub fn of(plan: &Plan, templates: &Templates, dockerfile: String, uv: Option<&Path>) -> io::Result<Archive> {
+/// Of asking for the size of the installer, or of a file of `sources`.
+pub fn of(
+    plan: &Plan,
+    templates: &Templates,
+    dockerfile: String,
+    sources: &BTreeMap<Name, LocalSource>,
+    uv: Option<&Path>,
+) -> io::Result<Archive> {
     let mut context = Archive::default();
     context.add("Dockerfile", dockerfile);
     context.add("files.tar", image_files(plan, templates).to_tar()?);
-    context.add("pyproject.toml", pyproject(plan));
     context.add("server.txt", runtime(templates, "server.txt"));
+    for (number, requirements) in plan.requests().iter().enumerate() {
+        context.add(&format!("request/{:02}/pyproject.toml", number + 1), pyproject(requirements, plan));
+    }
+    context.add("request/uv.toml", uv_settings(&plan.indexes));
+    context.add("request/constraints.txt", constraints(plan));
+    if !plan.sources.is_empty() {
+        context.add("sources.txt", sources_to_build(plan));
+        context.add_directory("sources", 0o755, Owner::default());
+    }
+    for (name, source) in sources.iter().filter(|(name, _)| plan.sources.contains_key(*name)) {
+        for (path, file, mode) in source.files() {
+            context.add_file(&format!("sources/{name}/{path}"), mode, file)?;
+        }
+    }
     if let Some(uv) = uv {
         context.add_file(UV, 0o755, uv)?;
     }
@@ -68,14 +93,111 @@ fn runtime<'a>(templates: &'a Templates, file: &str) -> &'a str {
     templates.get(&format!("runtime/{file}")).expect("templates hold every shipped file")
 }
 
-/// The request as uv reads it.
-fn pyproject(plan: &Plan) -> String {
-    let dependencies: Array = plan.requirements.iter().map(ToString::to_string).collect();
+/// A request as uv reads it: requirements, and the indexes that some of them come from alone.
+fn pyproject(requirements: &[String], plan: &Plan) -> String {
+    let dependencies: Array = requirements.iter().collect();
     let mut project = Table::new();
     project["name"] = value("ipybox-packages");
     project["version"] = value("0");
     project["dependencies"] = value(dependencies);
     let mut document = DocumentMut::new();
     document["project"] = project.into();
+    let mut indexes = ArrayOfTables::new();
+    let mut sources = Table::new();
+    for (number, index) in plan.indexes.iter().enumerate().filter(|(_, index)| !index.only.is_empty()) {
+        let name = index_name(number);
+        let mut described = described(&name, index);
+        described["explicit"] = value(true);
+        indexes.push(described);
+        for distribution in &index.only {
+            let mut source = InlineTable::new();
+            source.insert("index", name.as_str().into());
+            sources[distribution.as_str()] = value(source);
+        }
+    }
+    if !indexes.is_empty() {
+        let mut uv = Table::new();
+        uv.set_implicit(true);
+        uv["index"] = Item::ArrayOfTables(indexes);
+        uv["sources"] = sources.into();
+        let mut tool = Table::new();
+        tool.set_implicit(true);
+        tool["uv"] = uv.into();
+        document["tool"] = tool.into();
+    }
     document.to_string()
+}
+
+fn index_name(number: usize) -> String {
+    format!("index-{}", number + 1)
+}
+
+fn described(name: &str, index: &PackageIndex) -> Table {
+    let mut table = Table::new();
+    table["name"] = value(name);
+    table["url"] = value(index.url.as_str());
+    table
+}
+
+/// uv's settings: the indexes that are asked for everything. Of several that would replace uv's own,
+/// the last does, and the others are asked before it.
+fn uv_settings(indexes: &[PackageIndex]) -> String {
+    let replaces = indexes.iter().rposition(|index| index.priority == Priority::Default);
+    let mut tables = ArrayOfTables::new();
+    for (number, index) in
+        indexes.iter().enumerate().filter(|(_, index)| index.priority != Priority::Explicit)
+    {
+        let mut table = described(&index_name(number), index);
+        if replaces == Some(number) {
+            table["default"] = value(true);
+        }
+        tables.push(table);
+    }
+    let mut document = DocumentMut::new();
+    if !tables.is_empty() {
+        document["index"] = Item::ArrayOfTables(tables);
+    }
+    document.to_string()
+}
+
+/// Bounds and hashes as installers read them.
+fn constraints(plan: &Plan) -> String {
+    let line = |text: String, bound: &crate::plan::Requirement| {
+        let hashes = bound.hashes.iter().fold(String::new(), |hashes, hash| hashes + " --hash=" + hash);
+        text + &bound.to_string() + &hashes + "\n"
+    };
+    plan.bounds.iter().fold(String::new(), line)
+}
+
+/// What pip builds wheels from.
+fn sources_to_build(plan: &Plan) -> String {
+    let mut text = String::new();
+    for index in plan.indexes.iter().filter(|index| index.priority != Priority::Explicit) {
+        let option = if index.priority == Priority::Default { "--index-url" } else { "--extra-index-url" };
+        text += &format!("{option} {}\n", index.url);
+    }
+    for (name, source) in &plan.sources {
+        let address = match (&source.digest, &source.file) {
+            (None, _) => source.from.clone(),
+            (Some(_), Some(file)) => format!("file://{SOURCES}/{name}/{file}"),
+            (Some(_), None) => format!("file://{SOURCES}/{name}"),
+        };
+        text += &format!("{name} @ {address}");
+        if let Some(subdirectory) = &source.subdirectory {
+            text += &format!("#subdirectory={}", percent_encoded(subdirectory));
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// A path as an address holds it.
+///
+/// Rule: RFC 3986, "Unreserved Characters".
+#[must_use]
+pub fn percent_encoded(path: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte);
+    path.bytes()
+        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
 }

@@ -64,6 +64,8 @@ struct Values<'a> {
     python: &'a str,
     /// `UID:GID`.
     owner: String,
+    /// Whether wheels are built.
+    builds: bool,
     ports: &'a [u16],
     /// In exec form.
     command: String,
@@ -101,6 +103,7 @@ pub fn render(plan: &Plan, templates: &Templates, supply: Supply) -> Result<Stri
         labels: settings(&plan.labels)?,
         python: &plan.interpreter.path,
         owner: format!("{uid}:{gid}"),
+        builds: !plan.sources.is_empty(),
         ports: &plan.ports,
         command: exec_form(&plan.command),
         epoch: EPOCH,

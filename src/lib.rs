@@ -18,6 +18,8 @@ pub mod context;
 pub mod diagnostic;
 pub mod dockerfile;
 pub mod engine;
+pub mod git;
+pub mod local;
 pub mod plan;
 pub mod reference;
 pub mod report;

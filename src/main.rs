@@ -32,16 +32,18 @@ async fn run(cli: Cli) -> u8 {
     let environment = Environment::read();
     let interrupt = CancellationToken::new();
     let signals = Signals::watch(interrupt.clone());
-    let mut caller = Caller { report: Report::new(environment.no_color), environment, interrupt };
+    let mut caller =
+        Caller { report: Report::new(environment.no_color, cli.message_format), environment, interrupt };
     let outcome = cmd::run(cli.command, &mut caller).await;
     let Err(failure) = outcome else { return 0 };
     if failure.kind == FailureKind::Interrupted {
         caller.report.note("interrupted; nothing was tagged");
         return signals.exit_code();
     }
-    caller.report.mistakes(failure.document.as_ref(), &failure.diagnostics, &failure.output);
+    caller.report.mistakes(&failure.documents, &failure.diagnostics, &failure.output);
     match failure.kind {
         FailureKind::Refused => 1,
+        FailureKind::ToDo => 3,
         FailureKind::Usage | FailureKind::Fault => 2,
         FailureKind::Unreachable => 75,
         FailureKind::Interrupted => unreachable!("answered above"),

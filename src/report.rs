@@ -5,8 +5,10 @@ use std::ops::Range;
 use std::time::Duration;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Patch, Renderer, Snippet};
+use serde_json::json;
 
-use crate::diagnostic::{Diagnostic, Document, Fix};
+use crate::cli::MessageFormat;
+use crate::diagnostic::{Diagnostic, Documents, Fix, Place};
 use crate::engine::BuildEvent;
 
 /// Mistakes that are shown of one document.
@@ -16,16 +18,17 @@ const MOST_MISTAKES: usize = 50;
 #[derive(Debug)]
 pub struct Report {
     quiet: bool,
+    format: MessageFormat,
     renderer: Renderer,
 }
 
 impl Report {
     /// A report to this process's streams, in colour where stderr is a terminal.
     #[must_use]
-    pub fn new(no_color: bool) -> Self {
+    pub fn new(no_color: bool, format: MessageFormat) -> Self {
         let colour = io::stderr().is_terminal() && !no_color;
         let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
-        Self { quiet: false, renderer }
+        Self { quiet: false, format, renderer }
     }
 
     /// Keeps everything to itself but mistakes and results.
@@ -79,26 +82,40 @@ impl Report {
         }
     }
 
-    /// Shows mistakes, in the document they speak of.
-    pub fn mistakes(&self, document: Option<&Document>, mistakes: &[Diagnostic], output: &[String]) {
+    /// Shows mistakes, in the documents they speak of.
+    pub fn mistakes(&self, documents: &Documents, mistakes: &[Diagnostic], output: &[String]) {
         for line in output {
             say(&format!("  {line}"));
         }
+        match self.format {
+            MessageFormat::Human => {}
+            MessageFormat::Json => {
+                mistakes.iter().for_each(|mistake| say(&as_json(documents, &printable(mistake))));
+                return;
+            }
+            MessageFormat::Github => {
+                mistakes.iter().for_each(|mistake| say(&as_annotation(documents, &printable(mistake))));
+                return;
+            }
+        }
         for mistake in mistakes.iter().take(MOST_MISTAKES) {
-            say(&self.render(document, mistake));
+            say(&self.render(documents, mistake));
             say("");
         }
-        if let Some(document) = document
-            && mistakes.len() > 1
-        {
+        let named: Vec<_> =
+            mistakes.iter().filter_map(|mistake| documents.find(mistake.at.as_ref()?)).collect();
+        if let [first, _, ..] = named.as_slice() {
             let shown = if mistakes.len() > MOST_MISTAKES { ", the first of which are shown" } else { "" };
-            say(&format!("{} mistakes in {}{shown}; nothing was built", mistakes.len(), document.name));
+            let one = named.iter().all(|place| place.document.name == first.document.name);
+            let place =
+                if one { format!("in {}", first.document.name) } else { "in several files".to_owned() };
+            say(&format!("{} mistakes {place}{shown}", mistakes.len()));
         }
     }
 
-    fn render(&self, document: Option<&Document>, mistake: &Diagnostic) -> String {
+    fn render(&self, documents: &Documents, mistake: &Diagnostic) -> String {
         let mistake = printable(mistake);
-        let excerpt = document.zip(mistake.at.as_ref()).map(|(document, at)| Excerpt::of(document, at));
+        let excerpt = mistake.at.as_ref().and_then(|at| documents.find(at)).map(|place| Excerpt::of(&place));
         let mut groups = Vec::new();
         let mut group = Group::with_title(Level::ERROR.primary_title(&mistake.what));
         match &excerpt {
@@ -131,8 +148,8 @@ impl Report {
 /// The lines of a document that a mistake lies in.
 struct Excerpt<'a> {
     name: &'a str,
-    /// Whole lines.
-    text: &'a str,
+    /// Whole lines, without credentials.
+    text: String,
     /// The number of the first of them, counted from 1.
     line: usize,
     /// The place of the mistake in `text`, in bytes.
@@ -140,26 +157,90 @@ struct Excerpt<'a> {
 }
 
 impl<'a> Excerpt<'a> {
-    fn of(document: &'a Document, at: &Range<usize>) -> Self {
-        let text = &document.text;
+    fn of(place: &Place<'a>) -> Self {
+        let (text, at) = (&place.document.text, &place.at);
         let start = text[..at.start].rfind('\n').map_or(0, |end| end + 1);
         let end = text[at.end..].find('\n').map_or(text.len(), |length| at.end + length);
         Self {
-            name: &document.name,
-            text: &text[start..end],
-            line: text[..start].matches('\n').count() + 1,
+            name: &place.document.name,
+            text: without_credentials(&text[start..end]),
+            line: place.line(),
             at: at.start - start..at.end - start,
         }
     }
 
-    fn snippet<T: Clone>(&self) -> Snippet<'a, T> {
-        Snippet::source(self.text).path(self.name).line_start(self.line)
+    fn snippet<T: Clone>(&self) -> Snippet<'_, T> {
+        Snippet::source(self.text.as_str()).path(self.name).line_start(self.line)
     }
+}
+
+/// A text in which what stands before the `@` of an address is stars, byte for byte.
+fn without_credentials(text: &str) -> String {
+    let mut masked = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("://") {
+        let (before, behind) = rest.split_at(at + 3);
+        masked.push_str(before);
+        let end =
+            behind.find(|end: char| end.is_whitespace() || "/?#\"'".contains(end)).unwrap_or(behind.len());
+        let user_info = behind[..end].rfind('@').unwrap_or(0);
+        masked.extend(std::iter::repeat_n('*', user_info));
+        rest = &behind[user_info..];
+    }
+    masked + rest
+}
+
+/// A mistake as one line of JSON: the documented object of `--message-format json`.
+fn as_json(documents: &Documents, mistake: &Diagnostic) -> String {
+    let place = mistake.at.as_ref().and_then(|at| documents.find(at)).map(|place| {
+        let [(line, column), (end_line, end_column)] = place.span();
+        json!({
+            "file": place.document.name, "start": place.at.start, "end": place.at.end,
+            "line": line, "column": column, "end_line": end_line, "end_column": end_column,
+        })
+    });
+    let (help, replacement) = match &mistake.fix {
+        Some(Fix::Advice(advice)) => (Some(advice), None),
+        Some(Fix::Replace(text)) => (None, Some(text)),
+        None => (None, None),
+    };
+    json!({
+        "level": "error", "message": mistake.what, "reason": mistake.why,
+        "help": help, "replacement": replacement, "place": place,
+    })
+    .to_string()
+}
+
+/// A mistake as a workflow command.
+///
+/// Rule: GitHub Docs, "Workflow commands", "Setting an error message".
+fn as_annotation(documents: &Documents, mistake: &Diagnostic) -> String {
+    let data = |text: &str| text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A");
+    let property = |text: &str| data(text).replace(':', "%3A").replace(',', "%2C");
+    let mut properties = Vec::new();
+    if let Some(place) = mistake.at.as_ref().and_then(|at| documents.find(at)) {
+        let [(line, column), (end_line, end_column)] = place.span();
+        properties = vec![
+            format!("file={}", property(&place.document.name)),
+            format!("line={line}"),
+            format!("endLine={end_line}"),
+            format!("col={column}"),
+            format!("endColumn={end_column}"),
+        ];
+    }
+    properties.push(format!("title={}", property(&mistake.what)));
+    let fix = match &mistake.fix {
+        Some(Fix::Advice(advice)) => format!("\n{advice}"),
+        Some(Fix::Replace(text)) => format!("\nwrite `{text}`"),
+        None => String::new(),
+    };
+    format!("::error {}::{}", properties.join(","), data(&format!("{}{fix}", mistake.why)))
 }
 
 /// A mistake whose words do nothing to a terminal but appear: some are the user's own, or an engine's.
 fn printable(mistake: &Diagnostic) -> Diagnostic {
     let clean = |text: &str| -> String {
+        let text = without_credentials(text);
         let harmless = |character: char| !character.is_control() || character == '\n';
         text.chars().filter(|&character| harmless(character)).collect()
     };
@@ -196,4 +277,22 @@ pub fn size(bytes: u64) -> String {
 /// A line to stderr. Where nobody reads it, the command goes on all the same.
 fn say(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_become_stars() {
+        for (text, shown) in [
+            ("a @ https://me:secret@host.invalid/x@y", "a @ https://*********@host.invalid/x@y"),
+            ("-i https://é@h/ https://t@h", "-i https://**@h/ https://*@h"),
+            ("https://host.invalid/@", "https://host.invalid/@"),
+            ("no address", "no address"),
+        ] {
+            assert_eq!(without_credentials(text), shown);
+            assert_eq!(without_credentials(text).len(), text.len());
+        }
+    }
 }

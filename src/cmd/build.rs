@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::{Caller, Failure, Request};
 use crate::cli::{BuildArgs, Progress};
 use crate::context;
+use crate::diagnostic::Diagnostic;
 use crate::dockerfile::{self, Supply};
 use crate::engine::{Build, Engine, EngineError};
 use crate::plan::Plan;
@@ -25,10 +26,11 @@ pub(super) async fn run(args: BuildArgs, caller: &mut Caller) -> Result<(), Fail
     let request = Request::read(args.image, caller)?;
     let engine = request.engine(caller).await?;
     let base = request.base(&engine, args.pull, report).await?;
-    let plan = request.plan(base, report)?;
+    let (plan, sources) = request.plan(base, caller).await?;
     let dockerfile = dockerfile::render(&plan, &request.templates, Supply::Engine)?;
-    let context = context::of(&plan, &request.templates, dockerfile, None)
-        .expect("a context without the installer reads no file");
+    let context = context::of(&plan, &request.templates, dockerfile, &sources, None).map_err(|error| {
+        Failure::refused(Diagnostic::new("cannot read a file of the build").why(error.to_string()))
+    })?;
     supply(&engine, &plan, &request, report).await?;
     let build = Build {
         context,

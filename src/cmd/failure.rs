@@ -3,9 +3,11 @@
 use std::io;
 
 use crate::base::BaseError;
-use crate::diagnostic::{Diagnostic, Document};
+use crate::diagnostic::{Diagnostic, Documents};
 use crate::dockerfile::DockerfileError;
 use crate::engine::EngineError;
+use crate::git::GitError;
+use crate::local::LocalError;
 use crate::plan::PlanError;
 use crate::trust::TrustError;
 use crate::uv::UvError;
@@ -16,8 +18,8 @@ use crate::variant::VariantError;
 pub struct Failure {
     /// What kind of failure it is.
     pub kind: FailureKind,
-    /// The text that the diagnostics' places speak of.
-    pub document: Option<Document>,
+    /// The texts that the diagnostics' places speak of.
+    pub documents: Documents,
     /// What to tell the user; at least one, unless interrupted.
     pub diagnostics: Vec<Diagnostic>,
     /// What a failed step printed.
@@ -33,6 +35,8 @@ pub enum FailureKind {
     Usage,
     /// Something that should not happen.
     Fault,
+    /// A check found something that can be done.
+    ToDo,
     /// Engine, registry or index do not answer; worth a retry.
     Unreachable,
     /// The user gave up.
@@ -50,20 +54,19 @@ impl Failure {
     }
 
     pub(super) fn refused(diagnostic: Diagnostic) -> Self {
-        Self::in_document(None, vec![diagnostic])
+        Self::in_documents(Documents::default(), vec![diagnostic])
     }
 
-    pub(super) fn in_document(document: Option<Document>, diagnostics: Vec<Diagnostic>) -> Self {
-        Self { kind: FailureKind::Refused, document, diagnostics, output: Vec::new() }
+    pub(super) fn in_documents(documents: Documents, diagnostics: Vec<Diagnostic>) -> Self {
+        Self { kind: FailureKind::Refused, documents, diagnostics, output: Vec::new() }
     }
 
     pub(super) fn interrupted() -> Self {
         EngineError::Interrupted.into()
     }
 
-    pub(super) fn of_plan(document: &Document, errors: &[PlanError]) -> Self {
-        let diagnostics = errors.iter().map(PlanError::diagnostic).collect();
-        Self::in_document(Some(document.clone()), diagnostics)
+    pub(super) fn of_plan(documents: &Documents, errors: &[PlanError]) -> Self {
+        Self::in_documents(documents.clone(), errors.iter().map(PlanError::diagnostic).collect())
     }
 }
 
@@ -80,14 +83,14 @@ impl From<EngineError> for Failure {
             EngineError::Step { output, .. } => output,
             _ => Vec::new(),
         };
-        Self { kind, document: None, diagnostics, output }
+        Self { kind, documents: Documents::default(), diagnostics, output }
     }
 }
 
 impl From<VariantError> for Failure {
     fn from(error: VariantError) -> Self {
         let (document, diagnostic) = error.diagnostic();
-        Self::in_document(document, vec![diagnostic])
+        Self::in_documents(document.map(Documents::from).unwrap_or_default(), vec![diagnostic])
     }
 }
 
@@ -101,7 +104,14 @@ macro_rules! refused {
     )*};
 }
 
-refused!(BaseError, TrustError, DockerfileError);
+refused!(BaseError, TrustError, DockerfileError, LocalError);
+
+impl From<GitError> for Failure {
+    fn from(error: GitError) -> Self {
+        let kind = if error.is_worth_a_retry() { FailureKind::Unreachable } else { FailureKind::Refused };
+        Self { kind, ..Self::refused(error.diagnostic()) }
+    }
+}
 
 impl From<UvError> for Failure {
     fn from(error: UvError) -> Self {

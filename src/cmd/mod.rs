@@ -1,7 +1,9 @@
 //! One file per subcommand, each a straight line of calls.
 
 mod build;
+mod deps;
 mod failure;
+mod lists;
 mod plan;
 mod render;
 mod request;
@@ -37,6 +39,7 @@ pub async fn run(command: Command, caller: &mut Caller) -> Result<(), Failure> {
         Command::Build(args) => build::run(args, caller).await,
         Command::Plan(args) => plan::run(args, caller).await,
         Command::Render(args) => render::run(args, caller).await,
+        Command::Deps(args) => deps::run(&args, caller),
         Command::Variants(args) => variants::run(&args, &caller.report),
     }
 }

@@ -15,7 +15,7 @@ pub(super) async fn run(args: RenderArgs, caller: &Caller) -> Result<(), Failure
     if let Some(folder) = &args.out {
         check_empty(folder)?;
     }
-    let plan = request.resolve(caller).await?;
+    let (plan, sources) = request.resolve(caller).await?;
     let dockerfile = dockerfile::render(&plan, &request.templates, Supply::Context)?;
     if args.out.is_none() && args.tar.is_none() {
         let written = caller.report.result(|out| out.write_all(dockerfile.as_bytes()));
@@ -25,10 +25,11 @@ pub(super) async fn run(args: RenderArgs, caller: &Caller) -> Result<(), Failure
         return Err(Failure::interrupted());
     };
     let installer = installer?;
-    let context = context::of(&plan, &request.templates, dockerfile, Some(&installer)).map_err(|error| {
-        let what = format!("cannot read the installer `{}`", installer.display());
-        Failure::refused(Diagnostic::new(what).why(error.to_string()))
-    })?;
+    let context =
+        context::of(&plan, &request.templates, dockerfile, &sources, Some(&installer)).map_err(|error| {
+            let what = "cannot read a file of the build";
+            Failure::refused(Diagnostic::new(what).why(error.to_string()))
+        })?;
     if let Some(folder) = &args.out {
         return context.write_into(folder).map_err(|error| unwritable(folder, &error));
     }

@@ -1,16 +1,19 @@
 //! What a command is asked for, read and put together with a base to a plan.
 
-use std::io;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use super::lists;
 use super::{Caller, Failure};
 use crate::base::Base;
 use crate::cli::ImageArgs;
-use crate::diagnostic::{Diagnostic, Document};
+use crate::diagnostic::{Diagnostic, Documents};
 use crate::engine::{Engine, EngineError, Host};
-use crate::plan::{Options, Plan, User, default_base};
+use crate::git;
+use crate::local::LocalSource;
+use crate::plan::{Options, Plan, User, default_base, needed};
 use crate::report::Report;
-use crate::spec::{self, Spec};
+use crate::spec::{self, Dependency, Name, Source, Spec};
 use crate::templates::Templates;
 use crate::uv;
 use crate::variant::Variant;
@@ -20,7 +23,7 @@ pub(super) struct Request {
     args: ImageArgs,
     variant: Variant,
     pub(super) templates: Templates,
-    list: Document,
+    lists: Documents,
     spec: Spec,
     user: User,
     cache: PathBuf,
@@ -30,14 +33,12 @@ impl Request {
     /// Reads everything the arguments name. Nothing is contacted.
     pub(super) fn read(args: ImageArgs, caller: &Caller) -> Result<Self, Failure> {
         let variant = Variant::read(&args.variant, args.variants.as_deref())?;
-        let list = match &args.dependencies {
-            Some(path) => read_list(path)?,
-            None => variant.dependencies.clone(),
+        let documents = if args.dependencies.is_empty() {
+            variant.dependencies.clone().into()
+        } else {
+            lists::documents(&args.dependencies)?
         };
-        let spec = match Spec::parse(&list.text) {
-            Ok(spec) => spec,
-            Err(mistakes) => return Err(Failure::in_document(Some(list), mistakes)),
-        };
+        let (lists, spec) = lists::read(documents, &args.selection)?;
         let templates = match &args.templates {
             None => Templates::shipped(),
             Some(folder) => Templates::read(folder).map_err(|(path, error)| {
@@ -52,16 +53,17 @@ impl Request {
             let what = Diagnostic::new("there is no folder for the cache: `HOME` is not set");
             return Err(Failure::refused(what.advice("give one with `--cache-dir`")));
         };
-        Ok(Self { args, variant, templates, list, spec, user, cache })
+        Ok(Self { args, variant, templates, lists, spec, user, cache })
     }
 
-    /// The plan, asking an engine only where the base's facts are in no file.
-    pub(super) async fn resolve(&self, caller: &Caller) -> Result<Plan, Failure> {
+    /// The plan and the files of local sources, asking an engine only where the base's facts are in no
+    /// file.
+    pub(super) async fn resolve(&self, caller: &Caller) -> Result<(Plan, LocalSources), Failure> {
         let base = match &self.args.base_facts {
             Some(file) => Base::read(file)?,
             None => self.base(&self.engine(caller).await?, false, &caller.report).await?,
         };
-        self.plan(base, &caller.report)
+        self.plan(base, caller).await
     }
 
     /// The program that installs packages, on this host.
@@ -88,7 +90,7 @@ impl Request {
         let reference = match &self.args.base {
             Some(reference) => reference.clone(),
             None => default_base(&self.spec.python, self.args.python)
-                .map_err(|error| Failure::of_plan(&self.list, &[error]))?,
+                .map_err(|error| Failure::of_plan(&self.lists, &[error]))?,
         };
         if !pull && let Some(base) = engine.base(&reference, &self.cache).await? {
             return Ok(base);
@@ -101,14 +103,18 @@ impl Request {
         }
     }
 
-    pub(super) fn plan(&self, base: Base, report: &Report) -> Result<Plan, Failure> {
+    pub(super) async fn plan(&self, base: Base, caller: &Caller) -> Result<(Plan, LocalSources), Failure> {
+        let report = &caller.report;
         let uv = match (uv::Release::of(&base.platform), &self.args.uv) {
             (Some(release), Some(program)) => Some(release.with_program(program)?),
             (release, _) => release,
         };
-        let options = Options { user: self.user, python: self.args.python, uv };
+        let sources = self.sources(&base, caller);
+        let sources =
+            caller.interrupt.run_until_cancelled(sources).await.ok_or_else(Failure::interrupted)??;
+        let options = Options { user: self.user, python: self.args.python, uv, sources };
         let plan = Plan::resolve(&self.spec, &self.variant, base, &options)
-            .map_err(|errors| Failure::of_plan(&self.list, &errors))?;
+            .map_err(|errors| Failure::of_plan(&self.lists, &errors))?;
         if rustix::process::getuid().is_root() && !self.args.root && self.args.uid.is_none() {
             let (uid, gid) = plan.user.ids();
             report.warning(
@@ -121,21 +127,60 @@ impl Request {
         for (name, why) in &plan.dropped {
             report.warning(&format!("dependency `{name}` is not installed: {why}"), "");
         }
-        Ok(plan)
+        Ok((plan, options.sources))
+    }
+
+    /// The files of dependencies that come from this host or a repository; all mistakes at once.
+    async fn sources(&self, base: &Base, caller: &Caller) -> Result<LocalSources, Failure> {
+        let (needed, _) = needed(&self.spec, base);
+        let mut sources = LocalSources::new();
+        let mut mistakes = Vec::new();
+        for dependency in needed {
+            if sources.contains_key(&dependency.name) {
+                continue;
+            }
+            match self.source(dependency, caller).await {
+                Ok(Some(source)) => {
+                    sources.insert(dependency.name.clone(), source);
+                }
+                Ok(None) => {}
+                Err(failure) if failure.kind == super::FailureKind::Unreachable => return Err(failure),
+                Err(failure) => {
+                    mistakes.extend(failure.diagnostics.into_iter().map(|one| one.at(dependency.at.clone())));
+                }
+            }
+        }
+        if mistakes.is_empty() {
+            Ok(sources)
+        } else {
+            Err(Failure::in_documents(self.lists.clone(), mistakes))
+        }
+    }
+
+    async fn source(&self, dependency: &Dependency, caller: &Caller) -> Result<Option<LocalSource>, Failure> {
+        match &dependency.source {
+            Source::Path { path, subdirectory, .. } => {
+                let list = self.lists.find(&dependency.at).expect("a dependency stands in a list").document;
+                let path = Path::new(&list.name).parent().unwrap_or(Path::new("")).join(path);
+                Ok(Some(LocalSource::read(&path, subdirectory.as_deref())?))
+            }
+            // The plan refuses these; git must not see them.
+            Source::Git { url, .. } if spec::Url::parse(url).is_some_and(|url| url.has_credentials()) => {
+                Ok(None)
+            }
+            Source::Git { url, reference, subdirectory, .. } => {
+                caller.report.note(&format!("fetching {url}"));
+                let commit = git::fetch(url, reference.as_deref(), &self.cache).await?;
+                let source = LocalSource::read(&commit.folder, subdirectory.as_deref())?;
+                Ok(Some(source.at_commit(commit.id)))
+            }
+            Source::Registry { .. } | Source::Url { .. } => Ok(None),
+        }
     }
 }
 
-fn read_list(path: &Path) -> Result<Document, Failure> {
-    Document::read(path, spec::MAX_BYTES).map_err(|error| {
-        let name = path.display();
-        Failure::refused(if error.kind() == io::ErrorKind::NotFound {
-            Diagnostic::new(format!("there is no dependency list `{name}`"))
-                .advice("check the path, or leave out `-d` for the variant's own list")
-        } else {
-            Diagnostic::new(format!("cannot read the dependency list `{name}`")).why(error.to_string())
-        })
-    })
-}
+/// The files of dependencies, by distribution.
+pub(super) type LocalSources = BTreeMap<Name, LocalSource>;
 
 /// Who the image runs as: the caller, unless that is root.
 fn user(args: &ImageArgs) -> User {

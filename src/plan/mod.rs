@@ -2,18 +2,21 @@
 
 mod python;
 mod requirement;
+mod target;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 
 use serde::Serialize;
 
 pub use python::{PythonVersion, default_base};
 pub use requirement::Requirement;
+pub use target::needed;
 
 use crate::base::{Base, Interpreter};
 use crate::diagnostic::Diagnostic;
-use crate::spec::{Constraint, Name, Spec, pep508};
+use crate::local::LocalSource;
+use crate::spec::{Constraint, Dependency, Name, Priority, Source, Spec, Url, pep508};
 use crate::uv;
 use crate::variant::{Server, Variant};
 
@@ -34,6 +37,12 @@ pub struct Plan {
     pub user: User,
     /// What `/opt/venv` is resolved from, sorted by distribution: the list and the kernel's needs.
     pub requirements: Vec<Requirement>,
+    /// Versions that must not be left where a distribution is installed, and hashes of its files.
+    pub bounds: Vec<Requirement>,
+    /// The package indexes that are asked, in their order; the installer's own if none is the default.
+    pub indexes: Vec<PackageIndex>,
+    /// Distributions that are built, or taken from this host, instead of asked from an index.
+    pub sources: BTreeMap<Name, PlannedSource>,
     /// Entries of the list that are not installed, and why.
     pub dropped: BTreeMap<String, String>,
     /// TCP ports that servers of the image listen on.
@@ -46,6 +55,30 @@ pub struct Plan {
     pub labels: BTreeMap<String, String>,
     /// The installer: its version, and the SHA-256 of the wheel it comes in.
     pub uv: uv::Release,
+}
+
+/// A package index.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PackageIndex {
+    /// Its address.
+    pub url: String,
+    /// When it is asked.
+    pub priority: Priority,
+    /// The distributions that come from it and no other.
+    pub only: Vec<Name>,
+}
+
+/// What a distribution is built from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PlannedSource {
+    /// Where it is from: `git+URL@COMMIT`, an address, or the path as the list has it.
+    pub from: String,
+    /// The folder of the project inside.
+    pub subdirectory: Option<String>,
+    /// SHA-256 over its files; `None` for what the build fetches itself.
+    pub digest: Option<String>,
+    /// Its file, where it is one archive and no folder.
+    pub file: Option<String>,
 }
 
 /// Who an image runs as.
@@ -99,12 +132,50 @@ const OLDEST_PYTHON: PythonVersion = PythonVersion { minor: 10 };
 /// Why there is no plan. `at` is in bytes of the dependency list.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
-    /// A constraint is a union, for which PEP 508 has no form.
-    #[error("dependency `{name}` allows versions that no single requirement can describe")]
-    Union {
+    /// A constraint holds for no version.
+    #[error("no version of `{name}` can meet its constraint")]
+    NoVersion {
+        /// The distribution.
+        name: Name,
+        /// What it asks for.
+        constraint: String,
+        /// Its entry.
+        at: Range<usize>,
+    },
+    /// So many unions that trying each choice would take too long.
+    #[error("the list leaves {choices} choices of alternatives to try")]
+    TooManyAlternatives {
+        /// How many.
+        choices: usize,
+        /// The last entry with alternatives.
+        at: Range<usize>,
+    },
+    /// A dependency names an index that no list describes.
+    #[error("dependency `{name}` comes from an index that is not described: `{index}`")]
+    UnknownIndex {
+        /// The distribution.
+        name: Name,
+        /// What it calls the index.
+        index: String,
+        /// Those that are described.
+        known: Vec<String>,
+        /// Its entry.
+        at: Range<usize>,
+    },
+    /// An address would carry a password or token into the plan.
+    #[error("the address of `{name}` holds credentials")]
+    Credentials {
         /// The distribution.
         name: Name,
         /// Its entry.
+        at: Range<usize>,
+    },
+    /// Two entries get one distribution from different places.
+    #[error("dependency `{name}` comes from two places")]
+    TwoSources {
+        /// The distribution.
+        name: Name,
+        /// The second entry.
         at: Range<usize>,
     },
     /// The list's `python` excludes the base's interpreter.
@@ -201,7 +272,12 @@ pub struct Options {
     pub python: Option<PythonVersion>,
     /// The installer; `None` where there is none for the base's platform.
     pub uv: Option<uv::Release>,
+    /// The files of dependencies that come from this host or a repository.
+    pub sources: BTreeMap<Name, LocalSource>,
 }
+
+/// Choices of alternatives that are tried one after another, at most.
+const MAX_CHOICES: usize = 32;
 
 impl Plan {
     /// Resolves a dependency list, a variant and a base to a plan.
@@ -216,22 +292,43 @@ impl Plan {
         options: &Options,
     ) -> Result<Self, Vec<PlanError>> {
         let mut errors = Vec::new();
+        let (needed, dropped) = needed(spec, &base);
         let mut requirements = kernel_requirements();
-        let mut dropped = BTreeMap::new();
-        for dependency in &spec.dependencies {
-            if dependency.optional {
-                dropped.insert(dependency.name.to_string(), "optional, and nothing asks for it".to_owned());
+        let mut bounds: Vec<_> = spec.bounds.iter().map(Requirement::lower).collect();
+        let mut sources = BTreeMap::new();
+        let mut indexes = Indexes::of(spec);
+        let mut choices = 1_usize;
+        for dependency in needed {
+            if dependency.constraint.is_empty() {
+                let (name, at) = (dependency.name.clone(), dependency.at.clone());
+                errors.push(PlanError::NoVersion { name, constraint: dependency.constraint.to_string(), at });
                 continue;
             }
-            match Requirement::lower(dependency) {
-                Some(requirement) => requirements.push(requirement),
-                None => {
-                    errors
-                        .push(PlanError::Union { name: dependency.name.clone(), at: dependency.at.clone() });
+            let mut requirement = Requirement::lower(dependency);
+            if requirement.alternatives.len() > 1 {
+                choices = choices.saturating_mul(requirement.alternatives.len());
+                if choices > MAX_CHOICES {
+                    errors.push(PlanError::TooManyAlternatives { choices, at: dependency.at.clone() });
                 }
             }
+            match source(dependency, &options.sources, &mut indexes) {
+                Ok(Some(source)) => {
+                    requirement.source = Source::default();
+                    let name = dependency.name.clone();
+                    if sources.insert(name.clone(), source.clone()).is_some_and(|earlier| earlier != source) {
+                        errors.push(PlanError::TwoSources { name, at: dependency.at.clone() });
+                    }
+                }
+                Ok(None) => {}
+                Err(error) => errors.push(error),
+            }
+            if !requirement.hashes.is_empty() {
+                bounds.push(requirement.clone());
+            }
+            requirements.push(requirement);
         }
         requirements.sort_by(|one, other| one.name.cmp(&other.name));
+        bounds.sort_by(|one, other| one.name.cmp(&other.name));
         let interpreter =
             python::check(&spec.python, &base, options.python).map_err(|error| errors.push(error));
         let uv = options.uv.clone().ok_or_else(|| {
@@ -262,9 +359,135 @@ impl Plan {
             interpreter,
             base,
             requirements,
+            bounds,
+            indexes: indexes.used(),
+            sources,
             dropped,
             uv,
         })
+    }
+}
+
+impl Plan {
+    /// What to ask the installer for: requirements, one list for each choice of alternatives. The first
+    /// that resolves is taken; newer versions come first.
+    #[must_use]
+    pub fn requests(&self) -> Vec<Vec<String>> {
+        let mut choices: Vec<Vec<usize>> = vec![Vec::new()];
+        for requirement in &self.requirements {
+            choices = choices
+                .into_iter()
+                .flat_map(|choice| {
+                    (0..requirement.alternatives.len())
+                        .map(move |index| [choice.as_slice(), &[index]].concat())
+                })
+                .collect();
+        }
+        choices.sort_by_key(|choice| choice.iter().sum::<usize>());
+        let request = |choice: Vec<usize>| {
+            self.requirements
+                .iter()
+                .zip(choice)
+                .map(|(requirement, index)| requirement.alternative(index))
+                .collect()
+        };
+        choices.into_iter().map(request).collect()
+    }
+}
+
+/// What a dependency is built from; `None` for what the installer gets as it is.
+fn source(
+    dependency: &Dependency,
+    local: &BTreeMap<Name, LocalSource>,
+    indexes: &mut Indexes<'_>,
+) -> Result<Option<PlannedSource>, PlanError> {
+    let (name, at) = (|| dependency.name.clone(), || dependency.at.clone());
+    let from_host = |from: String, subdirectory: &Option<String>| {
+        let files = local.get(&dependency.name).expect("the files of needed sources are read before");
+        let subdirectory = subdirectory.clone().filter(|_| files.file().is_none());
+        PlannedSource {
+            from,
+            subdirectory,
+            digest: Some(files.digest().to_owned()),
+            file: files.file().map(str::to_owned),
+        }
+    };
+    match &dependency.source {
+        Source::Registry { index: None } => Ok(None),
+        Source::Registry { index: Some(index) } => {
+            indexes.take(index, &dependency.name).map(|()| None).ok_or_else(|| PlanError::UnknownIndex {
+                name: name(),
+                index: index.clone(),
+                known: indexes.names(),
+                at: at(),
+            })
+        }
+        Source::Git { url, .. } | Source::Url { url, .. }
+            if Url::parse(url).is_some_and(|url| url.has_credentials()) =>
+        {
+            Err(PlanError::Credentials { name: name(), at: at() })
+        }
+        Source::Git { url, subdirectory, .. } => {
+            let commit = local.get(&dependency.name).and_then(LocalSource::commit).unwrap_or_default();
+            Ok(Some(from_host(format!("git+{url}@{commit}"), subdirectory)))
+        }
+        Source::Path { path, subdirectory, .. } => Ok(Some(from_host(path.clone(), subdirectory))),
+        Source::Url { url, .. } if url.split('?').next().is_some_and(|path| path.ends_with(".whl")) => {
+            Ok(None)
+        }
+        Source::Url { url, subdirectory } => Ok(Some(PlannedSource {
+            from: url.clone(),
+            subdirectory: subdirectory.clone(),
+            digest: None,
+            file: None,
+        })),
+    }
+}
+
+/// The indexes that lists describe, and what is taken from each alone.
+struct Indexes<'a> {
+    described: Vec<(&'a crate::spec::Index, Vec<Name>)>,
+    by_name: HashMap<&'a str, usize>,
+}
+
+impl<'a> Indexes<'a> {
+    fn of(spec: &'a Spec) -> Self {
+        let described: Vec<_> = spec.indexes.iter().map(|index| (index, Vec::new())).collect();
+        let by_name = spec
+            .indexes
+            .iter()
+            .enumerate()
+            .filter_map(|(at, index)| Some((index.name.as_deref()?, at)))
+            .collect();
+        Self { described, by_name }
+    }
+
+    fn take(&mut self, index: &str, distribution: &Name) -> Option<()> {
+        let (_, only) = &mut self.described[*self.by_name.get(index)?];
+        only.push(distribution.clone());
+        Some(())
+    }
+
+    fn names(&self) -> Vec<String> {
+        let mut names: Vec<_> = self.by_name.keys().map(|&name| name.to_owned()).collect();
+        names.sort();
+        names
+    }
+
+    /// Those that are asked for anything.
+    fn used(self) -> Vec<PackageIndex> {
+        let mut seen = HashSet::new();
+        let index = |(index, mut only): (&'a crate::spec::Index, Vec<Name>)| {
+            only.sort();
+            only.dedup();
+            let used = index.priority != Priority::Explicit || !only.is_empty();
+            (used && seen.insert((index.url.as_str(), index.priority))).then(|| PackageIndex {
+                url: index.url.clone(),
+                priority: index.priority,
+                only,
+            })
+        };
+        self.described.into_iter().filter_map(index).collect()
     }
 }
 
@@ -279,7 +502,7 @@ fn command(servers: &[Server]) -> Vec<String> {
 fn kernel_requirements() -> Vec<Requirement> {
     let lower = |text| {
         let dependency = pep508::parse(text).expect("a constant requirement");
-        Requirement::lower(&dependency).expect("a requirement holds no union")
+        Requirement::lower(&dependency)
     };
     KERNEL.map(lower).into()
 }
@@ -301,10 +524,30 @@ impl PlanError {
     pub fn diagnostic(&self) -> Diagnostic {
         let what = Diagnostic::new(self.to_string());
         match self {
-            Self::Union { at, .. } => what
+            Self::NoVersion { constraint, at, .. } => what
                 .at(at.clone())
-                .why("unions joined by `||` are not supported yet")
-                .advice("keep the alternative you want, such as `^2.2`"),
+                .why(format!("`{constraint}` excludes every version"))
+                .advice("write `||` where one of the parts will do"),
+            Self::TooManyAlternatives { at, .. } => what
+                .at(at.clone())
+                .why(format!("each has to be resolved, and {MAX_CHOICES} are tried at most"))
+                .advice("write fewer unions; `>=1,!=2.*` says what `<2 || >=3` says, without a choice"),
+            Self::UnknownIndex { known, at, .. } => {
+                let what = what.at(at.clone()).why("`source` is the name of a package index");
+                if known.is_empty() {
+                    what.advice("describe it with `[[tool.poetry.source]]` in a `pyproject.toml`, or leave out `source`")
+                } else {
+                    what.advice(format!("name one of {}", known.join(", ")))
+                }
+            }
+            Self::Credentials { at, .. } => what
+                .at(at.clone())
+                .why("they would stand in the plan, and in what is left of the build")
+                .advice("leave out what stands before the `@`; git on this host knows its own credentials"),
+            Self::TwoSources { at, .. } => what
+                .at(at.clone())
+                .why("another entry takes it from elsewhere")
+                .advice("keep one of the two"),
             Self::PythonExcluded { base, admits, at, .. } => what
                 .at(at.clone())
                 .why(format!("admits {admits}"))

@@ -1,11 +1,12 @@
-//! Lowers a [`Dependency`] to its PEP 508 form, and alone says when that is impossible.
+//! Lowers a [`Dependency`] to its PEP 508 form.
 
 use std::fmt;
 
 use pep440_rs::VersionSpecifiers;
+use serde::ser::SerializeSeq;
 use serde::{Serialize, Serializer};
 
-use crate::spec::{Dependency, Marker, Name};
+use crate::spec::{Dependency, Marker, Name, Source, pep508};
 
 /// The PEP 508 form of a dependency, which installers understand.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,10 +15,15 @@ pub struct Requirement {
     pub name: Name,
     /// Its optional features, sorted.
     pub extras: Vec<Name>,
-    /// The versions that will do.
-    pub specifiers: VersionSpecifiers,
+    /// The versions that will do: one specifier set for each alternative of a union that PEP 440
+    /// cannot spell, newest versions first. Never empty.
+    pub alternatives: Vec<VersionSpecifiers>,
     /// Where it is needed.
     pub marker: Option<Marker>,
+    /// Where it comes from.
+    pub source: Source,
+    /// The files that will do.
+    pub hashes: Vec<String>,
 }
 
 /// A specifier every version meets. Because it mentions a pre-release, installers consider
@@ -25,47 +31,64 @@ pub struct Requirement {
 const WITH_PRERELEASES: &str = ">=0.dev0";
 
 impl Requirement {
-    /// Lowers `dependency`; `None` where its constraint is a union, for which PEP 508 has no form.
+    /// Lowers `dependency`. Its versions stay the same, but where a union leaves a gap between final
+    /// versions and pre-releases are not asked for: see [`crate::spec::Constraint::but_for_prereleases`].
     #[must_use]
-    pub fn lower(dependency: &Dependency) -> Option<Self> {
-        let [specifiers] = dependency.constraint.alternatives() else {
-            return None;
+    pub fn lower(dependency: &Dependency) -> Self {
+        let alternatives = if dependency.allow_prereleases {
+            let with_prereleases = |set: &VersionSpecifiers| {
+                let any = WITH_PRERELEASES.parse().expect("a constant specifier");
+                set.iter().cloned().chain(std::iter::once(any)).collect()
+            };
+            dependency.constraint.alternatives().iter().map(with_prereleases).collect()
+        } else {
+            dependency.constraint.but_for_prereleases()
         };
-        let mut specifiers: Vec<_> = specifiers.iter().cloned().collect();
-        if dependency.allow_prereleases {
-            specifiers.push(WITH_PRERELEASES.parse().expect("a constant specifier"));
-        }
         let mut extras = dependency.extras.clone();
         extras.sort();
         extras.dedup();
-        Some(Self {
+        Self {
             name: dependency.name.clone(),
             extras,
-            specifiers: specifiers.into_iter().collect(),
+            alternatives: alternatives.into_iter().rev().collect(),
             marker: dependency.marker.clone(),
-        })
+            source: dependency.source.clone(),
+            hashes: dependency.hashes.clone(),
+        }
+    }
+
+    /// The text of one alternative.
+    ///
+    /// # Panics
+    ///
+    /// Where there are not so many.
+    #[must_use]
+    pub fn alternative(&self, index: usize) -> String {
+        let mut text = String::new();
+        let specifiers = &self.alternatives[index];
+        pep508::write(&mut text, &self.name, &self.extras, specifiers, &self.source, self.marker.as_ref())
+            .expect("a string takes every text");
+        text
     }
 }
 
 impl fmt::Display for Requirement {
+    /// The newest alternative.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.name)?;
-        if !self.extras.is_empty() {
-            let extras: Vec<_> = self.extras.iter().map(Name::as_str).collect();
-            write!(f, "[{}]", extras.join(","))?;
-        }
-        for (index, specifier) in self.specifiers.iter().enumerate() {
-            write!(f, "{}{specifier}", if index > 0 { "," } else { "" })?;
-        }
-        match &self.marker {
-            Some(marker) => write!(f, " ; {marker}"),
-            None => Ok(()),
-        }
+        f.write_str(&self.alternative(0))
     }
 }
 
 impl Serialize for Requirement {
+    /// A text, or a list of texts where there are alternatives.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        if let [_] = self.alternatives.as_slice() {
+            return serializer.collect_str(self);
+        }
+        let mut texts = serializer.serialize_seq(Some(self.alternatives.len()))?;
+        for index in 0..self.alternatives.len() {
+            texts.serialize_element(&self.alternative(index))?;
+        }
+        texts.end()
     }
 }

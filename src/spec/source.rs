@@ -3,6 +3,8 @@
 use std::fmt;
 use std::ops::Range;
 
+use serde::Serialize;
+
 /// Where a distribution comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
@@ -62,7 +64,8 @@ pub struct Index {
 /// When a package index is asked.
 ///
 /// Rule: Poetry, "Package sources".
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Priority {
     /// In place of the installer's own index.
     Default,

@@ -1,0 +1,280 @@
+//! `ipybox deps`: what dependency lists mean, and what can be mended in them.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::{Caller, Failure, FailureKind, lists};
+use crate::cli::{DepsArgs, DepsFormat};
+use crate::context::percent_encoded;
+use crate::diagnostic::{Diagnostic, Documents, Fix, STDIN};
+use crate::plan::Requirement;
+use crate::spec::{Dependency, Source, Spec};
+
+/// Rounds of corrections: each may show mistakes that the one before hid.
+const MAX_ROUNDS: usize = 20;
+
+pub(super) fn run(args: &DepsArgs, caller: &Caller) -> Result<(), Failure> {
+    if args.fix {
+        return fix(args, caller);
+    }
+    let documents = lists::documents(&args.files)?;
+    let (documents, spec) = match lists::read(documents, &args.selection) {
+        Ok(read) => read,
+        Err(failure) => {
+            let mendable =
+                failure.diagnostics.iter().all(|mistake| matches!(mistake.fix, Some(Fix::Replace(_))));
+            let kind = if args.check && mendable { FailureKind::ToDo } else { failure.kind };
+            return Err(Failure { kind, ..failure });
+        }
+    };
+    if args.check {
+        return Ok(());
+    }
+    let text = match args.format {
+        DepsFormat::Pep508 => lines(spec.dependencies.iter().map(|one| requirement(one, &documents, " || "))),
+        DepsFormat::Json => {
+            let list = List::of(&spec, &documents);
+            serde_json::to_string_pretty(&list).expect("a list is plain data") + "\n"
+        }
+        DepsFormat::Requirements => requirements_file(&spec, &documents)?,
+    };
+    let written = caller.report.result(|out| out.write_all(text.as_bytes()));
+    written.map_err(|error| Failure::unwritable("stdout", &error))
+}
+
+fn lines(lines: impl Iterator<Item = String>) -> String {
+    lines.fold(String::new(), |text, line| text + &line + "\n")
+}
+
+/// A dependency's PEP 508 form, with a separator between alternatives; paths are absolute.
+fn requirement(dependency: &Dependency, documents: &Documents, separator: &str) -> String {
+    let mut lowered = Requirement::lower(dependency);
+    if let Source::Path { path, subdirectory, .. } = &lowered.source {
+        let list = documents.find(&dependency.at).expect("a dependency stands in a list").document;
+        let path = Path::new(&list.name).parent().unwrap_or(Path::new("")).join(path);
+        let path = fs::canonicalize(&path).or_else(|_| std::path::absolute(&path)).unwrap_or(path);
+        let url = format!("file://{}", percent_encoded(&path.to_string_lossy()));
+        lowered.source = Source::Url { url, subdirectory: subdirectory.clone() };
+    }
+    let alternatives: Vec<_> =
+        (0..lowered.alternatives.len()).map(|index| lowered.alternative(index)).collect();
+    alternatives.join(separator)
+}
+
+/// What pip reads. It has no alternatives, so that lists with any are refused.
+fn requirements_file(spec: &Spec, documents: &Documents) -> Result<String, Failure> {
+    let mut text = String::new();
+    for index in &spec.indexes {
+        let option = match index.priority {
+            crate::spec::Priority::Default => "--index-url",
+            crate::spec::Priority::Extra => "--extra-index-url",
+            crate::spec::Priority::Explicit => continue,
+        };
+        text += &format!("{option} {}\n", index.url);
+    }
+    let mut mistakes = Vec::new();
+    for dependency in spec.dependencies.iter().filter(|one| !one.optional) {
+        let mistake = |why: &str, advice: &str| {
+            Diagnostic::new(format!("pip has no way to say what `{}` asks for", dependency.name))
+                .at(dependency.at.clone())
+                .why(why)
+                .advice(advice)
+        };
+        if Requirement::lower(dependency).alternatives.len() > 1 {
+            mistakes.push(mistake(
+                "its constraint is a union that PEP 440 cannot spell",
+                "use `--format json`, or keep one of the alternatives",
+            ));
+        } else if let Source::Registry { index: Some(_) } = dependency.source {
+            mistakes.push(mistake(
+                "it comes from an index of its own",
+                "use `--format json`, or leave out `source`",
+            ));
+        }
+        text += &requirement(dependency, documents, " || ");
+        text += &dependency.hashes.iter().fold(String::new(), |text, hash| text + " --hash=" + hash);
+        text.push('\n');
+    }
+    if mistakes.is_empty() { Ok(text) } else { Err(Failure::in_documents(documents.clone(), mistakes)) }
+}
+
+/// The documented object of `--format json`.
+#[derive(Serialize)]
+struct List {
+    /// The interpreters the lists admit; `null` for any.
+    python: Option<String>,
+    dependencies: Vec<Entry>,
+    /// Of pip's constraints files.
+    constraints: Vec<Entry>,
+    indexes: Vec<IndexEntry>,
+}
+
+#[derive(Serialize)]
+struct Entry {
+    name: String,
+    extras: Vec<String>,
+    /// One PEP 440 specifier set per alternative of a union; empty for any version.
+    specifiers: Vec<String>,
+    marker: Option<String>,
+    source: SourceEntry,
+    optional: bool,
+    allow_prereleases: bool,
+    hashes: Vec<String>,
+    file: String,
+    line: usize,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+enum SourceEntry {
+    Registry {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        index: Option<String>,
+    },
+    Git {
+        url: String,
+        #[serde(rename = "ref")]
+        reference: Option<String>,
+        subdirectory: Option<String>,
+    },
+    Url {
+        url: String,
+        subdirectory: Option<String>,
+    },
+    Path {
+        path: String,
+        subdirectory: Option<String>,
+    },
+}
+
+#[derive(Serialize)]
+struct IndexEntry {
+    name: Option<String>,
+    url: String,
+    priority: crate::spec::Priority,
+}
+
+impl List {
+    fn of(spec: &Spec, documents: &Documents) -> Self {
+        let constraints: Vec<_> = spec.python.iter().map(|(constraint, _)| constraint.to_string()).collect();
+        Self {
+            python: (!constraints.is_empty()).then(|| constraints.join(", ")),
+            dependencies: spec.dependencies.iter().map(|one| Entry::of(one, documents)).collect(),
+            constraints: spec.bounds.iter().map(|one| Entry::of(one, documents)).collect(),
+            indexes: spec
+                .indexes
+                .iter()
+                .map(|index| IndexEntry {
+                    name: index.name.clone(),
+                    url: index.url.clone(),
+                    priority: index.priority,
+                })
+                .collect(),
+        }
+    }
+}
+
+impl Entry {
+    fn of(dependency: &Dependency, documents: &Documents) -> Self {
+        let place = documents.find(&dependency.at).expect("a dependency stands in a list");
+        let texts = |names: &[crate::spec::Name]| names.iter().map(ToString::to_string).collect();
+        let alternatives = dependency.constraint.alternatives();
+        let any = dependency.constraint.is_any();
+        Self {
+            name: dependency.name.to_string(),
+            extras: texts(&dependency.extras),
+            specifiers: alternatives
+                .iter()
+                .filter(|_| !any)
+                .map(|set| set.iter().map(ToString::to_string).collect::<Vec<_>>().join(","))
+                .collect(),
+            marker: dependency.marker.as_ref().map(ToString::to_string),
+            source: match dependency.source.clone() {
+                Source::Registry { index } => SourceEntry::Registry { index },
+                Source::Git { url, reference, subdirectory, .. } => {
+                    SourceEntry::Git { url, reference, subdirectory }
+                }
+                Source::Url { url, subdirectory } => SourceEntry::Url { url, subdirectory },
+                Source::Path { path, subdirectory, .. } => SourceEntry::Path { path, subdirectory },
+            },
+            optional: dependency.optional,
+            allow_prereleases: dependency.allow_prereleases,
+            hashes: dependency.hashes.clone(),
+            file: place.document.name.clone(),
+            line: place.line(),
+        }
+    }
+}
+
+/// Writes every correction with one surely right answer into the files, until there is none left.
+fn fix(args: &DepsArgs, caller: &Caller) -> Result<(), Failure> {
+    let mut fixed = 0;
+    for _ in 0..MAX_ROUNDS {
+        let documents = lists::documents(&args.files)?;
+        let Err(failure) = lists::read(documents, &args.selection) else { break };
+        let corrections = corrections(&failure);
+        if corrections.is_empty() {
+            note(fixed, caller);
+            return Err(failure);
+        }
+        for (name, text, count) in corrections {
+            write(&name, &text).map_err(|error| Failure::unwritable(&format!("`{name}`"), &error))?;
+            fixed += count;
+        }
+    }
+    note(fixed, caller);
+    Ok(())
+}
+
+fn note(fixed: usize, caller: &Caller) {
+    caller.report.note(&match fixed {
+        0 => "nothing to mend".to_owned(),
+        1 => "mended 1 mistake".to_owned(),
+        _ => format!("mended {fixed} mistakes"),
+    });
+}
+
+/// The corrected text of each file, and how many corrections it holds.
+fn corrections(failure: &Failure) -> Vec<(String, String, usize)> {
+    let mut places: Vec<_> = failure
+        .diagnostics
+        .iter()
+        .filter_map(|mistake| match &mistake.fix {
+            Some(Fix::Replace(text)) => Some((failure.documents.find(mistake.at.as_ref()?)?, text)),
+            _ => None,
+        })
+        .filter(|(place, _)| place.document.name != STDIN)
+        .collect();
+    // From the end of each file, so that the places before stay right.
+    places.sort_by_key(|(place, _)| std::cmp::Reverse(place.at.start));
+    let mut corrected: Vec<(String, String, usize, usize)> = Vec::new();
+    for (place, replacement) in places {
+        let document = place.document;
+        let known = corrected.iter().position(|(name, ..)| *name == document.name);
+        let index = known.unwrap_or_else(|| {
+            corrected.push((document.name.clone(), document.text.clone(), usize::MAX, 0));
+            corrected.len() - 1
+        });
+        let (_, text, untouched_before, count) = &mut corrected[index];
+        if place.at.end <= *untouched_before {
+            text.replace_range(place.at.clone(), replacement);
+            *untouched_before = place.at.start;
+            *count += 1;
+        }
+    }
+    corrected.into_iter().map(|(name, text, _, count)| (name, text, count)).collect()
+}
+
+/// Replaces a file's text at once, or not at all.
+fn write(name: &str, text: &str) -> io::Result<()> {
+    let path = fs::canonicalize(name)?;
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let mut unfinished = tempfile::NamedTempFile::new_in(folder)?;
+    unfinished.write_all(text.as_bytes())?;
+    fs::set_permissions(unfinished.path(), fs::metadata(&path)?.permissions())?;
+    unfinished.persist(&path)?;
+    Ok(())
+}

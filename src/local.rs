@@ -1,0 +1,261 @@
+//! The files of dependencies that come from this host: a folder, an archive, a commit of a repository.
+
+use std::fs;
+use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use crate::diagnostic::Diagnostic;
+
+/// Files of a dependency, by path, with what they are worth to a plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalSource {
+    /// Relative path, file of this host and mode, sorted by path.
+    files: Vec<(String, PathBuf, u32)>,
+    /// Whether it is one archive.
+    is_file: bool,
+    digest: String,
+    commit: Option<String>,
+}
+
+/// Files that a project may have, at most.
+const MAX_FILES: usize = 100_000;
+
+/// Why the files of a dependency cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum LocalError {
+    /// The path is not there, or cannot be read.
+    #[error("cannot read `{}`", path.display())]
+    Unreadable {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file is neither a wheel nor a source archive.
+    #[error("`{}` is no distribution", .0.display())]
+    NoDistribution(PathBuf),
+    /// The folder has neither `pyproject.toml` nor `setup.py`.
+    #[error("`{}` is no Python project", .0.display())]
+    NoProject(PathBuf),
+    /// A link leads out of the folder.
+    #[error("the link `{}` leads out of its project", .0.display())]
+    Escapes(PathBuf),
+    /// A name is not UTF-8, or the folder holds too many files.
+    #[error("`{}` cannot be packed", path.display())]
+    Unpackable {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        why: &'static str,
+    },
+}
+
+impl LocalError {
+    /// The refusal.
+    #[must_use]
+    pub fn diagnostic(&self) -> Diagnostic {
+        let what = Diagnostic::new(self.to_string());
+        match self {
+            Self::Unreadable { source, .. } if source.kind() == io::ErrorKind::NotFound => what
+                .why("there is no such file or folder")
+                .advice("correct the path; it is relative to the list's folder"),
+            Self::Unreadable { source, .. } => what.why(source.to_string()).advice("make it readable"),
+            Self::NoDistribution(_) => what
+                .why("its name ends neither in `.whl` nor in `.tar.gz` or `.zip`")
+                .advice("name a wheel, a source archive or a folder"),
+            Self::NoProject(_) => what
+                .why("it has neither `pyproject.toml` nor `setup.py`")
+                .advice("correct the path, or add `subdirectory`"),
+            Self::Escapes(_) => {
+                what.why("what it leads to would get into the build").advice("copy the file into the project")
+            }
+            Self::Unpackable { why, .. } => {
+                what.why(*why).advice("rename it, or keep it out of the project's folder")
+            }
+        }
+    }
+}
+
+impl LocalSource {
+    /// Reads what is at `path`: a wheel, a source archive, or a folder whose `subdirectory` holds a
+    /// project. Version control, virtual environments and caches are left out of folders.
+    ///
+    /// # Errors
+    ///
+    /// [`LocalError`].
+    pub fn read(path: &Path, subdirectory: Option<&str>) -> Result<Self, LocalError> {
+        let unreadable = |source| LocalError::Unreadable { path: path.to_owned(), source };
+        let metadata = fs::metadata(path).map_err(unreadable)?;
+        let mut files = Vec::new();
+        if metadata.is_dir() {
+            let project = path.join(subdirectory.unwrap_or_default());
+            let root = fs::canonicalize(path).map_err(unreadable)?;
+            let inside = fs::canonicalize(&project)
+                .map_err(|source| LocalError::Unreadable { path: project.clone(), source })?;
+            if !inside.starts_with(&root) {
+                return Err(LocalError::Escapes(project));
+            }
+            if !["pyproject.toml", "setup.py"].iter().any(|file| project.join(file).is_file()) {
+                return Err(LocalError::NoProject(project));
+            }
+            collect(&root, &root, "", &mut files)?;
+        } else {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let known = [".whl", ".tar.gz", ".zip", ".tar.bz2", ".tgz"].iter().any(|end| name.ends_with(end));
+            let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._+-!".contains(&byte));
+            if !(known && plain) {
+                return Err(LocalError::NoDistribution(path.to_owned()));
+            }
+            files.push((name.to_owned(), path.to_owned(), 0o644));
+        }
+        files.sort();
+        let digest = digest(&files)?;
+        Ok(Self { files, is_file: !metadata.is_dir(), digest, commit: None })
+    }
+
+    /// The same files, of a commit.
+    #[must_use]
+    pub fn at_commit(self, commit: String) -> Self {
+        Self { commit: Some(commit), ..self }
+    }
+
+    /// Relative paths with their files on this host and their modes, sorted.
+    pub fn files(&self) -> impl Iterator<Item = (&str, &Path, u32)> {
+        self.files.iter().map(|(path, file, mode)| (path.as_str(), file.as_path(), *mode))
+    }
+
+    /// The name of the one file it is; `None` for a folder.
+    #[must_use]
+    pub fn file(&self) -> Option<&str> {
+        self.files.first().filter(|_| self.is_file).map(|(name, ..)| name.as_str())
+    }
+
+    /// SHA-256 over paths, modes and contents, in hexadecimal digits.
+    #[must_use]
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// The commit, where it is of a repository.
+    #[must_use]
+    pub fn commit(&self) -> Option<&str> {
+        self.commit.as_deref()
+    }
+}
+
+/// Adds the files below `folder`, whose path below `root` is `prefix`.
+fn collect(
+    root: &Path,
+    folder: &Path,
+    prefix: &str,
+    files: &mut Vec<(String, PathBuf, u32)>,
+) -> Result<(), LocalError> {
+    let unreadable = |source| LocalError::Unreadable { path: folder.to_owned(), source };
+    for entry in folder.read_dir().map_err(unreadable)? {
+        let entry = entry.map_err(unreadable)?;
+        let path = entry.path();
+        let Ok(name) = entry.file_name().into_string() else {
+            return Err(LocalError::Unpackable { path, why: "its name is not UTF-8" });
+        };
+        let target = fs::canonicalize(&path)
+            .map_err(|source| LocalError::Unreadable { path: path.clone(), source })?;
+        if !target.starts_with(root) {
+            return Err(LocalError::Escapes(path));
+        }
+        let metadata =
+            fs::metadata(&path).map_err(|source| LocalError::Unreadable { path: path.clone(), source })?;
+        let relative = format!("{prefix}{name}");
+        if metadata.is_dir() {
+            // A link to a folder could lead around in a circle.
+            let is_link = entry.file_type().is_ok_and(|kind| kind.is_symlink());
+            if !is_link && !is_left_out(&name, &path) {
+                collect(root, &path, &format!("{relative}/"), files)?;
+            }
+        } else if metadata.is_file() && !name.ends_with(".pyc") {
+            if files.len() == MAX_FILES {
+                return Err(LocalError::Unpackable {
+                    path: root.to_owned(),
+                    why: "it holds more than 100,000 files",
+                });
+            }
+            let mode = if metadata.permissions().mode() & 0o100 == 0 { 0o644 } else { 0o755 };
+            files.push((relative, path, mode));
+        }
+    }
+    Ok(())
+}
+
+/// Folders that are no part of a project's source.
+///
+/// Rule: `CACHEDIR.TAG` marks caches (Cache Directory Tagging Specification), `pyvenv.cfg` virtual
+/// environments (PEP 405).
+fn is_left_out(name: &str, folder: &Path) -> bool {
+    [".git", ".hg", ".svn", "__pycache__", "node_modules", ".nox", ".tox"].contains(&name)
+        || ["CACHEDIR.TAG", "pyvenv.cfg"].iter().any(|mark| folder.join(mark).is_file())
+}
+
+fn digest(files: &[(String, PathBuf, u32)]) -> Result<String, LocalError> {
+    let mut all = Sha256::new();
+    let mut buffer = vec![0; 64 << 10];
+    for (name, path, mode) in files {
+        let unreadable = |source| LocalError::Unreadable { path: path.clone(), source };
+        let mut content = Sha256::new();
+        let mut file = fs::File::open(path).map_err(unreadable)?;
+        loop {
+            match file.read(&mut buffer).map_err(unreadable)? {
+                0 => break,
+                read => content.update(&buffer[..read]),
+            }
+        }
+        all.update(format!("{name}\0{mode:o}\0"));
+        all.update(content.finalize());
+    }
+    Ok(all.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn project() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for (path, text) in [
+            ("pyproject.toml", ""),
+            ("src/a.py", "a = 1"),
+            (".git/config", ""),
+            (".venv/pyvenv.cfg", ""),
+            ("target/CACHEDIR.TAG", ""),
+            ("src/__pycache__/a.pyc", ""),
+        ] {
+            let path = folder.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        folder
+    }
+
+    #[test]
+    fn only_sources_of_a_project_count() {
+        let folder = project();
+        let source = LocalSource::read(folder.path(), None).unwrap();
+        assert_eq!(source.files().map(|(path, ..)| path).collect::<Vec<_>>(), ["pyproject.toml", "src/a.py"]);
+        fs::write(folder.path().join(".git/HEAD"), "x").unwrap();
+        assert_eq!(LocalSource::read(folder.path(), None).unwrap(), source);
+        fs::write(folder.path().join("src/a.py"), "a = 2").unwrap();
+        assert_ne!(LocalSource::read(folder.path(), None).unwrap().digest(), source.digest());
+    }
+
+    #[test]
+    fn nothing_outside_a_project_is_read() {
+        let folder = project();
+        std::os::unix::fs::symlink("/etc/passwd", folder.path().join("src/passwd")).unwrap();
+        assert!(matches!(LocalSource::read(folder.path(), None), Err(LocalError::Escapes(_))));
+        fs::remove_file(folder.path().join("src/passwd")).unwrap();
+        assert!(matches!(LocalSource::read(folder.path(), Some("..")), Err(LocalError::Escapes(_))));
+        assert!(matches!(LocalSource::read(folder.path(), Some("src")), Err(LocalError::NoProject(_))));
+        assert!(LocalSource::read(Path::new("/etc/passwd"), None).is_err());
+    }
+}
