@@ -5,9 +5,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
-use ipybox::spec::{Constraint, Marker, Source, Spec, pep508};
+use ipybox::diagnostic::{Document, Documents};
+use ipybox::spec::{Constraint, Marker, Priority, Selection, Source, Spec, Surroundings, pep508};
 use pep440_rs::Version;
 use serde::Deserialize;
 
@@ -495,6 +497,190 @@ fn requirements_mean_what_packaging_says() {
         }
         if !wrong.is_empty() {
             differences.add(None, format!("{:?}: {}", case.text, wrong.join("; ")));
+        }
+    }
+    differences.check(cases.len());
+}
+
+#[derive(Deserialize)]
+struct FileCase {
+    files: BTreeMap<String, String>,
+    #[serde(default)]
+    env: BTreeMap<String, String>,
+    answer: FileAnswer,
+}
+
+#[derive(Deserialize)]
+struct FileAnswer {
+    #[serde(default)]
+    refused: bool,
+    #[serde(default)]
+    requirements: Vec<FileRequirement>,
+    index_url: Option<String>,
+    #[serde(default)]
+    extra_index_urls: Vec<String>,
+    #[serde(default)]
+    pre: bool,
+}
+
+#[derive(Deserialize)]
+struct FileRequirement {
+    requirement: String,
+    editable: bool,
+    constraint: bool,
+    #[serde(default)]
+    hashes: BTreeMap<String, Vec<String>>,
+}
+
+/// The documented reason why we refuse a line that pip's first look at a file lets pass.
+fn kind_of_refused_line(why: &str, readable: bool) -> Option<&'static str> {
+    Some(match why {
+        why if why.contains("cannot be told") => "a file or folder needs a name that can be told",
+        why if why.contains("no option") => "options are written out",
+        why if why.contains("behind an option") || why.contains("stands behind the requirement") => {
+            "pip drops what stands where it does not belong"
+        }
+        why if why.contains("invalid hash")
+            || why.contains("leaves its version open")
+            || why.contains("has no hash") =>
+        {
+            "hashes are checked when they are read"
+        }
+        why if why.contains("belongs to no requirement") => "pip drops a hash without a requirement",
+        why if why.contains("is not supported")
+            || why.contains("--trusted-host")
+            || why.contains("--no-binary") =>
+        {
+            "options that images cannot heed are refused"
+        }
+        why if why.contains("holds credentials") => "credentials are refused",
+        why if why.contains("no address of a package index") => "an index has an address",
+        why if why.contains("is not set") => "an unset variable is a mistake",
+        why if why.contains("more than which versions") => {
+            "pip refuses extras and addresses of constraints only later"
+        }
+        why if why.contains("from the network") => "no file is included from the network",
+        why if why.contains("the interpreter is no") => "`python` is no distribution",
+        why if !readable || why.contains("looks like a space") => "pip reads a requirement's text only later",
+        _ => return None,
+    })
+}
+
+#[test]
+fn requirements_files_mean_what_pip_says() {
+    let mut differences = Differences::default();
+    let cases: Vec<FileCase> = lines(include_str!("pip/files.jsonl"));
+    for case in &cases {
+        let read = |path: &Path| match case.files.get(path.to_str().unwrap()) {
+            Some(text) => {
+                let text = text.strip_prefix('\u{feff}').unwrap_or(text).to_owned();
+                Ok(Document { name: path.display().to_string(), text })
+            }
+            None => Err(std::io::ErrorKind::NotFound.into()),
+        };
+        let variable = |name: &str| case.env.get(name).cloned().filter(|value| !value.is_empty());
+        let start = Document { name: "start.txt".to_owned(), text: "-r requirements.txt\n".to_owned() };
+        let mut documents = Documents::from(start);
+        let surroundings = Surroundings { read: &read, variable: &variable };
+        let ours = Spec::read(&mut documents, &Selection::default(), surroundings);
+        let shown = serde_json::to_string(&case.files).unwrap();
+        match (ours, case.answer.refused) {
+            (Err(_), true) => {}
+            (Ok(_), true) => {
+                let kind = match shown.as_str() {
+                    text if text.contains("coding:") => Some("files are UTF-8, whatever they say"),
+                    text if text.contains("--use-feature") || text.contains("--config-settings") => {
+                        Some("settings of pip itself mean nothing")
+                    }
+                    text if text.contains("' -") => Some("a quoted `-` begins no option"),
+                    _ => None,
+                };
+                differences.add(kind, format!("{shown}: only pip refuses"));
+            }
+            (Err(mistakes), false) => {
+                let why: Vec<_> = mistakes.iter().map(|one| format!("{}: {}", one.what, one.why)).collect();
+                let readable =
+                    case.answer.requirements.iter().all(|one| pep508::parse(one.requirement.trim()).is_ok());
+                let kinds: Option<Vec<_>> =
+                    why.iter().map(|why| kind_of_refused_line(why, readable)).collect();
+                let kind = match kinds {
+                    Some(kinds) => kinds.first().copied(),
+                    None if case.env.values().any(|value| value.contains("${")) => {
+                        Some("a variable's value is not expanded again")
+                    }
+                    None if shown.contains("\\u001c") => Some("only line feeds end lines"),
+                    None => None,
+                };
+                differences.add(kind, format!("{shown}: we refuse: {}", why.join("; ")));
+            }
+            (Ok(spec), false) => {
+                let describe =
+                    |name: &str, constraint: String, hashes: usize| format!("{name} {constraint} {hashes}");
+                let of = |list: &[ipybox::spec::Dependency]| -> Vec<String> {
+                    list.iter()
+                        .map(|one| describe(one.name.as_str(), one.constraint.to_string(), one.hashes.len()))
+                        .collect()
+                };
+                // What pip takes apart only later: not to be told here.
+                let unnamed = |one: &FileRequirement| {
+                    one.editable || one.requirement.contains(['/', '\t']) || one.requirement.contains(".whl")
+                };
+                let theirs = |constraint: bool| -> Vec<Option<String>> {
+                    let requirements =
+                        case.answer.requirements.iter().filter(|one| one.constraint == constraint);
+                    let described = |one: &FileRequirement| {
+                        let parsed = pep508::parse(one.requirement.trim()).ok().filter(|_| !unnamed(one))?;
+                        let hashes = one.hashes.values().map(Vec::len).sum();
+                        Some(describe(parsed.name.as_str(), parsed.constraint.to_string(), hashes))
+                    };
+                    requirements.map(described).collect()
+                };
+                let indexes = |priority| -> Vec<String> {
+                    spec.indexes
+                        .iter()
+                        .filter(|index| index.priority == priority)
+                        .map(|index| index.url.clone())
+                        .collect()
+                };
+                let mut wrong = Vec::new();
+                for (ours, theirs) in
+                    [(of(&spec.dependencies), theirs(false)), (of(&spec.bounds), theirs(true))]
+                {
+                    let set = |list: Vec<String>| list.into_iter().collect::<BTreeSet<_>>();
+                    let named = set(theirs.iter().flatten().cloned().collect());
+                    let rest = theirs.iter().filter(|one| one.is_none()).count();
+                    let ours_named = set(ours.clone());
+                    if !(ours_named.is_superset(&named) && ours_named.len() <= named.len() + rest) {
+                        wrong.push(format!("{ours:?} not {theirs:?}"));
+                    }
+                }
+                if indexes(Priority::Default).last() != case.answer.index_url.as_ref()
+                    || indexes(Priority::Extra) != case.answer.extra_index_urls
+                {
+                    wrong.push(format!("indexes {:?}", spec.indexes));
+                }
+                if !spec.dependencies.is_empty()
+                    && spec.dependencies.iter().all(|one| one.allow_prereleases) != case.answer.pre
+                {
+                    wrong.push("pre-releases".to_owned());
+                }
+                if !wrong.is_empty() {
+                    let first = case.files["requirements.txt"].lines().next().unwrap_or_default();
+                    let kind = if first.contains(" -r ")
+                        || first.contains(" -c ")
+                        || first.starts_with("-r ") && first.contains(" --")
+                    {
+                        Some("every option of a line counts; pip heeds one beside an include")
+                    } else if first.starts_with("-c")
+                        && case.files.values().any(|text| text.starts_with("-r "))
+                    {
+                        Some("what a constraints file includes only constrains")
+                    } else {
+                        None
+                    };
+                    differences.add(kind, format!("{shown}: {}", wrong.join("; ")));
+                }
+            }
         }
     }
     differences.check(cases.len());

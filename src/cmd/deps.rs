@@ -33,8 +33,14 @@ pub(super) fn run(args: &DepsArgs, caller: &Caller) -> Result<(), Failure> {
     if args.check {
         return Ok(());
     }
+    if args.format != DepsFormat::Json {
+        for dependency in spec.dependencies.iter().filter(|one| one.optional) {
+            caller.report.note(&format!("`{}` is optional, and left out", dependency.name));
+        }
+    }
+    let wanted = spec.dependencies.iter().filter(|one| !one.optional);
     let text = match args.format {
-        DepsFormat::Pep508 => lines(spec.dependencies.iter().map(|one| requirement(one, &documents, " || "))),
+        DepsFormat::Pep508 => lines(wanted.map(|one| requirement(one, &documents, " || "))),
         DepsFormat::Json => {
             let list = List::of(&spec, &documents);
             serde_json::to_string_pretty(&list).expect("a list is plain data") + "\n"

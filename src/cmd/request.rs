@@ -125,7 +125,7 @@ impl Request {
             );
         }
         for (name, why) in &plan.dropped {
-            report.warning(&format!("dependency `{name}` is not installed: {why}"), "");
+            report.note(&format!("`{name}` is left out: {why}"));
         }
         Ok((plan, options.sources))
     }

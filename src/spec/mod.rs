@@ -131,6 +131,8 @@ struct Parsed {
     /// Groups and extras that the text knows.
     groups: Vec<String>,
     extras: Vec<String>,
+    /// Whether pre-releases will do for every dependency of every list: pip's `--pre`.
+    all_prereleases: bool,
     mistakes: Vec<Diagnostic>,
 }
 
@@ -177,13 +179,17 @@ impl Spec {
             mistakes: Vec::new(),
             groups: Vec::new(),
             extras: Vec::new(),
+            all_prereleases: false,
             read: HashSet::new(),
         };
         let lists: Vec<_> = documents.starts().collect();
         for start in lists {
-            reader.read(documents, start, None, selection, surroundings);
+            reader.read(documents, start, &mut Vec::new(), selection, surroundings);
         }
         reader.check(selection);
+        if reader.all_prereleases {
+            reader.spec.dependencies.iter_mut().for_each(|dependency| dependency.allow_prereleases = true);
+        }
         if reader.mistakes.is_empty() {
             return Ok(reader.spec);
         }
@@ -198,23 +204,26 @@ struct Reader {
     mistakes: Vec<Diagnostic>,
     groups: Vec<String>,
     extras: Vec<String>,
+    all_prereleases: bool,
     /// Included files, and whether as bounds.
     read: HashSet<(PathBuf, bool)>,
 }
 
 impl Reader {
-    /// Reads the document that begins at `start`, and what it includes. `included` says whether the
-    /// document only bounds versions; it is `None` for a list of the user.
+    /// Reads the document that begins at `start`, and what it includes. `within` are the files that
+    /// include it, each with whether it only bounds versions; there are none for a list of the user.
     fn read(
         &mut self,
         documents: &mut Documents,
         start: usize,
-        included: Option<bool>,
+        within: &mut Vec<(PathBuf, bool)>,
         selection: &Selection,
         surroundings: Surroundings<'_>,
     ) {
         let document = documents.find(&(start..start)).expect("the document was added before").document;
         let folder = Path::new(&document.name).parent().unwrap_or(Path::new("")).to_owned();
+        let included = within.last().map(|(_, bounds)| *bounds);
+        let own = clean(Path::new(&document.name));
         let form = if included.is_some() { Form::Requirements } else { Form::of(&document.text) };
         let mut parsed = Parsed::default();
         form.parse(&document.text, &folder, selection, surroundings, &mut parsed);
@@ -223,7 +232,8 @@ impl Reader {
         if included == Some(true) {
             parsed.take_as_bounds();
         }
-        let Parsed { spec, includes, groups, extras, mistakes, names: _ } = parsed;
+        let Parsed { spec, includes, groups, extras, all_prereleases, mistakes, names: _ } = parsed;
+        self.all_prereleases |= all_prereleases;
         self.spec.python.extend(spec.python);
         self.spec.dependencies.extend(spec.dependencies);
         self.spec.bounds.extend(spec.bounds);
@@ -234,15 +244,19 @@ impl Reader {
         for include in includes {
             let path = clean(&folder.join(&include.path));
             let bounds = include.bounds || included == Some(true);
-            if !self.read.insert((path.clone(), bounds)) {
-                continue;
-            }
             let refused = |why: String| {
                 Diagnostic::new(format!("cannot read the included file `{}`", path.display()))
                     .at(include.at.clone())
                     .why(why)
                     .advice("correct the path; it is relative to the file that includes it")
             };
+            if path == own || within.iter().any(|(file, _)| *file == path) {
+                self.mistakes.push(refused("it includes itself".to_owned()));
+                continue;
+            }
+            if !self.read.insert((path.clone(), bounds)) {
+                continue;
+            }
             if self.read.len() > MAX_FILES {
                 self.mistakes.push(refused(format!("more than {MAX_FILES} files are included")));
                 return;
@@ -250,7 +264,9 @@ impl Reader {
             match (surroundings.read)(&path) {
                 Ok(document) => {
                     let start = documents.add(document);
-                    self.read(documents, start, Some(bounds), selection, surroundings);
+                    within.push((path, bounds));
+                    self.read(documents, start, within, selection, surroundings);
+                    within.pop();
                 }
                 Err(error) => {
                     let missing = error.kind() == io::ErrorKind::NotFound;

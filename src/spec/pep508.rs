@@ -182,6 +182,9 @@ fn versions(
         let diagnostic = Diagnostic::new(format!("requirement `{written}` has an invalid version specifier"))
             .at(inside(part))
             .why(why);
+        if part.starts_with("~=") {
+            return diagnostic.advice("give at least two numbers: `~=1.2` is any 1.x from 1.2 on");
+        }
         match (in_poetrys_language(part), part.starts_with(['^', '~'])) {
             (Some(meant), poetry) => {
                 let diagnostic = if poetry {
@@ -207,6 +210,8 @@ fn in_poetrys_language(part: &str) -> Option<String> {
     plain.then(|| constraint.to_string())
 }
 
+const NO_SPECIFIER: &str = "expected a version specifier such as `>=2.2`; each requirement stands alone";
+
 fn specifier_set(text: &str) -> Result<Constraint, (&str, String)> {
     let text = text.trim();
     if text.is_empty() {
@@ -215,8 +220,12 @@ fn specifier_set(text: &str) -> Result<Constraint, (&str, String)> {
     let parts = text.strip_suffix(',').unwrap_or(text).split(',');
     let specifiers: Result<Vec<_>, _> = parts
         .map(|part| {
-            VersionSpecifier::from_str(part.trim())
-                .map_err(|error| (part.trim(), first_line(&error.to_string())))
+            let part = trim(part);
+            VersionSpecifier::from_str(part).map_err(|error| {
+                let operator = part.starts_with(['<', '>', '=', '!', '~']);
+                let why = if operator { first_line(&error.to_string()) } else { NO_SPECIFIER.to_owned() };
+                (part, why)
+            })
         })
         .collect();
     Ok(specifiers?.into_iter().collect::<VersionSpecifiers>().into())

@@ -3,6 +3,8 @@
 use std::ops::Range;
 use std::path::Path;
 
+use pep440_rs::{Operator, VersionSpecifiers};
+
 use super::pep508::{self, path_source};
 use super::source::{Priority, parse_url};
 use super::{Dependency, Include, Index, Name, Parsed, Source, Surroundings, Url, list, nearest, project};
@@ -36,7 +38,7 @@ const HASHES: [(&str, usize); 3] = [("sha256", 64), ("sha384", 96), ("sha512", 1
 
 /// Reads a requirements file that lies in `folder`.
 pub(super) fn parse(text: &str, folder: &Path, surroundings: Surroundings<'_>, parsed: &mut Parsed) {
-    let mut file = File { folder, surroundings, parsed, all_prereleases: false, hashes_required: false };
+    let mut file = File { folder, surroundings, parsed, hashes_required: false };
     for line in logical_lines(text) {
         if file.parsed.is_hopeless() {
             return;
@@ -142,7 +144,6 @@ struct File<'a> {
     folder: &'a Path,
     surroundings: Surroundings<'a>,
     parsed: &'a mut Parsed,
-    all_prereleases: bool,
     hashes_required: bool,
 }
 
@@ -210,7 +211,6 @@ impl File<'_> {
                 None => return,
             },
         };
-        let alone = dependency.is_none();
         let mut options = options.into_iter();
         while let Some((word, written)) = options.next() {
             let at = line.place_of(written);
@@ -260,10 +260,27 @@ impl File<'_> {
             }
         }
         if let Some(dependency) = dependency {
+            self.check_pin(&dependency);
             self.parsed.spec.dependencies.push(dependency);
-        } else if !alone {
-            unreachable!("a dependency stays one");
         }
+    }
+
+    /// Hashes belong to the files of one version.
+    fn check_pin(&mut self, dependency: &Dependency) {
+        let is_pin = |set: &VersionSpecifiers| set.len() == 1 && *set[0].operator() == Operator::Equal;
+        let pinned = dependency.constraint.alternatives().iter().all(is_pin);
+        if dependency.hashes.is_empty() || pinned || !matches!(dependency.source, Source::Registry { .. }) {
+            return;
+        }
+        self.parsed.mistakes.push(
+            Diagnostic::new(format!(
+                "dependency `{}` has a hash and leaves its version open",
+                dependency.name
+            ))
+            .at(dependency.at.clone())
+            .why("a hash belongs to the files of one version")
+            .advice("pin it with `==`, or remove the hash"),
+        );
     }
 
     /// The option that a word is, and its value if it holds one.
@@ -345,10 +362,14 @@ impl File<'_> {
             "--index-url" | "--pypi-url" | "--extra-index-url" => {
                 let priority = if name == "--extra-index-url" { Priority::Extra } else { Priority::Default };
                 if let Some(index) = index(None, value, priority, value_at, self.parsed) {
+                    // pip begins anew with each.
+                    if priority == Priority::Default {
+                        self.parsed.spec.indexes.clear();
+                    }
                     self.parsed.spec.indexes.push(index);
                 }
             }
-            "--pre" => self.all_prereleases = true,
+            "--pre" => self.parsed.all_prereleases = true,
             "--require-hashes" => self.hashes_required = true,
             "--no-binary" if value != ":none:" => self.parsed.mistakes.push(refused(
                 "`--no-binary` asks for source archives",
@@ -380,7 +401,7 @@ impl File<'_> {
         let scheme = Url::parse(address).is_some() || address.starts_with("file:");
         let path = !scheme
             && (text.starts_with(['.', '/', '~']) || address.contains(['/', '\\']) || is_archive(address));
-        if !(scheme || path) || text.contains(" @ ") && !text.starts_with(['.', '/']) {
+        if !(scheme || path) || has_name_before_at(text) {
             return match pep508::parse(text) {
                 Ok(dependency) if dependency.name.as_str() == "python" => self.parsed.refuse(
                     Diagnostic::new("the interpreter is no distribution")
@@ -469,6 +490,13 @@ impl File<'_> {
                 .why("the other lines are requirements as pip writes them")
                 .replace(requirement);
         }
+        let bare = text.trim_end_matches(',').trim_matches(['"', '\'']);
+        if bare.len() < text.len() && pep508::parse(bare).is_ok() && line.is_verbatim(&whole) {
+            return Diagnostic::new("this is a requirement in quotes")
+                .at(line.place(whole))
+                .why("requirements files have no quotes around them and no commas between them")
+                .replace(bare);
+        }
         let at = mistake.at.clone().unwrap_or_default();
         let verbatim = line.is_verbatim(&(whole.start + at.start..whole.start + at.end));
         let placed = Diagnostic { at: Some(place(line, text, &at)), ..mistake };
@@ -484,7 +512,8 @@ impl File<'_> {
         };
         let file = path.split('?').next().unwrap_or_default().rsplit('/').next().unwrap_or_default();
         if let Some(stem) = file.strip_suffix(".whl") {
-            return Name::parse(stem.split('-').next().unwrap_or_default());
+            let parts: Vec<_> = stem.split('-').collect();
+            return Name::parse(parts[0]).filter(|_| matches!(parts.len(), 5 | 6));
         }
         let archive = [".tar.gz", ".zip", ".tar.bz2", ".tgz"].iter().find_map(|end| file.strip_suffix(end));
         if let Some(stem) = archive {
@@ -497,9 +526,6 @@ impl File<'_> {
     }
 
     fn finish(self) {
-        if self.all_prereleases {
-            self.parsed.spec.dependencies.iter_mut().for_each(|one| one.allow_prereleases = true);
-        }
         if !self.hashes_required {
             return;
         }
@@ -515,6 +541,18 @@ impl File<'_> {
             );
         }
     }
+}
+
+/// Whether a requirement begins with a name, perhaps extras, and an `@`.
+fn has_name_before_at(text: &str) -> bool {
+    let name =
+        text.find(|next: char| !next.is_ascii_alphanumeric() && !"._-".contains(next)).unwrap_or(text.len());
+    let rest = text[name..].trim_start();
+    let rest = match rest.strip_prefix('[') {
+        Some(extras) => extras.split_once(']').map_or("", |(_, rest)| rest.trim_start()),
+        None => rest,
+    };
+    Name::parse(&text[..name]).is_some() && rest.starts_with('@')
 }
 
 /// Where in the file `inner`, bytes of `text`, lies.

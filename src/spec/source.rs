@@ -196,7 +196,7 @@ pub(super) fn parse_url(text: &str) -> Option<Source> {
             percent_decoded(path).filter(|path| !path.is_empty() && !path.contains(char::is_control))?;
         return Some(Source::Path { path, subdirectory: owned(subdirectory), develop: false });
     }
-    let url = Url::parse(text)?;
+    let url = Url::parse(text).filter(|url| ["http", "https"].contains(&url.scheme))?;
     let subdirectory = owned(url.fragment_value("subdirectory"));
     Some(Source::Url { url: without_fragment.to_owned(), subdirectory })
 }
