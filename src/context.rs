@@ -39,7 +39,9 @@ pub fn of(
         context.add(&format!("request/{:02}/pyproject.toml", number + 1), pyproject(requirements, plan));
     }
     context.add("request/uv.toml", uv_settings(&plan.indexes));
-    context.add("request/constraints.txt", constraints(plan));
+    if !plan.bounds.is_empty() {
+        context.add("request/constraints.txt", constraints(plan));
+    }
     if !plan.sources.is_empty() {
         context.add("sources.txt", sources_to_build(plan));
         context.add_directory("sources", 0o755, Owner::default());
@@ -177,15 +179,16 @@ fn sources_to_build(plan: &Plan) -> String {
         text += &format!("{option} {}\n", index.url);
     }
     for (name, source) in &plan.sources {
-        let address = match (&source.digest, &source.file) {
-            (None, _) => source.from.clone(),
-            (Some(_), Some(file)) => format!("file://{SOURCES}/{name}/{file}"),
-            (Some(_), None) => format!("file://{SOURCES}/{name}"),
+        // pip takes the subdirectory of a folder as it stands, so it goes into the path.
+        let inside = source.subdirectory.as_deref().map(percent_encoded);
+        let address = match (&source.digest, &source.file, inside) {
+            (None, _, None) => source.from.clone(),
+            (None, _, Some(inside)) => format!("{}#subdirectory={inside}", source.from),
+            (Some(_), Some(file), _) => format!("file://{SOURCES}/{name}/{file}"),
+            (Some(_), None, None) => format!("file://{SOURCES}/{name}"),
+            (Some(_), None, Some(inside)) => format!("file://{SOURCES}/{name}/{inside}"),
         };
         text += &format!("{name} @ {address}");
-        if let Some(subdirectory) = &source.subdirectory {
-            text += &format!("#subdirectory={}", percent_encoded(subdirectory));
-        }
         text.push('\n');
     }
     text

@@ -66,6 +66,8 @@ struct Values<'a> {
     owner: String,
     /// Whether wheels are built.
     builds: bool,
+    /// Whether versions are constrained beyond what is asked for.
+    bounds: bool,
     ports: &'a [u16],
     /// In exec form.
     command: String,
@@ -104,6 +106,7 @@ pub fn render(plan: &Plan, templates: &Templates, supply: Supply) -> Result<Stri
         python: &plan.interpreter.path,
         owner: format!("{uid}:{gid}"),
         builds: !plan.sources.is_empty(),
+        bounds: !plan.bounds.is_empty(),
         ports: &plan.ports,
         command: exec_form(&plan.command),
         epoch: EPOCH,

@@ -279,6 +279,126 @@ fn builds_without_cache_from_two_folders_have_equal_layers() {
     assert_eq!(first.layers(), second.layers());
 }
 
+/// Commits everything in a folder to a repository of its own.
+fn commit(folder: &Path) {
+    for arguments in [["init", "-q", "."].as_slice(), &["add", "--all"], &["commit", "-qm", "x"]] {
+        let who = ["-c", "user.name=x", "-c", "user.email=x@host.invalid"];
+        run(Command::new("git").args(who).args(arguments).current_dir(folder));
+    }
+}
+
+fn project(folder: &Path, name: &str, module: &str) {
+    fs::create_dir_all(folder.join(name)).unwrap();
+    fs::write(folder.join(name).join("__init__.py"), module).unwrap();
+    let text = format!(
+        "[build-system]\nrequires = [\"setuptools\"]\nbuild-backend = \"setuptools.build_meta\"\n\
+         [project]\nname = \"{name}\"\nversion = \"1.2\"\ndependencies = [\"six\"]\n\
+         [project.optional-dependencies]\nmore = [\"tomli\"]\n[tool.setuptools]\npackages = [\"{name}\"]\n"
+    );
+    fs::write(folder.join("pyproject.toml"), text).unwrap();
+}
+
+#[test]
+fn projects_become_wheels_and_alternatives_are_tried() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    project(&path("a folder/sub dir"), "ours", "where = 'folder'");
+    project(&path("repository/lib"), "theirs", "where = 'repository'");
+    fs::create_dir_all(path("a folder/.git")).unwrap();
+    commit(&path("repository"));
+    let list = format!(
+        "ours = {{ path = \"a folder\", subdirectory = \"sub dir\", extras = [\"more\"], develop = true }}\n\
+         theirs = {{ git = \"file://{}\", subdirectory = \"lib\" }}\n\
+         rich = \">=99 || ^13\"\nattrs = \"<20 || >=23.1 || 22.*\"\ncolorama = {{ version = \"*\", platform = \"win32\" }}\n",
+        path("repository").display()
+    );
+    fs::write(path("dependencies.txt"), list).unwrap();
+    let hash = "8abb2f1d86890a2dfb989f9a77cfcfd3e47c2a354b01111771326f8aa26e0254";
+    fs::write(path("pinned.txt"), format!("-c bounds.txt\nsix==1.16.0 --hash=sha256:{hash}\n")).unwrap();
+    fs::write(path("bounds.txt"), "tomli<2.1\nunrelated<1\n").unwrap();
+    let arguments = ["build", "--base", &base(), "--no-cache", "-d", "dependencies.txt", "-d", "pinned.txt"];
+    let build = |name| Image::build_with(name, ipybox().args(arguments).current_dir(folder.path()));
+    let (first, second) = (build("projects"), build("projects-again"));
+    assert_eq!(first.layers(), second.layers());
+    assert!(first.said.contains("trying the next"), "{}", first.said);
+    let script = "import ours, theirs, tomli, importlib.metadata as m; \
+                  print(ours.where, theirs.where, *(m.version(n) for n in ('rich', 'attrs', 'six', 'tomli')))";
+    let printed = first.run(&["python", "-c", script]);
+    let words: Vec<_> = printed.split_whitespace().collect();
+    assert_eq!(words[..2], ["folder", "repository"]);
+    assert!(words[2].starts_with("13.") && !words[3].starts_with("22."), "{printed}");
+    assert_eq!(words[4..], ["1.16.0", "2.0.2"]);
+    assert_eq!(
+        first.run(&[
+            "sh",
+            "-c",
+            "ls -d /wheels /dev/ipybox 2>/dev/null; pip list 2>/dev/null | grep -c colorama || true"
+        ]),
+        "0\n"
+    );
+
+    let wrong = hash.replace('8', "9");
+    fs::write(path("pinned.txt"), format!("six==1.16.0 --hash=sha256:{wrong}\n")).unwrap();
+    let tag = Image::tag("wrong-hash");
+    let output = ipybox().args(arguments).args(["-t", &tag]).current_dir(folder.path()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("Hash mismatch"), "{said}");
+}
+
+/// What a script of the clients' interpreter serves as a package index with one distribution.
+const INDEX: &str = r#"
+import http.server, pathlib, sys, zipfile
+folder = pathlib.Path("simple/ours")
+folder.mkdir(parents=True)
+with zipfile.ZipFile(folder / "ours-1.0-py3-none-any.whl", "w") as wheel:
+    wheel.writestr("ours-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: ours\nVersion: 1.0\n")
+    wheel.writestr("ours-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+    wheel.writestr("ours-1.0.dist-info/RECORD", "")
+server = http.server.HTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler)
+print(server.server_port, flush=True)
+server.serve_forever()
+"#;
+
+#[test]
+fn the_installer_asks_the_indexes_that_a_list_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let python = Path::new(&setting("IPYBOX_TEST_CLIENTS")).join("python");
+    let mut server = Command::new(python);
+    server.args(["-c", INDEX]).current_dir(folder.path()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut server = server.spawn().unwrap();
+    let mut port = String::new();
+    let mut printed = std::io::BufReader::new(server.stdout.take().unwrap());
+    std::io::BufRead::read_line(&mut printed, &mut port).unwrap();
+    let url = format!("http://127.0.0.1:{}/simple", port.trim());
+    let source = |priority: &str| {
+        format!(
+            "[tool.poetry.dependencies]\nours = {{ version = \"^1\", source = \"inner\" }}\nsix = \"*\"\n\
+             [[tool.poetry.source]]\nname = \"inner\"\nurl = \"{url}\"\npriority = \"{priority}\"\n"
+        )
+    };
+    for (number, list) in
+        [source("explicit"), source("supplemental"), format!("--extra-index-url {url}\nours\nsix\n")]
+            .iter()
+            .enumerate()
+    {
+        fs::write(folder.path().join("list"), list).unwrap();
+        let out = folder.path().join(format!("context-{number}"));
+        run(ipybox()
+            .args(["render", "--base", &base(), "-d"])
+            .arg(folder.path().join("list"))
+            .arg("--out")
+            .arg(&out));
+        let mut uv = Command::new(out.join("uv"));
+        uv.args(["pip", "compile", "--no-header", "--no-annotate", "01/pyproject.toml"]);
+        uv.current_dir(out.join("request")).env("UV_CONFIG_FILE", "uv.toml");
+        let resolved = run(&mut uv);
+        assert!(resolved.contains("ours==1.0\n") && resolved.contains("six=="), "{list}: {resolved}");
+    }
+    server.kill().unwrap();
+    server.wait().unwrap();
+}
+
 #[test]
 fn the_user_has_the_ids_that_were_asked_for_even_where_they_are_taken() {
     let (_folder, list) = list("");
