@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use super::{Parsed, Selection, Surroundings, list, poetry, project, requirements, script};
+use super::{Parsed, Selection, Spec, Surroundings, list, poetry, project, requirements, script};
+use crate::diagnostic::{Diagnostic, Document};
 
 /// A form that dependency lists are written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +56,16 @@ impl Form {
         } else {
             Self::Poetry
         }
+    }
+
+    /// Reads a list of this form that names nothing outside itself.
+    ///
+    /// # Errors
+    ///
+    /// Every mistake of the text, in the order of their places; of very many, the first.
+    pub fn read(self, text: &str) -> Result<Spec, Vec<Diagnostic>> {
+        let document = Document { name: String::new(), text: text.to_owned() };
+        Spec::read_as(Some(self), &mut document.into(), &Selection::default(), Surroundings::none())
     }
 
     pub(super) fn parse(

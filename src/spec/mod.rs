@@ -159,8 +159,7 @@ impl Spec {
     /// assert_eq!(spec.dependencies[0].constraint.to_string(), ">=2.2,<3.0");
     /// ```
     pub fn parse(text: &str) -> Result<Self, Vec<Diagnostic>> {
-        let document = Document { name: String::new(), text: text.to_owned() };
-        Self::read(&mut document.into(), &Selection::default(), Surroundings::none())
+        Form::of(text).read(text)
     }
 
     /// Reads dependency lists and what they include, which is added to `documents`. Places are in
@@ -174,7 +173,17 @@ impl Spec {
         selection: &Selection,
         surroundings: Surroundings<'_>,
     ) -> Result<Self, Vec<Diagnostic>> {
+        Self::read_as(None, documents, selection, surroundings)
+    }
+
+    fn read_as(
+        form: Option<Form>,
+        documents: &mut Documents,
+        selection: &Selection,
+        surroundings: Surroundings<'_>,
+    ) -> Result<Self, Vec<Diagnostic>> {
         let mut reader = Reader {
+            form,
             spec: Self::default(),
             mistakes: Vec::new(),
             groups: Vec::new(),
@@ -200,6 +209,8 @@ impl Spec {
 
 /// What has been read of several lists.
 struct Reader {
+    /// Of the user's lists, where it is not told by their content.
+    form: Option<Form>,
     spec: Spec,
     mistakes: Vec<Diagnostic>,
     groups: Vec<String>,
@@ -224,7 +235,10 @@ impl Reader {
         let folder = Path::new(&document.name).parent().unwrap_or(Path::new("")).to_owned();
         let included = within.last().map(|(_, bounds)| *bounds);
         let own = clean(Path::new(&document.name));
-        let form = if included.is_some() { Form::Requirements } else { Form::of(&document.text) };
+        let form = match included {
+            Some(_) => Form::Requirements,
+            None => self.form.unwrap_or_else(|| Form::of(&document.text)),
+        };
         let mut parsed = Parsed::default();
         form.parse(&document.text, &folder, selection, surroundings, &mut parsed);
         report_duplicates(&parsed.names, &document.text, &mut parsed.mistakes);

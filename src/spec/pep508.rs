@@ -21,11 +21,16 @@ pub fn parse(text: &str) -> Result<Dependency, Diagnostic> {
         let start = part.as_ptr() as usize - text.as_ptr() as usize;
         start..start + part.len()
     };
-    if let Some((at, odd)) = text.char_indices().find(|&(_, character)| is_odd_space(character)) {
+    if let Some((at, odd)) = text.char_indices().find(|&(_, character)| is_odd(character)) {
+        let (why, instead) = if odd.is_whitespace() && !odd.is_control() {
+            ("looks like a space, and is none", " ")
+        } else {
+            ("cannot be seen, and belongs in no requirement", "")
+        };
         return Err(Diagnostic::new("invalid requirement")
             .at(at..at + odd.len_utf8())
-            .why(format!("U+{:04X} looks like a space, and is none", u32::from(odd)))
-            .replace(" "));
+            .why(format!("U+{:04X} {why}", u32::from(odd)))
+            .replace(instead));
     }
     let head = trim(text);
     let name_length =
@@ -108,9 +113,11 @@ fn trim(text: &str) -> &str {
     text.trim_matches(WHITE_SPACE)
 }
 
-/// White space that PEP 508 does not know, such as a no-break space from a web page.
-fn is_odd_space(character: char) -> bool {
-    character.is_whitespace() && !WHITE_SPACE.contains(&character)
+/// White space that PEP 508 does not know, such as a no-break space from a web page, and what cannot
+/// be seen at all.
+fn is_odd(character: char) -> bool {
+    let invisible = character.is_control() || matches!(character, '\u{200b}'..='\u{200d}' | '\u{feff}');
+    (character.is_whitespace() || invisible) && !WHITE_SPACE.contains(&character)
 }
 
 /// Writes the parts of a requirement.

@@ -1,0 +1,80 @@
+//! What must hold for every text: shared by the fuzz targets and by `tests/corpus.rs`.
+
+use ipybox::diagnostic::{Diagnostic, Fix};
+use ipybox::plan::Requirement;
+use ipybox::spec::{Constraint, Form, Marker, Source, Spec, pep508};
+
+/// Reads a list, and checks what it gives.
+pub fn list(form: Form, text: &str) {
+    let _ = Form::of(text);
+    match form.read(text) {
+        Ok(spec) => right(&spec, text),
+        Err(mistakes) => {
+            assert!(!mistakes.is_empty());
+            mistakes.iter().for_each(|mistake| explained(mistake, text));
+        }
+    }
+}
+
+/// Reads a text as requirement, as constraint and as marker.
+pub fn requirement(text: &str) {
+    match pep508::parse(text) {
+        Ok(dependency) => {
+            assert!(text.get(dependency.at.clone()).is_some());
+            same_when_printed(&dependency);
+        }
+        Err(mistake) => explained(&mistake, text),
+    }
+    match Constraint::parse(text) {
+        Ok(constraint) => {
+            let printed = constraint.to_string();
+            assert_eq!(Constraint::parse(&printed).as_ref(), Ok(&constraint), "{printed}");
+        }
+        Err(error) => assert!(text.get(error.at).is_some()),
+    }
+    match Marker::parse(text) {
+        Ok(marker) => {
+            let printed = marker.to_string();
+            assert_eq!(Marker::parse(&printed).as_ref(), Ok(&marker), "{printed}");
+            let _ = marker.holds(&|_| None);
+        }
+        Err(error) => assert!(text.get(error.at).is_some()),
+    }
+}
+
+fn right(spec: &Spec, text: &str) {
+    for dependency in spec.dependencies.iter().chain(&spec.bounds) {
+        assert!(text.get(dependency.at.clone()).is_some());
+        same_when_printed(dependency);
+    }
+    for (constraint, at) in &spec.python {
+        assert!(text.get(at.clone()).is_some());
+        assert!(!constraint.alternatives().is_empty());
+    }
+}
+
+/// What a dependency is lowered to is a requirement of the same name, extras and marker.
+fn same_when_printed(dependency: &ipybox::spec::Dependency) {
+    let lowered = Requirement::lower(dependency);
+    assert!(!lowered.alternatives.is_empty());
+    // Paths and repositories become wheels before they are printed for an installer.
+    let printable = matches!(dependency.source, Source::Registry { .. });
+    for index in (0..lowered.alternatives.len()).filter(|_| printable) {
+        let printed = lowered.alternative(index);
+        let read = pep508::parse(&printed).unwrap_or_else(|mistake| panic!("{printed}: {mistake:?}"));
+        assert_eq!(read.name, dependency.name);
+        assert_eq!(read.extras, lowered.extras);
+        assert_eq!(read.marker, dependency.marker);
+    }
+}
+
+/// A mistake has words, a place inside the text, and a way out.
+fn explained(mistake: &Diagnostic, text: &str) {
+    assert!(!mistake.what.is_empty() && !mistake.why.is_empty(), "{mistake:?}");
+    let at = mistake.at.clone().unwrap_or_else(|| panic!("{mistake:?}"));
+    let written = text.get(at).unwrap_or_else(|| panic!("{mistake:?}"));
+    match mistake.fix.as_ref().unwrap_or_else(|| panic!("{mistake:?}")) {
+        Fix::Advice(advice) => assert!(!advice.is_empty()),
+        Fix::Replace(replacement) => assert_ne!(replacement, written, "{mistake:?}"),
+    }
+}

@@ -1,0 +1,36 @@
+//! The fuzz targets' corpus, read once more: `fuzz/corpus/TARGET/`.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::path::Path;
+
+use ipybox::spec::Form;
+
+#[path = "../fuzz/check.rs"]
+mod check;
+
+fn replay(target: &str, check: impl Fn(&str)) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+    let mut files = 0;
+    for entry in folder.read_dir().unwrap() {
+        let bytes = fs::read(entry.unwrap().path()).unwrap();
+        check(&String::from_utf8_lossy(&bytes));
+        files += 1;
+    }
+    assert!(files > 0, "{} is empty", folder.display());
+}
+
+#[test]
+fn the_corpus_of_every_target_is_read_without_a_finding() {
+    for (target, form) in [
+        ("poetry", Form::Poetry),
+        ("quoted", Form::Quoted),
+        ("requirements", Form::Requirements),
+        ("project", Form::Project),
+        ("script", Form::Script),
+    ] {
+        replay(target, |text| check::list(form, text));
+    }
+    replay("requirement", check::requirement);
+}
