@@ -231,7 +231,7 @@ pub struct DepsArgs {
     #[expect(missing_docs, reason = "described by its type")]
     pub selection: SelectionArgs,
 
-    /// Print nothing; exit with 3 if `--fix` could mend all mistakes, with 1 if it could not
+    /// Print only mistakes; exit with 3 if `--fix` could mend all of them, with 1 if it could not
     #[arg(long, conflicts_with = "format")]
     pub check: bool,
 

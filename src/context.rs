@@ -10,7 +10,7 @@ use crate::accounts;
 use crate::archive::{Archive, Owner};
 use crate::local::LocalSource;
 use crate::plan::{HOME, PackageIndex, Plan};
-use crate::spec::{Name, Priority};
+use crate::spec::{Name, Priority, Source};
 use crate::templates::Templates;
 
 /// The installer's name in a context that holds it.
@@ -141,16 +141,24 @@ fn described(name: &str, index: &PackageIndex) -> Table {
     table
 }
 
-/// uv's settings: the indexes that are asked for everything. Of several that would replace uv's own,
-/// the last does, and the others are asked before it.
+/// The indexes that are asked for everything, in the order they are asked. The last one replaces the
+/// installer's own, where any does.
+fn asked(indexes: &[PackageIndex]) -> (Vec<&PackageIndex>, bool) {
+    let of = |priority| indexes.iter().filter(move |index| index.priority == priority);
+    let defaults = [Priority::Default, Priority::Supplemental].into_iter().flat_map(of);
+    let asked: Vec<_> = of(Priority::Extra).chain(defaults).collect();
+    let replaced = asked.last().is_some_and(|last| last.priority != Priority::Extra);
+    (asked, replaced)
+}
+
+/// uv's settings. It takes a distribution from the first index that has it, and asks the default one
+/// last.
 fn uv_settings(indexes: &[PackageIndex]) -> String {
-    let replaces = indexes.iter().rposition(|index| index.priority == Priority::Default);
+    let (asked, replaced) = asked(indexes);
     let mut tables = ArrayOfTables::new();
-    for (number, index) in
-        indexes.iter().enumerate().filter(|(_, index)| index.priority != Priority::Explicit)
-    {
-        let mut table = described(&index_name(number), index);
-        if replaces == Some(number) {
+    for (number, index) in asked.iter().enumerate() {
+        let mut table = described(&format!("asked-{}", number + 1), index);
+        if replaced && number + 1 == asked.len() {
             table["default"] = value(true);
         }
         tables.push(table);
@@ -174,16 +182,20 @@ fn constraints(plan: &Plan) -> String {
 /// What pip builds wheels from.
 fn sources_to_build(plan: &Plan) -> String {
     let mut text = String::new();
-    for index in plan.indexes.iter().filter(|index| index.priority != Priority::Explicit) {
-        let option = if index.priority == Priority::Default { "--index-url" } else { "--extra-index-url" };
+    let (asked, replaced) = asked(&plan.indexes);
+    for (number, index) in asked.iter().enumerate() {
+        let replaces = replaced && number + 1 == asked.len();
+        let option = if replaces { "--index-url" } else { "--extra-index-url" };
         text += &format!("{option} {}\n", index.url);
     }
     for (name, source) in &plan.sources {
         // pip takes the subdirectory of a folder as it stands, so it goes into the path.
         let inside = source.subdirectory.as_deref().map(percent_encoded);
         let address = match (&source.digest, &source.file, inside) {
-            (None, _, None) => source.from.clone(),
-            (None, _, Some(inside)) => format!("{}#subdirectory={inside}", source.from),
+            (None, ..) => {
+                let (url, subdirectory) = (source.from.clone(), source.subdirectory.clone());
+                Source::Url { url, subdirectory, sha256: source.sha256.clone() }.to_string()
+            }
             (Some(_), Some(file), _) => format!("file://{SOURCES}/{name}/{file}"),
             (Some(_), None, None) => format!("file://{SOURCES}/{name}"),
             (Some(_), None, Some(inside)) => format!("file://{SOURCES}/{name}/{inside}"),

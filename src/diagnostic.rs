@@ -103,7 +103,9 @@ impl Document {
             return Err(io::Error::other(format!("it is larger than {} MB", limit / 1_000_000)));
         }
         if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
-            return Err(io::Error::other("it is UTF-16; save it as UTF-8"));
+            return Err(io::Error::other(
+                "it is UTF-16; save it as UTF-8, in PowerShell by `Out-File -Encoding utf8`",
+            ));
         }
         let text = String::from_utf8(bytes).map_err(|error| {
             let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
@@ -121,7 +123,15 @@ impl Document {
 /// The texts of one run, end to end: a range of bytes names a place in one of them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Documents {
-    documents: Vec<(usize, Document)>,
+    documents: Vec<Placed>,
+}
+
+/// A document, where it begins, and where its lines end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Placed {
+    start: usize,
+    document: Document,
+    line_ends: Vec<usize>,
 }
 
 /// A place in one document, for people and programs.
@@ -131,40 +141,44 @@ pub struct Place<'a> {
     pub document: &'a Document,
     /// Bytes of its text.
     pub at: Range<usize>,
+    line_ends: &'a [usize],
 }
 
 impl Documents {
     /// Adds a document; its text begins at the offset returned.
     pub fn add(&mut self, document: Document) -> usize {
         // One byte lies between two documents, so that the end of one is not the start of the next.
-        let start = self.documents.last().map_or(0, |(start, last)| start + last.text.len() + 1);
-        self.documents.push((start, document));
+        let start = self.documents.last().map_or(0, |last| last.start + last.document.text.len() + 1);
+        let line_ends = document.text.match_indices('\n').map(|(end, _)| end).collect();
+        self.documents.push(Placed { start, document, line_ends });
         start
     }
 
     /// The documents, in the order they were added.
     pub fn iter(&self) -> impl Iterator<Item = &Document> {
-        self.documents.iter().map(|(_, document)| document)
+        self.documents.iter().map(|placed| &placed.document)
     }
 
     /// Where each document begins.
     pub fn starts(&self) -> impl Iterator<Item = usize> {
-        self.documents.iter().map(|(start, _)| *start)
+        self.documents.iter().map(|placed| placed.start)
     }
 
     /// The document that holds a place; `None` for a place in none of them.
     #[must_use]
     pub fn find(&self, at: &Range<usize>) -> Option<Place<'_>> {
-        let index = self.documents.partition_point(|(start, _)| *start <= at.start).checked_sub(1)?;
-        let (start, document) = &self.documents[index];
+        let index = self.documents.partition_point(|placed| placed.start <= at.start).checked_sub(1)?;
+        let Placed { start, document, line_ends } = &self.documents[index];
         let at = at.start - start..at.end - start;
-        (at.end <= document.text.len()).then_some(Place { document, at })
+        (at.end <= document.text.len()).then_some(Place { document, at, line_ends })
     }
 }
 
 impl From<Document> for Documents {
     fn from(document: Document) -> Self {
-        Self { documents: vec![(0, document)] }
+        let mut documents = Self::default();
+        documents.add(document);
+        documents
     }
 }
 
@@ -172,21 +186,21 @@ impl Place<'_> {
     /// The line it begins in, counted from 1.
     #[must_use]
     pub fn line(&self) -> usize {
-        line_of(&self.document.text, self.at.start)
+        self.line_of(self.at.start).0
     }
 
     /// Line and column of its first byte and of the byte behind its last, in characters from 1.
     #[must_use]
     pub fn span(&self) -> [(usize, usize); 2] {
-        let text = &self.document.text;
         [self.at.start, self.at.end].map(|position| {
-            let line_start = text[..position].rfind('\n').map_or(0, |end| end + 1);
-            (line_of(text, position), text[line_start..position].chars().count() + 1)
+            let (line, start) = self.line_of(position);
+            (line, self.document.text[start..position].chars().count() + 1)
         })
     }
-}
 
-/// The line of a byte, counted from 1.
-fn line_of(text: &str, position: usize) -> usize {
-    text.as_bytes()[..position].iter().filter(|&&byte| byte == b'\n').count() + 1
+    /// The number of a byte's line, and where that begins.
+    fn line_of(&self, position: usize) -> (usize, usize) {
+        let before = self.line_ends.partition_point(|&end| end < position);
+        (before + 1, before.checked_sub(1).map_or(0, |last| self.line_ends[last] + 1))
+    }
 }

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use tokio::process::Command;
 
 use crate::diagnostic::Diagnostic;
+use crate::spec::is_reference;
 
 /// The ways in which a repository may be reached. Others run programs that an address names.
 const PROTOCOLS: &str = "file:git:http:https:ssh";
@@ -38,6 +39,9 @@ pub enum GitError {
     /// A name that git would take for an option, or that no branch can have.
     #[error("`{}` is no name of a branch, tag or commit", .0.escape_debug())]
     Name(String),
+    /// The project needs other repositories.
+    #[error("`{0}` has submodules, which are not fetched")]
+    Submodules(String),
     /// The cache cannot be written.
     #[error("cannot keep a repository in `{}`", path.display())]
     Cache {
@@ -59,6 +63,9 @@ impl GitError {
                 .why(why.clone())
                 .advice("try `git ls-remote` with the address; git's own settings and credentials hold"),
             Self::NoReference { .. } => what.advice("correct `branch`, `tag` or `rev`"),
+            Self::Submodules(_) => {
+                what.advice("clone it with its submodules, and name the folder with `path`")
+            }
             Self::Name(_) => what.advice("correct `branch`, `tag` or `rev`"),
             Self::Cache { source, .. } => {
                 what.why(source.to_string()).advice("give another folder with `--cache-dir`")
@@ -91,9 +98,7 @@ pub struct Commit {
 /// [`GitError`].
 pub async fn fetch(url: &str, reference: Option<&str>, cache: &Path) -> Result<Commit, GitError> {
     let reference = reference.unwrap_or("HEAD");
-    if reference.starts_with('-')
-        || reference.contains(|odd: char| odd.is_whitespace() || odd.is_control() || ":^~?*[\\".contains(odd))
-    {
+    if !is_reference(reference) {
         return Err(GitError::Name(reference.to_owned()));
     }
     let key: String = Sha256::digest(url).iter().take(12).map(|byte| format!("{byte:02x}")).collect();
@@ -101,6 +106,10 @@ pub async fn fetch(url: &str, reference: Option<&str>, cache: &Path) -> Result<C
     let repository = home.join("repository");
     let unkept = |source| GitError::Cache { path: home.clone(), source };
     fs::create_dir_all(&repository).map_err(unkept)?;
+    // Two builds at once must not take each other's FETCH_HEAD.
+    let lock = fs::File::create(home.join("lock")).map_err(unkept)?;
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive)
+        .map_err(|error| unkept(error.into()))?;
     let git = Git { repository: &repository, url };
     git.run(&["init", "--quiet", "--bare"]).await?;
     let fetch = async |words: &[&str]| {
@@ -111,7 +120,12 @@ pub async fn fetch(url: &str, reference: Option<&str>, cache: &Path) -> Result<C
         Ok(_) => "FETCH_HEAD^{commit}".to_owned(),
         // Some servers give no single commit, only branches and tags.
         Err(_) if is_commit(reference) => {
-            fetch(&["--", url, "+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"]).await?;
+            let all = ["--", url, "+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"];
+            // What was fetched before may be shallow, without the commits behind it.
+            match fetch(&[&["--unshallow"], all.as_slice()].concat()).await {
+                Ok(_) => {}
+                Err(_) => drop(fetch(&all).await?),
+            }
             format!("{reference}^{{commit}}")
         }
         Err(GitError::Failed { why, .. }) if why.contains("remote ref") => {
@@ -131,6 +145,9 @@ pub async fn fetch(url: &str, reference: Option<&str>, cache: &Path) -> Result<C
             .or_else(|error| if folder.is_dir() { Ok(()) } else { Err(error) })
             .map_err(unkept)?;
     }
+    if folder.join(".gitmodules").is_file() {
+        return Err(GitError::Submodules(url.to_owned()));
+    }
     Ok(Commit { id, folder })
 }
 
@@ -149,6 +166,12 @@ impl Git<'_> {
             .arg("--git-dir")
             .arg(self.repository)
             .args(arguments)
+            .env_remove("GIT_INDEX_FILE")
+            .env_remove("GIT_WORK_TREE")
+            .env_remove("GIT_OBJECT_DIRECTORY")
+            .env_remove("GIT_ALTERNATE_OBJECT_DIRECTORIES")
+            .env_remove("GIT_NAMESPACE")
+            .env_remove("GIT_COMMON_DIR")
             .env("GIT_ALLOW_PROTOCOL", PROTOCOLS)
             .env("GIT_TERMINAL_PROMPT", "0")
             .env("GIT_LFS_SKIP_SMUDGE", "1")

@@ -160,8 +160,12 @@ fn collect(
         let Ok(name) = entry.file_name().into_string() else {
             return Err(LocalError::Unpackable { path, why: "its name is not UTF-8" });
         };
-        let target = fs::canonicalize(&path)
-            .map_err(|source| LocalError::Unreadable { path: path.clone(), source })?;
+        let is_link = entry.file_type().is_ok_and(|kind| kind.is_symlink());
+        // Links to nothing are leftovers of editors; links to folders could lead around in a circle.
+        let Ok(target) = fs::canonicalize(&path) else { continue };
+        if is_left_out(&name, &path) || is_link && target.is_dir() {
+            continue;
+        }
         if !target.starts_with(root) {
             return Err(LocalError::Escapes(path));
         }
@@ -169,11 +173,7 @@ fn collect(
             fs::metadata(&path).map_err(|source| LocalError::Unreadable { path: path.clone(), source })?;
         let relative = format!("{prefix}{name}");
         if metadata.is_dir() {
-            // A link to a folder could lead around in a circle.
-            let is_link = entry.file_type().is_ok_and(|kind| kind.is_symlink());
-            if !is_link && !is_left_out(&name, &path) {
-                collect(root, &path, &format!("{relative}/"), files)?;
-            }
+            collect(root, &path, &format!("{relative}/"), files)?;
         } else if metadata.is_file() && !name.ends_with(".pyc") {
             if files.len() == MAX_FILES {
                 return Err(LocalError::Unpackable {

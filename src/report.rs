@@ -11,6 +11,9 @@ use crate::cli::MessageFormat;
 use crate::diagnostic::{Diagnostic, Documents, Fix, Place};
 use crate::engine::BuildEvent;
 
+/// Bytes of a line that are shown before and behind a mistake, at most.
+const MOST_AROUND: usize = 400;
+
 /// Mistakes that are shown of one document.
 const MOST_MISTAKES: usize = 50;
 
@@ -52,7 +55,7 @@ impl Report {
     /// Says something a person may want to know.
     pub fn note(&self, text: &str) {
         if !self.quiet {
-            say(text);
+            say(&clean(text));
         }
     }
 
@@ -159,8 +162,16 @@ struct Excerpt<'a> {
 impl<'a> Excerpt<'a> {
     fn of(place: &Place<'a>) -> Self {
         let (text, at) = (&place.document.text, &place.at);
-        let start = text[..at.start].rfind('\n').map_or(0, |end| end + 1);
-        let end = text[at.end..].find('\n').map_or(text.len(), |length| at.end + length);
+        let near = |position: usize| {
+            (0..=position.min(text.len())).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0)
+        };
+        // Of a line as long as a file, only what lies around the place.
+        let first = near(at.start.saturating_sub(MOST_AROUND));
+        let start = text[first..at.start].rfind('\n').map_or(first, |end| first + end + 1);
+        let shown = near(at.end.min(at.start.saturating_add(MOST_AROUND))).max(at.start);
+        let last = near(shown.saturating_add(MOST_AROUND));
+        let end = text[shown..last].find('\n').map_or(last, |length| shown + length);
+        let at = at.start..at.end.min(end);
         Self {
             name: &place.document.name,
             text: without_credentials(&text[start..end]),
@@ -181,9 +192,22 @@ fn without_credentials(text: &str) -> String {
     while let Some(at) = rest.find("://") {
         let (before, behind) = rest.split_at(at + 3);
         masked.push_str(before);
+        // A password may hold anything but white space and quotes.
         let end =
-            behind.find(|end: char| end.is_whitespace() || "/?#\"'".contains(end)).unwrap_or(behind.len());
-        let user_info = behind[..end].rfind('@').unwrap_or(0);
+            behind.find(|end: char| end.is_whitespace() || "\"',".contains(end)).unwrap_or(behind.len());
+        let authority = behind.find(['/', '?', '#']).unwrap_or(behind.len()).min(end);
+        let user_info = match behind[..authority].rfind('@') {
+            Some(at) => at,
+            // With a `/` in it, an `@` behind a `:` that no port follows.
+            None => match (behind[..authority].rfind(':'), behind[..end].rfind('@')) {
+                (Some(colon), Some(at))
+                    if !behind[colon + 1..authority].bytes().all(|byte| byte.is_ascii_digit()) =>
+                {
+                    at
+                }
+                _ => 0,
+            },
+        };
         masked.extend(std::iter::repeat_n('*', user_info));
         rest = &behind[user_info..];
     }
@@ -239,11 +263,6 @@ fn as_annotation(documents: &Documents, mistake: &Diagnostic) -> String {
 
 /// A mistake whose words do nothing to a terminal but appear: some are the user's own, or an engine's.
 fn printable(mistake: &Diagnostic) -> Diagnostic {
-    let clean = |text: &str| -> String {
-        let text = without_credentials(text);
-        let harmless = |character: char| !character.is_control() || character == '\n';
-        text.chars().filter(|&character| harmless(character)).collect()
-    };
     Diagnostic {
         what: clean(&mistake.what),
         at: mistake.at.clone(),
@@ -253,6 +272,12 @@ fn printable(mistake: &Diagnostic) -> Diagnostic {
             Fix::Replace(text) => Fix::Replace(clean(text)),
         }),
     }
+}
+
+/// A text that does nothing to a terminal but appear, without credentials.
+fn clean(text: &str) -> String {
+    let harmless = |character: char| !character.is_control() || character == '\n';
+    without_credentials(text).chars().filter(|&character| harmless(character)).collect()
 }
 
 /// A length of time for people.
@@ -289,6 +314,8 @@ mod tests {
             ("a @ https://me:secret@host.invalid/x@y", "a @ https://*********@host.invalid/x@y"),
             ("-i https://é@h/ https://t@h", "-i https://**@h/ https://*@h"),
             ("https://host.invalid/@", "https://host.invalid/@"),
+            ("https://host.invalid:80/a@b", "https://host.invalid:80/a@b"),
+            ("https://me:pa/ss@host/", "https://********@host/"),
             ("no address", "no address"),
         ] {
             assert_eq!(without_credentials(text), shown);

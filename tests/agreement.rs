@@ -272,7 +272,7 @@ fn source_json(source: &Source) -> serde_json::Value {
         Source::Git { url, reference, subdirectory, develop } => {
             serde_json::json!({"type": "git", "url": url, "ref": reference, "subdirectory": subdirectory, "develop": develop})
         }
-        Source::Url { url, subdirectory } => {
+        Source::Url { url, subdirectory, .. } => {
             serde_json::json!({"type": "url", "url": url, "subdirectory": subdirectory})
         }
         Source::Path { path, subdirectory, develop } => {
@@ -306,6 +306,9 @@ fn tables_mean_what_poetry_core_says() {
                     }
                     why if why.contains("admits no version of Python") => {
                         Some("a list no Python can meet is refused")
+                    }
+                    why if why.contains("invalid address") || why.contains("outside of it") => {
+                        Some("an address or subdirectory must be one that there can be")
                     }
                     why if why.contains("has an empty") => Some("an empty address or path is refused"),
                     why if why.contains("`python` has a value of the wrong type") => {
@@ -539,6 +542,7 @@ struct FileRequirement {
 /// The documented reason why we refuse a line that pip's first look at a file lets pass.
 fn kind_of_refused_line(why: &str, readable: bool) -> Option<&'static str> {
     Some(match why {
+        why if why.contains("only projects can be editable") => "pip reads a requirement's text only later",
         why if why.contains("cannot be told") => "a file or folder needs a name that can be told",
         why if why.contains("no option") => "options are written out",
         why if why.contains("behind an option") || why.contains("stands behind the requirement") => {

@@ -2,100 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod sandbox;
+
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Command;
 
-const BASE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/base.json");
-
-/// A folder to run the program in, with nothing of this machine's settings.
-struct Sandbox(tempfile::TempDir);
-
-impl Sandbox {
-    fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
-    }
-
-    fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> &Self {
-        fs::write(self.0.path().join(name), bytes).unwrap();
-        self
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ipybox"));
-        command
-            .args(arguments)
-            .current_dir(self.0.path())
-            .env_clear()
-            .env("HOME", self.0.path())
-            .env("DOCKER_HOST", "unix:///nonexistent/docker.sock");
-        command
-    }
-
-    fn run(&self, arguments: &[&str]) -> Output {
-        self.command(arguments).output().unwrap()
-    }
-
-    /// Plans with a fixed base and fixed ids.
-    fn plan(&self, arguments: &[&str]) -> Output {
-        self.run(&[&["plan", "--base-facts", BASE, "--uid", "1000", "--gid", "1000"], arguments].concat())
-    }
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
-}
-
-/// The exit code and what is said on stderr; nothing is on stdout.
-fn refusal(output: &Output) -> String {
-    assert_eq!(text(&output.stdout), "");
-    format!("exit code {}\n\n{}", output.status.code().unwrap(), text(&output.stderr))
-}
-
-#[test]
-fn mistakes_in_poetry_lines_are_explained_all_at_once() {
-    for (name, list) in [
-        (
-            "constraints",
-            "numpy = \">>2.2\"\npandas = \"=>1\"\nscipy = \"^1 || oops\"\nhttpx = \"1 ||\"\nrich = \"\"\n",
-        ),
-        ("toml", "sympy ^1\nscipy: \"^1\"\nrequests==2.0\nnumpy = \"^2\nhttpx = \"1\",\nrich\n= \"1\"\n"),
-        (
-            "tables",
-            "a = { version = \"1\", extra = [\"x\"] }\nb = { extras = \"x\", version = \"1\" }\n\
-             c = { optional = true }\nd = { version = 1 }\ne = 1.5\nf = { version = \"1\", colour = \"red\" }\n\
-             g = { version = \"1\", markers = \"python_versoin > '3'\" }\nh = { version = \"1\", platform = \"\" }\n",
-        ),
-        (
-            "names",
-            "numpy = \"1\"\nNumPy = \"2\"\nzope.interface = \"5\"\n\"a b\" = \"1\"\n\"-x\" = \"1\"\nnumpy = \"3\"\n",
-        ),
-        ("project", "# mine\n  [tool.poetry.dependencies]\nnumpy = \"^2\"\n"),
-        (
-            "sources",
-            "a = { git = \"https://example.invalid/a\", tag = \"v1\" }\nb = { path = \"../b\", develop = true }\n\
-             c = [{ version = \"1\", python = \"<3.11\" }, { version = \"2\" }]\nd = { version = \"1\", source = \"x\" }\n",
-        ),
-        (
-            "hostile",
-            "\"$(touch x)\" = \"*\"\n\"a\\nRUN id\" = \"1\"\nnumpy = \"1; rm -rf /\"\n\
-             b = { version = \"1\", markers = \"os_name == 'a\\nRUN id'\" }\nc = \"1\\u001b[31m\"\n",
-        ),
-    ] {
-        let sandbox = Sandbox::new();
-        let output = sandbox.write("dependencies.txt", list).plan(&["-d", "dependencies.txt"]);
-        insta::assert_snapshot!(format!("poetry_{name}"), refusal(&output));
-    }
-}
-
-#[test]
-fn mistakes_in_quoted_requirements_are_explained_all_at_once() {
-    let list = "\"numpy>=2.2,<3\",\n\"pandas^2\",\n\"scipy~1\",\n\"a @ https://example.invalid/a.whl\",\n\
-                \"b; python_version\",\n\"c[x\",\n\"numpy\",\n42,\n\"$(id)\",\n\"python>=3.11\",\n";
-    let sandbox = Sandbox::new();
-    let output = sandbox.write("dependencies.txt", list).plan(&["-d", "dependencies.txt"]);
-    insta::assert_snapshot!(refusal(&output));
-}
+use sandbox::{BASE, Sandbox, refusal, text};
 
 #[test]
 fn files_that_are_no_list_are_refused() {
@@ -170,9 +83,29 @@ fn a_list_and_a_base_that_disagree_are_both_named() {
     for (name, list, arguments) in [
         ("excluded", "python = \">=3.13\"\n", [].as_slice()),
         ("asked", "", &["--python", "3.13"]),
-        ("union", "numpy = \"^1 || ^2.2\"\nscipy = \"<1 || >1.2\"\n", &[]),
+        (
+            "versions",
+            "a = \">=3,<2\"\nb = { version = \"1\", source = \"inner\" }\n\
+             c = { url = \"https://me:secret@host.invalid/c.zip\" }\n\
+             d = \"1||3||5||7\"\ne = \"1||3||5||7\"\nf = \"1||3||5\"\n",
+            &[],
+        ),
+        (
+            "sources",
+            "a = { path = \"a\" }\nb = { path = \"b.txt\" }\nc = [{ path = \"c\" }, { path = \"d\" }]\n",
+            &[],
+        ),
+        (
+            "supplemental",
+            "[[tool.poetry.source]]\nname = \"x\"\nurl = \"https://host.invalid/\"\npriority = \"supplemental\"\n",
+            &[],
+        ),
     ] {
         let sandbox = Sandbox::new();
+        for folder in ["c", "d"] {
+            fs::create_dir(sandbox.0.path().join(folder)).unwrap();
+            sandbox.write(&format!("{folder}/setup.py"), folder);
+        }
         let arguments = [&["-d", "dependencies.txt"], arguments].concat();
         let output = sandbox.write("dependencies.txt", list).plan(&arguments);
         insta::assert_snapshot!(format!("base_{name}"), refusal(&output));
@@ -207,9 +140,13 @@ fn both_spellings_of_a_list_ask_for_the_same() {
         plan["requirements"].clone()
     };
     let sorted = |value: serde_json::Value| {
-        // `>=2.2,<3` and `<3,>=2.2` are one set.
-        let mut texts: Vec<Vec<char>> =
-            value.as_array().unwrap().iter().map(|text| text.as_str().unwrap().chars().collect()).collect();
+        // `>=2.2,<3` and `<3,>=2.2` are one set, and 3.0 is 3.
+        let mut texts: Vec<Vec<char>> = value
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|text| text.as_str().unwrap().replace("<3.0", "<3").chars().collect())
+            .collect();
         for text in &mut texts {
             text.sort_unstable();
         }
@@ -287,3 +224,47 @@ fn variants_can_be_the_users_own() {
         refusal(&sandbox.run(&["variants", "mine", "--variants", "variants"]))
     );
 }
+
+#[test]
+fn several_lists_ask_for_all_and_standard_input_is_one() {
+    let sandbox = Sandbox::new();
+    sandbox
+        .write("a.txt", "rich = \"^13\"\n")
+        .write("b.txt", "-r sub/c.txt\n")
+        .write("pyproject.toml", PROJECT);
+    fs::create_dir(sandbox.0.path().join("sub")).unwrap();
+    sandbox.write("sub/c.txt", "requests\n-c ../bounds.txt\n").write("bounds.txt", "urllib3<3\n");
+    let mut arguments = vec!["plan", "--base-facts", BASE, "--root", "-d", "a.txt", "-d", "b.txt", "-d", "-"];
+    arguments.extend(["-d", "pyproject.toml", "--group", "Test", "--extra", "more"]);
+    let mut child = sandbox
+        .command(&arguments)
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"\"six\",\n").unwrap();
+    let output = child.wait_with_output().unwrap();
+    let plan: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let of = |key: &str| {
+        plan[key].as_array().unwrap().iter().map(|one| one.as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        of("requirements"),
+        [
+            "coverage",
+            "ipykernel>=6.31,<8",
+            "numpy>=2",
+            "pip>=25.3",
+            "pytest",
+            "requests",
+            "rich>=13,<14",
+            "ruff",
+            "six"
+        ]
+    );
+    assert_eq!(of("bounds"), ["urllib3<3"]);
+}
+
+const PROJECT: &str = "[project]\nname = \"x\"\ndependencies = [\"numpy>=2\"]\n\
+    [project.optional-dependencies]\nmore = [\"x[other]\"]\nother = [\"pytest\"]\n\
+    [dependency-groups]\ntest = [\"coverage\", { include-group = \"lint\" }]\nlint = [\"ruff\"]\n";

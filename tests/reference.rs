@@ -32,7 +32,7 @@ fn requirements(spec: &Spec) -> String {
     let lines = spec.dependencies.iter().filter(|one| !one.optional).map(|one| {
         let mut requirement = Requirement::lower(one);
         if let Source::Path { path, subdirectory, .. } = requirement.source {
-            requirement.source = Source::Url { url: format!("file://{path}"), subdirectory };
+            requirement.source = Source::Url { url: format!("file://{path}"), subdirectory, sha256: None };
         }
         let alternatives: Vec<_> =
             (0..requirement.alternatives.len()).map(|index| requirement.alternative(index)).collect();

@@ -1,5 +1,6 @@
 //! `ipybox deps`: what dependency lists mean, and what can be mended in them.
 
+use std::cmp::Reverse;
 use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
@@ -9,9 +10,9 @@ use serde::Serialize;
 use super::{Caller, Failure, FailureKind, lists};
 use crate::cli::{DepsArgs, DepsFormat};
 use crate::context::percent_encoded;
-use crate::diagnostic::{Diagnostic, Documents, Fix, STDIN};
+use crate::diagnostic::{Diagnostic, Document, Documents, Fix};
 use crate::plan::Requirement;
-use crate::spec::{Dependency, Source, Spec};
+use crate::spec::{Dependency, Form, Source, Spec};
 
 /// Rounds of corrections: each may show mistakes that the one before hid.
 const MAX_ROUNDS: usize = 20;
@@ -21,14 +22,14 @@ pub(super) fn run(args: &DepsArgs, caller: &Caller) -> Result<(), Failure> {
         return fix(args, caller);
     }
     let documents = lists::documents(&args.files)?;
-    let (documents, spec) = match lists::read(documents, &args.selection) {
+    let (documents, spec) = match lists::read(documents.clone(), &args.selection) {
         Ok(read) => read,
-        Err(failure) => {
-            let mendable =
-                failure.diagnostics.iter().all(|mistake| matches!(mistake.fix, Some(Fix::Replace(_))));
-            let kind = if args.check && mendable { FailureKind::ToDo } else { failure.kind };
+        Err(failure) if args.check => {
+            let mendable = Mended::of(&documents, args).left.is_ok();
+            let kind = if mendable { FailureKind::ToDo } else { failure.kind };
             return Err(Failure { kind, ..failure });
         }
+        Err(failure) => return Err(failure),
     };
     if args.check {
         return Ok(());
@@ -63,7 +64,7 @@ fn requirement(dependency: &Dependency, documents: &Documents, separator: &str) 
         let path = Path::new(&list.name).parent().unwrap_or(Path::new("")).join(path);
         let path = fs::canonicalize(&path).or_else(|_| std::path::absolute(&path)).unwrap_or(path);
         let url = format!("file://{}", percent_encoded(&path.to_string_lossy()));
-        lowered.source = Source::Url { url, subdirectory: subdirectory.clone() };
+        lowered.source = Source::Url { url, subdirectory: subdirectory.clone(), sha256: None };
     }
     let alternatives: Vec<_> =
         (0..lowered.alternatives.len()).map(|index| lowered.alternative(index)).collect();
@@ -76,7 +77,7 @@ fn requirements_file(spec: &Spec, documents: &Documents) -> Result<String, Failu
     for index in &spec.indexes {
         let option = match index.priority {
             crate::spec::Priority::Default => "--index-url",
-            crate::spec::Priority::Extra => "--extra-index-url",
+            crate::spec::Priority::Extra | crate::spec::Priority::Supplemental => "--extra-index-url",
             crate::spec::Priority::Explicit => continue,
         };
         text += &format!("{option} {}\n", index.url);
@@ -203,7 +204,7 @@ impl Entry {
                 Source::Git { url, reference, subdirectory, .. } => {
                     SourceEntry::Git { url, reference, subdirectory }
                 }
-                Source::Url { url, subdirectory } => SourceEntry::Url { url, subdirectory },
+                Source::Url { url, subdirectory, .. } => SourceEntry::Url { url, subdirectory },
                 Source::Path { path, subdirectory, .. } => SourceEntry::Path { path, subdirectory },
             },
             optional: dependency.optional,
@@ -215,63 +216,96 @@ impl Entry {
     }
 }
 
-/// Writes every correction with one surely right answer into the files, until there is none left.
+/// Writes every correction with one surely right answer into the files that were given.
 fn fix(args: &DepsArgs, caller: &Caller) -> Result<(), Failure> {
-    let mut fixed = 0;
-    for _ in 0..MAX_ROUNDS {
-        let documents = lists::documents(&args.files)?;
-        let Err(failure) = lists::read(documents, &args.selection) else { break };
-        let corrections = corrections(&failure);
-        if corrections.is_empty() {
-            note(fixed, caller);
-            return Err(failure);
-        }
-        for (name, text, count) in corrections {
-            write(&name, &text).map_err(|error| Failure::unwritable(&format!("`{name}`"), &error))?;
-            fixed += count;
-        }
+    if args.files.iter().any(|file| file.as_os_str() == "-") {
+        let what = Diagnostic::new("standard input cannot be mended in place");
+        return Err(Failure::usage(what.advice("give a file, or leave out `--fix`")));
     }
-    note(fixed, caller);
-    Ok(())
-}
-
-fn note(fixed: usize, caller: &Caller) {
-    caller.report.note(&match fixed {
+    let documents = lists::documents(&args.files)?;
+    let mended = Mended::of(&documents, args);
+    for (old, new) in documents.iter().zip(&mended.lists).filter(|(old, new)| old != new) {
+        write(&old.name, &new.text)
+            .map_err(|error| Failure::unwritable(&format!("`{}`", old.name), &error))?;
+    }
+    caller.report.note(&match mended.corrections {
         0 => "nothing to mend".to_owned(),
         1 => "mended 1 mistake".to_owned(),
-        _ => format!("mended {fixed} mistakes"),
+        many => format!("mended {many} mistakes"),
     });
+    mended.left
 }
 
-/// The corrected text of each file, and how many corrections it holds.
-fn corrections(failure: &Failure) -> Vec<(String, String, usize)> {
-    let mut places: Vec<_> = failure
-        .diagnostics
-        .iter()
-        .filter_map(|mistake| match &mistake.fix {
-            Some(Fix::Replace(text)) => Some((failure.documents.find(mistake.at.as_ref()?)?, text)),
-            _ => None,
-        })
-        .filter(|(place, _)| place.document.name != STDIN)
-        .collect();
-    // From the end of each file, so that the places before stay right.
-    places.sort_by_key(|(place, _)| std::cmp::Reverse(place.at.start));
-    let mut corrected: Vec<(String, String, usize, usize)> = Vec::new();
-    for (place, replacement) in places {
-        let document = place.document;
-        let known = corrected.iter().position(|(name, ..)| *name == document.name);
-        let index = known.unwrap_or_else(|| {
-            corrected.push((document.name.clone(), document.text.clone(), usize::MAX, 0));
-            corrected.len() - 1
-        });
-        let (_, text, untouched_before, count) = &mut corrected[index];
-        if place.at.end <= *untouched_before {
-            text.replace_range(place.at.clone(), replacement);
-            *untouched_before = place.at.start;
-            *count += 1;
+/// Lists with every correction made that has one surely right answer.
+struct Mended {
+    lists: Vec<Document>,
+    corrections: usize,
+    /// What is wrong all the same.
+    left: Result<(), Failure>,
+}
+
+impl Mended {
+    fn of(documents: &Documents, args: &DepsArgs) -> Self {
+        let read = |lists: &[Document]| {
+            let mut documents = Documents::default();
+            for list in lists {
+                documents.add(list.clone());
+            }
+            lists::read(documents, &args.selection).map(drop)
+        };
+        let before: Vec<Document> = documents.iter().cloned().collect();
+        let mut lists = before.clone();
+        let mut corrections = 0;
+        let mut left = read(&lists);
+        let mistakes = left.as_ref().err().map_or(0, |failure| failure.diagnostics.len());
+        for _ in 0..MAX_ROUNDS {
+            let Err(failure) = &left else { break };
+            let made = correct(&mut lists, failure);
+            if made == 0 {
+                break;
+            }
+            corrections += made;
+            left = read(&lists);
+        }
+        // Corrections that lead astray are none.
+        let worse = left.as_ref().is_err_and(|failure| failure.diagnostics.len() > mistakes);
+        if worse {
+            Self { left: read(&before), lists: before, corrections: 0 }
+        } else {
+            Self { lists, corrections, left }
         }
     }
-    corrected.into_iter().map(|(name, text, _, count)| (name, text, count)).collect()
+}
+
+/// Makes the corrections of one round, and returns how many there were. A list whose form would change
+/// stays as it is: its mistakes were not what they seemed.
+fn correct(lists: &mut [Document], failure: &Failure) -> usize {
+    let replacements = failure.diagnostics.iter().filter_map(|mistake| match &mistake.fix {
+        Some(Fix::Replace(text)) => Some((failure.documents.find(mistake.at.as_ref()?)?, text)),
+        _ => None,
+    });
+    let mut replacements: Vec<_> = replacements.collect();
+    // From the end of each file, so that the places before stay right.
+    replacements.sort_by_key(|(place, _)| Reverse(place.at.start));
+    let mut made = 0;
+    for list in lists {
+        let mut text = list.text.clone();
+        let mut untouched_before = usize::MAX;
+        let mut here = 0;
+        for (place, replacement) in replacements.iter().filter(|(place, _)| place.document.name == list.name)
+        {
+            if place.at.end <= untouched_before {
+                text.replace_range(place.at.clone(), replacement);
+                untouched_before = place.at.start;
+                here += 1;
+            }
+        }
+        if text != list.text && Form::of(&text) == Form::of(&list.text) {
+            list.text = text;
+            made += here;
+        }
+    }
+    made
 }
 
 /// Replaces a file's text at once, or not at all.

@@ -11,7 +11,7 @@ use crate::diagnostic::{Diagnostic, Documents};
 use crate::engine::{Engine, EngineError, Host};
 use crate::git;
 use crate::local::LocalSource;
-use crate::plan::{Options, Plan, User, default_base, needed};
+use crate::plan::{Options, Plan, PlanError, User, default_base, needed};
 use crate::report::Report;
 use crate::spec::{self, Dependency, Name, Source, Spec};
 use crate::templates::Templates;
@@ -136,12 +136,18 @@ impl Request {
         let mut sources = LocalSources::new();
         let mut mistakes = Vec::new();
         for dependency in needed {
-            if sources.contains_key(&dependency.name) {
-                continue;
-            }
             match self.source(dependency, caller).await {
                 Ok(Some(source)) => {
-                    sources.insert(dependency.name.clone(), source);
+                    let two = sources
+                        .insert(dependency.name.clone(), source.clone())
+                        .is_some_and(|earlier| earlier != source);
+                    if two {
+                        let error = PlanError::TwoSources {
+                            name: dependency.name.clone(),
+                            at: dependency.at.clone(),
+                        };
+                        mistakes.push(error.diagnostic());
+                    }
                 }
                 Ok(None) => {}
                 Err(failure) if failure.kind == super::FailureKind::Unreachable => return Err(failure),

@@ -77,6 +77,8 @@ pub struct PlannedSource {
     pub subdirectory: Option<String>,
     /// SHA-256 over its files; `None` for what the build fetches itself.
     pub digest: Option<String>,
+    /// SHA-256 that the archive behind an address must have.
+    pub sha256: Option<String>,
     /// Its file, where it is one archive and no folder.
     pub file: Option<String>,
 }
@@ -168,6 +170,14 @@ pub enum PlanError {
         /// The distribution.
         name: Name,
         /// Its entry.
+        at: Range<usize>,
+    },
+    /// An index would have to be asked behind the installer's own.
+    #[error("the index `{url}` would be asked before the installer's own")]
+    Supplemental {
+        /// Its address.
+        url: String,
+        /// Where it is described.
         at: Range<usize>,
     },
     /// Two entries get one distribution from different places.
@@ -306,8 +316,9 @@ impl Plan {
             }
             let mut requirement = Requirement::lower(dependency);
             if requirement.alternatives.len() > 1 {
+                let before = choices;
                 choices = choices.saturating_mul(requirement.alternatives.len());
-                if choices > MAX_CHOICES {
+                if choices > MAX_CHOICES && before <= MAX_CHOICES {
                     errors.push(PlanError::TooManyAlternatives { choices, at: dependency.at.clone() });
                 }
             }
@@ -322,10 +333,15 @@ impl Plan {
                 Ok(None) => {}
                 Err(error) => errors.push(error),
             }
-            if !requirement.hashes.is_empty() {
+            if !requirement.hashes.is_empty() && requirement.source == Source::default() {
                 bounds.push(requirement.clone());
             }
             requirements.push(requirement);
+        }
+        let primary = spec.indexes.iter().any(|index| index.priority == Priority::Default);
+        let supplemental = spec.indexes.iter().find(|index| index.priority == Priority::Supplemental);
+        if let (false, Some(index)) = (primary, supplemental) {
+            errors.push(PlanError::Supplemental { url: index.url.clone(), at: index.at.clone() });
         }
         requirements.sort_by(|one, other| one.name.cmp(&other.name));
         bounds.sort_by(|one, other| one.name.cmp(&other.name));
@@ -373,23 +389,20 @@ impl Plan {
     /// that resolves is taken; newer versions come first.
     #[must_use]
     pub fn requests(&self) -> Vec<Vec<String>> {
-        let mut choices: Vec<Vec<usize>> = vec![Vec::new()];
-        for requirement in &self.requirements {
-            choices = choices
-                .into_iter()
-                .flat_map(|choice| {
-                    (0..requirement.alternatives.len())
-                        .map(move |index| [choice.as_slice(), &[index]].concat())
-                })
-                .collect();
+        let open = self.requirements.iter().enumerate().filter(|(_, one)| one.alternatives.len() > 1);
+        let mut choices: Vec<Vec<(usize, usize)>> = vec![Vec::new()];
+        for (at, requirement) in open {
+            let extended = |choice: Vec<(usize, usize)>| {
+                (0..requirement.alternatives.len())
+                    .map(move |index| [choice.as_slice(), &[(at, index)]].concat())
+            };
+            choices = choices.into_iter().flat_map(extended).collect();
         }
-        choices.sort_by_key(|choice| choice.iter().sum::<usize>());
-        let request = |choice: Vec<usize>| {
-            self.requirements
-                .iter()
-                .zip(choice)
-                .map(|(requirement, index)| requirement.alternative(index))
-                .collect()
+        choices.sort_by_key(|choice| choice.iter().map(|(_, index)| index).sum::<usize>());
+        let request = |choice: Vec<(usize, usize)>| {
+            let mut texts: Vec<String> = self.requirements.iter().map(ToString::to_string).collect();
+            choice.into_iter().for_each(|(at, index)| texts[at] = self.requirements[at].alternative(index));
+            texts
         };
         choices.into_iter().map(request).collect()
     }
@@ -408,6 +421,7 @@ fn source(
         PlannedSource {
             from,
             subdirectory,
+            sha256: None,
             digest: Some(files.digest().to_owned()),
             file: files.file().map(str::to_owned),
         }
@@ -435,9 +449,10 @@ fn source(
         Source::Url { url, .. } if url.split('?').next().is_some_and(|path| path.ends_with(".whl")) => {
             Ok(None)
         }
-        Source::Url { url, subdirectory } => Ok(Some(PlannedSource {
+        Source::Url { url, subdirectory, sha256 } => Ok(Some(PlannedSource {
             from: url.clone(),
             subdirectory: subdirectory.clone(),
+            sha256: sha256.clone(),
             digest: None,
             file: None,
         })),
@@ -544,6 +559,10 @@ impl PlanError {
                 .at(at.clone())
                 .why("they would stand in the plan, and in what is left of the build")
                 .advice("leave out what stands before the `@`; git on this host knows its own credentials"),
+            Self::Supplemental { at, .. } => what
+                .at(at.clone())
+                .why("uv asks its own index last, and takes a package from the first index that has it")
+                .advice("make it `explicit` and name it with `source`, or `primary`"),
             Self::TwoSources { at, .. } => what
                 .at(at.clone())
                 .why("another entry takes it from elsewhere")

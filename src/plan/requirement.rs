@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use pep440_rs::VersionSpecifiers;
+use pep440_rs::{Operator, VersionSpecifiers};
 use serde::ser::SerializeSeq;
 use serde::{Serialize, Serializer};
 
@@ -35,14 +35,19 @@ impl Requirement {
     /// versions and pre-releases are not asked for: see [`crate::spec::Constraint::but_for_prereleases`].
     #[must_use]
     pub fn lower(dependency: &Dependency) -> Self {
-        let alternatives = if dependency.allow_prereleases {
-            let with_prereleases = |set: &VersionSpecifiers| {
-                let any = WITH_PRERELEASES.parse().expect("a constant specifier");
-                set.iter().cloned().chain(std::iter::once(any)).collect()
-            };
-            dependency.constraint.alternatives().iter().map(with_prereleases).collect()
-        } else {
-            dependency.constraint.but_for_prereleases()
+        // A pin says itself whether it is one, and its hash must stay beside a plain `==`.
+        let with_prereleases = |set: &VersionSpecifiers| {
+            if set.iter().any(|one| *one.operator() == Operator::Equal) {
+                return set.clone();
+            }
+            let any = WITH_PRERELEASES.parse().expect("a constant specifier");
+            set.iter().cloned().chain(std::iter::once(any)).collect()
+        };
+        let alternatives = match dependency.source {
+            Source::Registry { .. } if dependency.allow_prereleases => {
+                dependency.constraint.alternatives().iter().map(with_prereleases).collect()
+            }
+            _ => dependency.constraint.but_for_prereleases(),
         };
         let mut extras = dependency.extras.clone();
         extras.sort();

@@ -1,6 +1,6 @@
 //! What a list means where its packages will run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use crate::base::Base;
 use crate::spec::{Dependency, Marker, Name, Operand, Spec};
@@ -12,7 +12,7 @@ const PLATFORMS: [&str; 7] = ["linux", "win32", "darwin", "cygwin", "emscripten"
 /// that depends on the kernel a container will run on counts as one that holds.
 #[must_use]
 pub fn needed<'a>(spec: &'a Spec, base: &Base) -> (Vec<&'a Dependency>, BTreeMap<String, String>) {
-    let mut needed = Vec::new();
+    let mut needed: Vec<&Dependency> = Vec::new();
     let mut dropped: BTreeMap<&Name, String> = BTreeMap::new();
     for dependency in &spec.dependencies {
         if dependency.optional {
@@ -27,7 +27,8 @@ pub fn needed<'a>(spec: &'a Spec, base: &Base) -> (Vec<&'a Dependency>, BTreeMap
         }
     }
     // Of alternatives for different environments, one that is needed says it all.
-    dropped.retain(|name, _| needed.iter().all(|dependency| dependency.name != **name));
+    let installed: HashSet<&Name> = needed.iter().map(|dependency| &dependency.name).collect();
+    dropped.retain(|name, _| !installed.contains(name));
     (needed, dropped.into_iter().map(|(name, why)| (name.to_string(), why)).collect())
 }
 

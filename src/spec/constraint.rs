@@ -91,6 +91,11 @@ impl Constraint {
         }
         let mut alternatives = Vec::new();
         let mut start = 0;
+        let separators = text.bytes().filter(|byte| b"|, ".contains(byte)).take(2 * MAX_COMPARATORS + 1);
+        if separators.count() > 2 * MAX_COMPARATORS {
+            let why = format!("more than {MAX_COMPARATORS} comparators are too many to mean anything");
+            return Err(ConstraintError { at: 0..text.len(), why, instead: None });
+        }
         loop {
             let rest = &text[start..];
             let length = rest.find('|').unwrap_or(rest.len());
@@ -204,6 +209,9 @@ impl fmt::Display for Constraint {
     }
 }
 
+/// Comparators that one constraint may have, at most.
+const MAX_COMPARATORS: usize = 500;
+
 const OPERATORS: &str = "`^ ~ >= <= > < == != ~=`";
 
 /// Parses comparators that must all hold.
@@ -242,7 +250,15 @@ fn conjunction(text: &str) -> Result<Conjunction, ConstraintError> {
             Comparator::Without(exclusion) => found.exclusions.push(exclusion),
         }
         comparators += 1;
-        let next = version_text[version_length..].trim_start();
+        let behind = &version_text[version_length..];
+        if behind.starts_with(['^', '~', '=', '<', '>', '!']) {
+            return Err(ConstraintError {
+                at: end..end + 1,
+                why: "expected a comma before the next operator".into(),
+                instead: Some(format!(",{}", &behind[..1])),
+            });
+        }
+        let next = behind.trim_start();
         let after_comma = next.strip_prefix(',').map_or(next, str::trim_start);
         if after_comma.starts_with(',') {
             let at = text.len() - after_comma.len();
@@ -335,7 +351,8 @@ fn comparator(operator: &str, written: &str) -> Result<Comparator, Refused> {
             let meant = match other {
                 "=>" => Some(">="),
                 "=<" => Some("<="),
-                "~>" => Some("~"),
+                // Where others have `~>`, 1.2 leads to 2, and 1.2.3 to 1.3.
+                "~>" if version.release().len() > 1 => Some("~="),
                 // poetry-core takes Python 2's `<>` for `==`, which nobody means.
                 "=!" | "<>" => Some("!="),
                 "===" => Some("=="),
@@ -451,7 +468,9 @@ mod tests {
             (">>2.2", 0..5, None),
             ("=>1", 0..3, Some(">=1")),
             ("<>1", 0..3, Some("!=1")),
-            ("~>1.0", 0..5, Some("~1.0")),
+            ("~>1.0", 0..5, Some("~=1.0")),
+            ("~>1", 0..3, None),
+            (">1.14<2", 5..6, Some(",<")),
             (">=1,<two", 4..8, None),
             ("^1 || oops", 6..10, None),
             ("^", 0..1, None),

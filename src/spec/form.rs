@@ -21,6 +21,103 @@ pub enum Form {
 }
 
 impl Form {
+    /// What is wrong with a text that is a list of some other tool, or no list at all.
+    #[must_use]
+    pub fn refusal_of(text: &str) -> Option<Diagnostic> {
+        let mut start = 0;
+        let mut first = None;
+        for line in text.split_inclusive('\n') {
+            let written = line.trim();
+            let at = start + line.len() - line.trim_start().len();
+            let at = at..at + written.len();
+            start += line.len();
+            if written.is_empty() || written.starts_with('#') && written != script::START {
+                continue;
+            }
+            let is_first = first.is_none();
+            first.get_or_insert(at.start);
+            let begins = |words: &[&str]| words.iter().any(|word| written.starts_with(word));
+            let (what, why, advice) = if begins(&["<<<<<<< ", ">>>>>>> "]) {
+                (
+                    "this list holds a merge that is not finished",
+                    "git left its marks here",
+                    "keep one side, and remove the marks",
+                )
+            } else if is_first
+                && begins(&["from setuptools import", "from distutils", "import setuptools", "setup("])
+            {
+                (
+                    "this is a `setup.py`",
+                    "it is a program, not a list",
+                    "copy the entries of `install_requires` to a list of their own, with commas between them",
+                )
+            } else if begins(&["[packages]", "[dev-packages]"]) {
+                (
+                    "this is a `Pipfile`",
+                    "its tables are read by pipenv alone",
+                    "copy the lines below `[packages]` to a list of their own",
+                )
+            } else if begins(&["[dependencies]"]) {
+                (
+                    "a list of dependencies has no tables",
+                    "the lines below are enough",
+                    "remove `[dependencies]`, or write `[tool.poetry.dependencies]`",
+                )
+            } else if is_first && begins(&["```"]) {
+                ("this list stands in a fence of Markdown", "the lines inside are enough", "remove the fence")
+            } else if begins(&[
+                "pip install ",
+                "poetry add ",
+                "uv add ",
+                "pip3 install ",
+                "python -m pip install",
+            ]) {
+                (
+                    "this is a command, not a list",
+                    "expected the names of distributions",
+                    "write one requirement per line, such as `numpy>=2`",
+                )
+            } else if is_first && begins(&["[\"", "['", "[{", "{\"", "[ \""])
+                || is_first && (written == "[" || written == "{")
+            {
+                (
+                    "this is JSON, not a list of dependencies",
+                    "expected entries without brackets around them",
+                    "remove the brackets; quoted requirements with commas between them are enough",
+                )
+            } else if begins(&["install_requires"]) {
+                (
+                    "this is a part of a `setup.py`",
+                    "expected the entries alone",
+                    "keep what is between the brackets",
+                )
+            } else if begins(&["dependencies:", "channels:"]) {
+                (
+                    "this is an environment of conda",
+                    "conda's packages are not those of the Python package index",
+                    "write the distributions' names on the index, one requirement per line",
+                )
+            } else if is_first && (begins(&["import ", "from "]) || begins(&["#!"])) {
+                (
+                    "this is a script without metadata",
+                    "expected a block that begins with `# /// script`",
+                    "begin it with `# /// script`, `# dependencies = [\"…\"]` and `# ///`",
+                )
+            } else {
+                if is_first && looks_like(written) == Some(Self::Poetry)
+                    || is_project_table(written)
+                    || written == script::START
+                {
+                    // What a list holds further down is its own.
+                    return None;
+                }
+                continue;
+            };
+            return Some(Diagnostic::new(what).at(at).why(why).advice(advice));
+        }
+        None
+    }
+
     /// The form of a text. A script has a block `# /// script`, a project a table of its own, and a
     /// quoted list begins with a quote; of the two forms of lines, it is the one that more lines
     /// look like, and Poetry's where there is none.
@@ -30,6 +127,7 @@ impl Form {
         let mut requirement_lines = 0_usize;
         let mut first = true;
         let mut quoted = false;
+        let mut has_options = false;
         for line in text.lines().map(str::trim) {
             if line == script::START {
                 return Self::Script;
@@ -43,6 +141,10 @@ impl Form {
             if std::mem::take(&mut first) {
                 quoted = is_quoted_requirement(line);
             }
+            // No other form has options.
+            if line.starts_with("--") || line.starts_with("-r ") || line.starts_with("-e ") {
+                has_options = true;
+            }
             match looks_like(line) {
                 Some(Self::Poetry) => poetry_lines += 1,
                 Some(_) => requirement_lines += 1,
@@ -51,7 +153,7 @@ impl Form {
         }
         if quoted {
             Self::Quoted
-        } else if requirement_lines > poetry_lines {
+        } else if has_options || requirement_lines > poetry_lines {
             Self::Requirements
         } else {
             Self::Poetry
@@ -122,11 +224,13 @@ fn looks_like(line: &str) -> Option<Form> {
     };
     match rest.as_bytes() {
         _ if name == 0 => None,
-        [b'=', b'=' | b'>' | b'<', ..] => Some(Form::Requirements),
+        [b'=', b'=' | b'>' | b'<', rest @ ..] if !rest.trim_ascii_start().starts_with(b"\"") => {
+            Some(Form::Requirements)
+        }
         [b'=', ..] => Some(Form::Poetry),
         [b':', rest @ ..] if !rest.starts_with(b"//") => Some(Form::Poetry),
         [b'^', ..] => Some(Form::Poetry),
-        [b'~', next, ..] if *next != b'=' => Some(Form::Poetry),
+        [b'~', next, ..] if *next != b'=' => None,
         _ => Some(Form::Requirements),
     }
 }

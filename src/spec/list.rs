@@ -2,11 +2,12 @@
 
 use std::ops::Range;
 
-use super::{Dependency, Parsed, pep508, poetry};
+use super::{Dependency, Parsed, pep508, poetry, report_duplicates};
 use crate::diagnostic::Diagnostic;
 
 /// Reads quoted requirements.
 pub(super) fn parse(text: &str, parsed: &mut Parsed) {
+    let mut names = Vec::new();
     let mut position = 0;
     let mut comma_missing_at = None;
     while let Some(start) = next_entry(text, position, &mut comma_missing_at)
@@ -17,16 +18,22 @@ pub(super) fn parse(text: &str, parsed: &mut Parsed) {
         }
         let end = entry_end(text, start);
         match requirement(text, start..end) {
-            Ok(dependency) => parsed.add(dependency),
+            Ok(dependency) => {
+                if dependency.marker.is_none() && dependency.name.as_str() != "python" {
+                    names.push((dependency.name.clone(), dependency.at.clone()));
+                }
+                parsed.add(dependency);
+            }
             Err(mistake) => parsed.mistakes.push(mistake),
         }
         comma_missing_at = Some(start..end);
         position = end;
     }
+    report_duplicates(&names, text, &mut parsed.mistakes);
 }
 
 impl Parsed {
-    /// Adds a requirement of a list in which nothing is named twice for the same environments.
+    /// Adds a requirement, which cannot be the interpreter.
     pub(super) fn add(&mut self, dependency: Dependency) {
         if dependency.name.as_str() == "python" {
             self.mistakes.push(
@@ -36,9 +43,6 @@ impl Parsed {
                     .advice("choose the version with `--python`, or write the list as Poetry's lines"),
             );
             return;
-        }
-        if dependency.marker.is_none() {
-            self.names.push((dependency.name.clone(), dependency.at.clone()));
         }
         self.spec.dependencies.push(dependency);
     }

@@ -28,7 +28,7 @@ pub use constraint::{Constraint, ConstraintError};
 pub use form::Form;
 pub use marker::{Marker, MarkerError, Operand, VARIABLES};
 pub use name::Name;
-pub use source::{Index, Priority, Source, Url};
+pub use source::{Index, Priority, Source, Url, is_reference};
 
 use crate::diagnostic::{Diagnostic, Document, Documents};
 
@@ -126,8 +126,6 @@ impl Surroundings<'_> {
 struct Parsed {
     spec: Spec,
     includes: Vec<Include>,
-    /// Entries that stand for themselves: no name may be here twice.
-    names: Vec<(Name, Range<usize>)>,
     /// Groups and extras that the text knows.
     groups: Vec<String>,
     extras: Vec<String>,
@@ -239,14 +237,21 @@ impl Reader {
             Some(_) => Form::Requirements,
             None => self.form.unwrap_or_else(|| Form::of(&document.text)),
         };
+        if included.is_none()
+            && self.form.is_none()
+            && let Some(mut mistake) = Form::refusal_of(&document.text)
+        {
+            mistake.shift(start);
+            self.mistakes.push(mistake);
+            return;
+        }
         let mut parsed = Parsed::default();
         form.parse(&document.text, &folder, selection, surroundings, &mut parsed);
-        report_duplicates(&parsed.names, &document.text, &mut parsed.mistakes);
         parsed.shift(start);
         if included == Some(true) {
             parsed.take_as_bounds();
         }
-        let Parsed { spec, includes, groups, extras, all_prereleases, mistakes, names: _ } = parsed;
+        let Parsed { spec, includes, groups, extras, all_prereleases, mistakes } = parsed;
         self.all_prereleases |= all_prereleases;
         self.spec.python.extend(spec.python);
         self.spec.dependencies.extend(spec.dependencies);
@@ -265,7 +270,18 @@ impl Reader {
                     .advice("correct the path; it is relative to the file that includes it")
             };
             if path == own || within.iter().any(|(file, _)| *file == path) {
-                self.mistakes.push(refused("it includes itself".to_owned()));
+                let from = within.iter().map(|(file, _)| file).skip_while(|file| **file != path);
+                let circle: Vec<_> = from.chain([&path]).map(|file| file.display().to_string()).collect();
+                self.mistakes.push(
+                    Diagnostic::new(format!("`{}` includes itself", path.display()))
+                        .at(include.at.clone())
+                        .why(if circle.len() > 1 {
+                            circle.join(" → ")
+                        } else {
+                            format!("{} → {}", own.display(), path.display())
+                        })
+                        .advice("remove one of the includes"),
+                );
                 continue;
             }
             if !self.read.insert((path.clone(), bounds)) {
@@ -304,9 +320,9 @@ impl Reader {
                 }
                 let what = Diagnostic::new(format!("no list has the {kind} `{}`", name.escape_debug()));
                 self.mistakes.push(match nearest(name, known.iter().map(String::as_str)) {
-                    Some(meant) => {
-                        what.why(format!("there is `{meant}`")).advice(format!("ask for `--{kind} {meant}`"))
-                    }
+                    Some(meant) => what
+                        .why(format!("there is {}", quoted(known.iter().map(String::as_str))))
+                        .advice(format!("ask for `--{kind} {meant}`")),
                     None if known.is_empty() => what
                         .why(format!("only a `pyproject.toml` has {kind}s, and none was given that does"))
                         .advice(format!("leave out `--{kind}`")),
@@ -405,8 +421,11 @@ fn report_duplicates(names: &[(Name, Range<usize>)], text: &str, mistakes: &mut 
 
 /// The candidate that a slip of the finger may have turned into `word`.
 fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    // The distance of long words costs the product of their lengths, and a slip is shorter.
+    const LONGEST: usize = 100;
     candidates
         .into_iter()
+        .filter(|candidate| word.len().max(candidate.len()) <= LONGEST)
         .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
         .filter(|&(distance, candidate)| distance * 3 <= candidate.len().max(3))
         .min()

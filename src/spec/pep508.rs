@@ -140,10 +140,11 @@ pub(crate) fn write(
     if !extras.is_empty() {
         f.write_char(']')?;
     }
-    for (index, specifier) in specifiers.iter().enumerate() {
-        write!(f, "{}{specifier}", if index > 0 { "," } else { "" })?;
-    }
-    if !matches!(source, Source::Registry { .. }) {
+    if let Source::Registry { .. } = source {
+        for (index, specifier) in specifiers.iter().enumerate() {
+            write!(f, "{}{specifier}", if index > 0 { "," } else { "" })?;
+        }
+    } else {
         write!(f, " @ {source}")?;
     }
     match marker {
@@ -166,8 +167,8 @@ fn address_source(written: &str, address: &str) -> Result<Source, Diagnostic> {
 /// A path, perhaps with `#subdirectory=…` behind.
 pub(super) fn path_source(text: &str) -> Source {
     let (path, fragment) = text.split_once('#').unwrap_or((text, ""));
-    let subdirectory =
-        fragment.split('&').find_map(|pair| pair.strip_prefix("subdirectory=")).map(str::to_owned);
+    let subdirectory = fragment.split('&').find_map(|pair| pair.strip_prefix("subdirectory="));
+    let subdirectory = subdirectory.filter(|path| source::is_inside(path)).map(str::to_owned);
     Source::Path { path: path.to_owned(), subdirectory, develop: false }
 }
 

@@ -5,7 +5,7 @@ use std::ops::Range;
 use toml_edit::{Item, TableLike, Value};
 
 use super::toml::{Owner, entries, span};
-use super::{Constraint, Dependency, Marker, Name, Parsed, Source, nearest, pep508, quoted, toml};
+use super::{Constraint, Dependency, Marker, Name, Parsed, Source, nearest, pep508, quoted, source, toml};
 use crate::diagnostic::{Diagnostic, Fix};
 
 /// A kind of dependency table: its first key makes it that kind, and the others may stand beside.
@@ -27,21 +27,24 @@ const WHAT: [&str; 2] = ["extras", "optional"];
 
 /// Reads a list of Poetry's lines.
 pub(super) fn parse(text: &str, parsed: &mut Parsed) {
-    if let Some(document) = toml::parse(text, parsed, broken_line) {
+    if let Some(document) =
+        toml::parse(text, parsed, "write one dependency per line, as `name = \"constraint\"`", broken_line)
+    {
         dependencies(document.as_table(), text, parsed);
     }
 }
 
 /// Reads a table of dependencies, whose `python` is the interpreter's version.
 pub(super) fn dependencies(table: &dyn TableLike, text: &str, parsed: &mut Parsed) {
+    let mut names = Vec::new();
     for (key, item) in entries(table) {
         if parsed.is_hopeless() {
-            return;
+            break;
         }
         let at = key.span().expect("a parsed document keeps its spans");
         let written = key.get();
         if let Some(name) = Name::parse(written) {
-            parsed.names.push((name, at.clone()));
+            names.push((name, at.clone()));
         }
         if written.eq_ignore_ascii_case("python") {
             let mut owner = Owner { text, what: "`python`".to_owned(), parsed };
@@ -55,6 +58,7 @@ pub(super) fn dependencies(table: &dyn TableLike, text: &str, parsed: &mut Parse
         let dependencies = entry.dependencies(item);
         parsed.spec.dependencies.extend(dependencies);
     }
+    super::report_duplicates(&names, text, &mut parsed.mistakes);
 }
 
 /// What is wrong with a line that is no TOML, where what it means can be told.
@@ -62,14 +66,20 @@ fn broken_line(line: &str, message: &str) -> Option<Diagnostic> {
     if message.contains("duplicate key") {
         return None;
     }
-    if let Some(entry) = entry_meant_by(line) {
+    // A comment stays where it is.
+    let (line, comment) = match line.find(" #") {
+        Some(at) => line.split_at(line[..at].trim_end().len()),
+        None => (line, ""),
+    };
+    if let Some(entry) = entry_meant_by(line).filter(|entry| entry != line) {
+        let entry = entry + comment;
         return Some(Diagnostic::new("invalid TOML").why("expected `name = \"constraint\"`").replace(entry));
     }
     let requirement = pep508::parse(line.trim_end_matches([',', ';']));
     requirement.ok().map(|dependency| {
         let mistake = Diagnostic::new("invalid TOML").why("this is a requirement as pip writes it");
         match line_of(&dependency) {
-            Some(line) => mistake.replace(line),
+            Some(line) => mistake.replace(line + comment),
             None => mistake
                 .advice("write it as Poetry does: `name = \"constraint\"`, where `*` means any version"),
         }
@@ -80,15 +90,24 @@ fn broken_line(line: &str, message: &str) -> Option<Diagnostic> {
 /// quotes or `=` missing, `:` in place of `=`, curly quotes, or a comma behind.
 fn entry_meant_by(line: &str) -> Option<String> {
     let line = line.replace(['“', '”', '„', '‘', '’'], "\"");
-    let end = line.find(|next: char| !next.is_ascii_alphanumeric() && !"._-".contains(next))?;
-    let (name, rest) = line.split_at(end);
-    Name::parse(name)?;
+    let bare = line.strip_prefix('"').and_then(|line| line.split_once('"'));
+    let (name, rest) = match bare.filter(|(_, rest)| rest.trim_start().starts_with(['=', ':'])) {
+        Some(split) => split,
+        None => {
+            line.split_at(line.find(|next: char| !next.is_ascii_alphanumeric() && !"._-".contains(next))?)
+        }
+    };
+    Name::parse(name).filter(|_| name.matches('.').count() < 2)?;
     let (extras, rest) = match rest.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((extras, rest)) => (Some(extras), rest),
         None => (None, rest),
     };
     let rest = rest.trim_start();
     let rest = rest.strip_prefix(':').unwrap_or(rest);
+    let rest = match rest.strip_prefix("=>").filter(|rest| rest.trim_start().starts_with('"')) {
+        Some(rest) => rest.trim_start(),
+        None => rest,
+    };
     let (rest, equals) =
         match rest.strip_prefix("==").filter(|rest| rest.trim_start().starts_with(['"', '\''])) {
             Some(rest) => (rest, true),
@@ -251,36 +270,78 @@ impl Entry<'_> {
 
     fn source(&mut self, kind: &str, origin: Origin) -> Option<Source> {
         let Origin { value, value_at, branch, tag, rev, subdirectory, index, develop } = origin;
+        if subdirectory.as_deref().is_some_and(|path| !source::is_inside(path)) {
+            let what = format!("{} has a `subdirectory` outside of it", self.owner.what);
+            return self.owner.refuse(
+                Diagnostic::new(what)
+                    .at(self.at.clone())
+                    .why("expected a path below the project, without `..` and control characters")
+                    .advice("name the folder as it is seen from the repository, archive or path"),
+            );
+        }
         Some(match kind {
             "git" => {
                 let url = value?;
-                let remote = super::Url::parse(&url).is_some()
-                    || url.split_once(':').is_some_and(|(host, path)| host.contains('@') && !path.is_empty());
-                if !remote {
+                if let Some(plain) = url.strip_prefix("git+") {
+                    let what = format!("{} has an address that says `git` twice", self.owner.what);
+                    return self.owner.refuse(
+                        Diagnostic::new(what)
+                            .at(value_at)
+                            .why("`git+` belongs to requirements as pip writes them")
+                            .replace(format!("\"{plain}\"")),
+                    );
+                }
+                let short = url.split_once(':').filter(|_| !url.contains("://"));
+                let is_short = short.is_some_and(|(host, path)| {
+                    host.contains('@')
+                        && !path.is_empty()
+                        && source::is_reference(host)
+                        && !path.contains(char::is_whitespace)
+                });
+                let address =
+                    super::Url::parse(&url).filter(|url| url.fragment.is_none() && !url.path.contains('@'));
+                if address.is_none() && !(is_short && !url.contains(char::is_control)) {
                     let what = format!("{} has an invalid address", self.owner.what);
                     return self.owner.refuse(
                         Diagnostic::new(what)
                             .at(value_at)
-                            .why("expected a scheme and a host, or `user@host:path`")
-                            .advice(
-                                "write `https://…` to the end, or `path = \"…\"` for a folder of this host",
-                            ),
+                            .why("expected a scheme and a host, or `user@host:path`, and nothing behind the repository")
+                            .advice("write `https://…` to the end, with `branch`, `tag` or `rev` as keys of their own; a folder of this host is a `path`"),
                     );
                 }
-                Source::Git { url, reference: branch.or(tag).or(rev), subdirectory, develop }
+                let reference = branch.or(tag).or(rev);
+                if let Some(reference) =
+                    reference.as_deref().filter(|reference| !source::is_reference(reference))
+                {
+                    let what = format!(
+                        "{} asks for `{}`, which git cannot have",
+                        self.owner.what,
+                        reference.escape_debug()
+                    );
+                    return self.owner.refuse(
+                        Diagnostic::new(what)
+                            .at(value_at)
+                            .why("a branch, tag or commit has no white space and no `:`, `^`, `~`, `..` or leading `-`")
+                            .advice("correct `branch`, `tag` or `rev`"),
+                    );
+                }
+                Source::Git { url, reference, subdirectory, develop }
             }
             "file" | "path" => Source::Path { path: value?, subdirectory, develop },
             "url" => {
                 let url = value?;
-                if super::Url::parse(&url).is_none_or(|url| url.host.is_empty()) {
+                let Some(Source::Url { url, sha256, .. }) = source::parse_url(&url) else {
                     let what = format!("{} has an invalid address", self.owner.what);
                     return self.owner.refuse(
-                        Diagnostic::new(what).at(value_at).why("expected a scheme and a host").advice(
-                            "write `https://…` to the end, or `path = \"…\"` for a file of this host",
-                        ),
+                        Diagnostic::new(what)
+                            .at(value_at)
+                            .why("expected `http://` or `https://`, and a host")
+                            .advice(
+                                "write `https://…` to the end, or `path = \"…\"` for a file of this host",
+                            ),
                     );
-                }
-                Source::Url { url, subdirectory }
+                };
+                Source::Url { url, subdirectory, sha256 }
             }
             _ => Source::Registry { index },
         })
@@ -311,9 +372,16 @@ impl Entry<'_> {
         let what = &self.owner.what;
         let mut keys: Vec<_> =
             [kind].into_iter().chain(own.iter().copied()).chain(WHERE).chain(WHAT).collect();
+        if kind.is_empty() {
+            keys.extend(KINDS.iter().map(|(kind, _)| *kind));
+            keys.extend(["branch", "subdirectory"]);
+        }
         keys.retain(|key| !key.is_empty() && *key != "allows-prereleases");
         let text = self.owner.text;
-        let dotted = text.get(self.at.end..at.start).is_some_and(|between| between.trim() == ".");
+        let before = text[..self.at.start].chars().next_back();
+        let dotted = text.get(self.at.end..at.start).is_some_and(|between| between.trim() == ".")
+            && before.is_none_or(|before| before == '\n')
+            && text[at.end..].trim_start_matches([' ', '\t']).starts_with('=');
         let elsewhere =
             KINDS.iter().any(|(kind, own)| *kind == key || own.contains(&key)) || WHAT.contains(&key);
         let mistake = if dotted {

@@ -10,9 +10,18 @@ use super::toml::{Owner, entries, span};
 use super::{Dependency, Name, Parsed, Selection, Source, list, nearest, poetry, quoted, requirements, toml};
 use crate::diagnostic::Diagnostic;
 
+/// What to do about a syntax error.
+const SYNTAX: &str = "close what is open, put commas between the elements of a list, and texts into quotes";
+
+/// The tables a project may have.
+const TABLES: [&str; 4] = ["project", "build-system", "dependency-groups", "tool"];
+
+/// Groups that include one another, at most.
+const MAX_DEPTH: usize = 64;
+
 /// Reads a project: its dependencies, and the groups and extras that are asked for.
 pub(super) fn parse(text: &str, selection: &Selection, parsed: &mut Parsed) {
-    let Some(document) = toml::parse(text, parsed, |_, _| None) else { return };
+    let Some(document) = toml::parse(text, parsed, SYNTAX, |_, _| None) else { return };
     let names = |names: &[String]| names.iter().filter_map(|name| Name::parse(name)).collect::<Vec<_>>();
     let mut project = Project {
         text,
@@ -22,6 +31,7 @@ pub(super) fn parse(text: &str, selection: &Selection, parsed: &mut Parsed) {
         included: HashSet::new(),
         parsed,
     };
+    project.stray_keys();
     project.standard();
     project.poetry();
     for group in names(&selection.groups) {
@@ -32,7 +42,7 @@ pub(super) fn parse(text: &str, selection: &Selection, parsed: &mut Parsed) {
 
 /// Reads the metadata of a script: the inside of a `[project]` table.
 pub(super) fn parse_script(text: &str, parsed: &mut Parsed) {
-    let Some(document) = toml::parse(text, parsed, |_, _| None) else { return };
+    let Some(document) = toml::parse(text, parsed, SYNTAX, |_, _| None) else { return };
     if let Some(item) = document.get("requires-python") {
         interpreter(item, "`requires-python`", text, parsed);
     }
@@ -42,16 +52,16 @@ pub(super) fn parse_script(text: &str, parsed: &mut Parsed) {
     }
     for (key, _) in entries(document.as_table()) {
         let key_at = key.span().unwrap_or_default();
-        if !["dependencies", "requires-python", "tool"].contains(&key.get()) {
-            parsed.mistakes.push(
-                Diagnostic::new(format!(
-                    "the script's metadata has an unknown key `{}`",
-                    key.get().escape_debug()
-                ))
-                .at(key_at)
-                .why("expected `dependencies`, `requires-python` or `tool`")
-                .advice("remove it"),
-            );
+        let known = ["dependencies", "requires-python", "tool"];
+        if !known.contains(&key.get()) {
+            let what = format!("the script's metadata has an unknown key `{}`", key.get().escape_debug());
+            let mistake = Diagnostic::new(what).at(key_at);
+            parsed.mistakes.push(match nearest(key.get(), known) {
+                Some(meant) => mistake.why(format!("did you mean `{meant}`?")).replace(meant),
+                None => {
+                    mistake.why("expected `dependencies`, `requires-python` or `tool`").advice("remove it")
+                }
+            });
         }
     }
     if let Some(tool) = document.get("tool").and_then(|tool| tool.get("uv")) {
@@ -86,6 +96,48 @@ impl<'a> Project<'a> {
         Some(table)
     }
 
+    /// Looks for what is meant as dependencies and would not be read.
+    fn stray_keys(&mut self) {
+        for (key, item) in entries(self.document.as_table()) {
+            let at = key.span().unwrap_or_default();
+            let name = key.get().escape_debug();
+            if item.is_value() {
+                self.parsed.mistakes.push(
+                    Diagnostic::new(format!("`{name}` stands above the first table"))
+                        .at(at)
+                        .why("there it belongs to no list of dependencies")
+                        .advice("move it below `[tool.poetry.dependencies]`"),
+                );
+            } else if let Some(meant) = nearest(key.get(), TABLES).filter(|_| !TABLES.contains(&key.get())) {
+                self.parsed.mistakes.push(
+                    Diagnostic::new(format!("`{name}` is no table of a project"))
+                        .at(at)
+                        .why(format!("did you mean `{meant}`?"))
+                        .replace(meant),
+                );
+            }
+        }
+        for (path, meant) in [
+            (["project"].as_slice(), ["dependencies", "optional-dependencies", "requires-python"].as_slice()),
+            (&["tool", "poetry"], &["dependencies", "dev-dependencies", "group", "extras", "source"]),
+        ] {
+            let Some(table) = self.table(path) else { continue };
+            for (key, _) in entries(table) {
+                let known = meant.contains(&key.get())
+                    || ["scripts", "version", "urls", "license", "build", "exclude", "include"]
+                        .contains(&key.get());
+                if let Some(near) = nearest(key.get(), meant.iter().copied()).filter(|_| !known) {
+                    self.parsed.mistakes.push(
+                        Diagnostic::new(format!("`{}` is not read", key.get().escape_debug()))
+                            .at(key.span().unwrap_or_default())
+                            .why(format!("did you mean `{near}`?"))
+                            .replace(near),
+                    );
+                }
+            }
+        }
+    }
+
     /// The standard's `[project]`.
     ///
     /// Rule: PyPA specifications, "pyproject.toml", `dependencies` and `optional-dependencies`.
@@ -97,6 +149,17 @@ impl<'a> Project<'a> {
         if let Some(item) = project.get("dependencies") {
             let dependencies = requirements_of(item, "`project.dependencies`", self.text, self.parsed);
             self.parsed.spec.dependencies.extend(dependencies);
+        }
+        let dynamic = project.get("dynamic").and_then(Item::as_array);
+        let is_dynamic =
+            dynamic.is_some_and(|names| names.iter().any(|name| name.as_str() == Some("dependencies")));
+        if is_dynamic && self.table(&["tool", "poetry", "dependencies"]).is_none() {
+            self.parsed.mistakes.push(
+                Diagnostic::new("the project's dependencies are computed when it is built")
+                    .at(dynamic.and_then(toml_edit::Array::span).unwrap_or_default())
+                    .why("`dynamic` names them, so that they are not in this file")
+                    .advice("give the list they come from, such as its `requirements.txt`"),
+            );
         }
         let own_name = project.get("name").and_then(Item::as_str).and_then(Name::parse);
         let Some(optional) = self.table(&["project", "optional-dependencies"]) else { return };
@@ -140,7 +203,11 @@ impl<'a> Project<'a> {
         };
         let in_project = self.parsed.spec.dependencies.len();
         let is_standard = self.table(&["project"]).is_some_and(|project| {
-            project.contains_key("dependencies") || project.contains_key("optional-dependencies")
+            let dynamic = project.get("dynamic").and_then(Item::as_array);
+            let is_dynamic =
+                dynamic.is_some_and(|names| names.iter().any(|name| name.as_str() == Some("dependencies")));
+            (project.contains_key("dependencies") || project.contains_key("optional-dependencies"))
+                && !is_dynamic
         });
         poetry::dependencies(table, self.text, self.parsed);
         if is_standard {
@@ -174,6 +241,16 @@ impl<'a> Project<'a> {
                 let dependencies = self.parsed.spec.dependencies.iter_mut();
                 dependencies.filter(|one| listed.contains(&one.name)).for_each(|one| one.optional = false);
             }
+            let absent =
+                listed.iter().find(|name| self.parsed.spec.dependencies.iter().all(|one| one.name != **name));
+            if let Some(absent) = absent.filter(|_| self.extras.contains(&extra)) {
+                self.parsed.mistakes.push(
+                    Diagnostic::new(format!("the extra `{extra}` names `{absent}`, which is no dependency"))
+                        .at(key.span().unwrap_or_default())
+                        .why("an extra only chooses among the dependencies")
+                        .advice(format!("add `{absent} = {{ version = \"*\", optional = true }}` to `[tool.poetry.dependencies]`")),
+                );
+            }
             self.parsed.extras.push(key.get().to_owned());
         }
     }
@@ -200,6 +277,13 @@ impl<'a> Project<'a> {
             return;
         }
         if !self.included.insert(group.clone()) {
+            return;
+        }
+        if within.len() == MAX_DEPTH {
+            let mistake = Diagnostic::new(format!("dependency group `{group}` is included too deeply"))
+                .why(format!("more than {MAX_DEPTH} groups include one another"))
+                .advice("include it directly");
+            self.parsed.mistakes.push(Diagnostic { at, ..mistake });
             return;
         }
         within.push(group.clone());
@@ -302,7 +386,7 @@ impl<'a> Project<'a> {
             let is_default = source.get("default").and_then(Item::as_bool).unwrap_or_default();
             let priority = match text("priority").map(str::to_ascii_lowercase).as_deref() {
                 Some("explicit") => Priority::Explicit,
-                Some("supplemental" | "secondary") => Priority::Extra,
+                Some("supplemental" | "secondary") => Priority::Supplemental,
                 Some("default" | "primary") => Priority::Default,
                 Some(other) => {
                     let priority_at = source.get("priority").and_then(Item::span).unwrap_or_default();
@@ -323,7 +407,7 @@ impl<'a> Project<'a> {
                     continue;
                 }
                 None if source.get("secondary").and_then(Item::as_bool) == Some(true) && !is_default => {
-                    Priority::Extra
+                    Priority::Supplemental
                 }
                 None => Priority::Default,
             };

@@ -128,11 +128,13 @@ impl Range {
     }
 
     pub(super) fn intersect(&self, other: &Self) -> Option<Self> {
-        if let Some(version) = other.as_version() {
-            return self.contains(version).then(|| other.clone());
+        for (range, single) in [(self, other), (other, self)] {
+            if single.as_version().is_some_and(|version| range.contains(version)) {
+                return Some(single.clone());
+            }
         }
-        if let Some(version) = self.as_version() {
-            return other.contains(version).then(|| self.clone());
+        if self.as_version().or(other.as_version()).is_some() {
+            return None;
         }
         if self.lies_before(other) || other.lies_before(self) {
             return None;
@@ -144,6 +146,15 @@ impl Range {
 
     /// Both ranges as one, where they overlap or touch.
     pub(super) fn join(&self, other: &Self) -> Option<Self> {
+        for (range, single) in [(self, other), (other, self)] {
+            if single.as_version().is_some_and(|version| range.contains(version)) {
+                return Some(range.clone());
+            }
+        }
+        // An ordering cannot have a local label.
+        if [self, other].iter().any(|one| one.as_version().is_some_and(Version::is_local)) {
+            return None;
+        }
         let touch = |one: &Self, other: &Self| match (&one.max, &other.min) {
             (Some(max), Some(min)) => max.version == min.version && max.included != min.included,
             _ => false,
@@ -173,7 +184,8 @@ impl Range {
 
     /// V, where the range is that of PEP 440's `V.*`.
     fn common_start(&self) -> Option<Version> {
-        let version = self.min.as_ref()?.version.only_release();
+        let version = &self.min.as_ref().filter(|min| min.version.dev() == Some(0))?.version;
+        let version = version.only_release();
         (*self == Self::starting_with(&version)).then_some(version)
     }
 
@@ -246,13 +258,19 @@ pub(super) fn close_gap(before: &VersionSpecifiers, behind: &VersionSpecifiers) 
     if version.any_prerelease() || version.is_post() || start.version().any_prerelease() {
         return None;
     }
-    // `2.0` is 2, so that the next one may be 3 as well as 2.1.
-    let zeros = version.release().iter().rev().take_while(|&&part| part == 0).count();
-    let length = version.release().len();
-    let shortest = length.saturating_sub(zeros).max(1);
-    let hole = (shortest..=length)
-        .map(|length| Version::new(&version.release()[..length]).with_epoch(version.epoch()))
-        .find(|hole| next(hole) == *start.version())?;
+    // `2.0` is 2, so that the next one may be 3 as well as 2.1: as long as `start` is without zeros.
+    let significant = |version: &Version| {
+        let release = version.release();
+        release.len() - release.iter().rev().take_while(|&&part| part == 0).count()
+    };
+    let length = significant(start.version());
+    if length < significant(version).max(1) || length > version.release().len() {
+        return None;
+    }
+    let hole = Version::new(&version.release()[..length]).with_epoch(version.epoch());
+    if next(&hole) != *start.version() {
+        return None;
+    }
     let excluded =
         |one: &&VersionSpecifier| matches!(one.operator(), Operator::NotEqual | Operator::NotEqualStar);
     let apart = before.iter().filter(excluded).all(|one| one.version() < version)
@@ -272,14 +290,14 @@ fn first_dev_release(version: &Version) -> Version {
 fn next(version: &Version) -> Version {
     let version = version.clone().without_local();
     if let Some(post) = version.post() {
-        return version.with_post(Some(post + 1)).with_dev(None);
+        return version.with_post(Some(post.saturating_add(1))).with_dev(None);
     }
     if let Some(mut pre) = version.pre() {
-        pre.number += 1;
+        pre.number = pre.number.saturating_add(1);
         return version.with_pre(Some(pre)).with_dev(None);
     }
     if let Some(dev) = version.dev() {
-        return version.with_dev(Some(dev + 1));
+        return version.with_dev(Some(dev.saturating_add(1)));
     }
     let last = version.release().len() - 1;
     let release: Vec<u64> = version.release().to_vec();
@@ -293,6 +311,23 @@ mod tests {
 
     fn version(text: &str) -> Version {
         text.parse().unwrap()
+    }
+
+    #[test]
+    fn single_versions_with_labels_join_what_contains_them() {
+        let only = |text: &str| Range::only(version(text));
+        let up_to = Range::ordered(Operator::LessThanEqual, version("1.0"));
+        for (one, other, both) in [
+            (only("1.0"), only("1.0+x"), Some(only("1.0"))),
+            (up_to.clone(), only("1.0+x"), Some(up_to.clone())),
+            (Range::ordered(Operator::LessThan, version("1.0")), only("1.0+x"), None),
+            (only("1.0"), only("1.1"), None),
+        ] {
+            assert_eq!(one.join(&other), both);
+            assert_eq!(other.join(&one), both);
+        }
+        assert_eq!(only("1.0+x").intersect(&only("1.0")), Some(only("1.0+x")));
+        assert_eq!(only("1.0").intersect(&only("1.0+x")), Some(only("1.0+x")));
     }
 
     #[test]

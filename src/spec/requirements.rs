@@ -77,6 +77,17 @@ impl Line {
         }
     }
 
+    /// Adds bytes of another line, piece by piece.
+    fn push_part(&mut self, line: &Self, bytes: Range<usize>) {
+        for (index, piece) in line.pieces.iter().enumerate() {
+            let end = line.pieces.get(index + 1).map_or(line.text.len(), |next| next.start);
+            let part = piece.start.max(bytes.start)..end.min(bytes.end);
+            if !part.is_empty() {
+                self.push(&line.text[part.clone()], line.place(part), piece.verbatim);
+            }
+        }
+    }
+
     /// The place in the file of bytes of the line.
     fn place(&self, bytes: Range<usize>) -> Range<usize> {
         let piece = |position: usize| {
@@ -167,11 +178,11 @@ impl File<'_> {
                     .bytes()
                     .all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_');
             if !is_name {
-                expanded.push(&line.text[position..found + 2], line.place(position..found + 2), true);
+                expanded.push_part(&line, position..found + 2);
                 position = found + 2;
                 continue;
             }
-            expanded.push(&line.text[position..found], line.place(position..found), true);
+            expanded.push_part(&line, position..found);
             match (self.surroundings.variable)(name) {
                 Some(value) => expanded.push(&value, line.place(found..end), false),
                 None => {
@@ -186,7 +197,7 @@ impl File<'_> {
             }
             position = end;
         }
-        expanded.push(&line.text[position..], line.place(position..line.text.len()), true);
+        expanded.push_part(&line, position..line.text.len());
         complete.then_some(expanded)
     }
 
@@ -259,31 +270,46 @@ impl File<'_> {
                 (name, _) => self.setting(name, &value, at, value_at),
             }
         }
-        if let Some(dependency) = dependency {
-            self.check_pin(&dependency);
+        if let Some(mut dependency) = dependency {
+            self.check_hashes(&mut dependency);
             self.parsed.spec.dependencies.push(dependency);
         }
     }
 
-    /// Hashes belong to the files of one version.
-    fn check_pin(&mut self, dependency: &Dependency) {
+    /// Hashes belong to the files of one version, or to the one file behind an address.
+    fn check_hashes(&mut self, dependency: &mut Dependency) {
         let is_pin = |set: &VersionSpecifiers| set.len() == 1 && *set[0].operator() == Operator::Equal;
-        let pinned = dependency.constraint.alternatives().iter().all(is_pin);
-        if dependency.hashes.is_empty() || pinned || !matches!(dependency.source, Source::Registry { .. }) {
+        if dependency.hashes.is_empty() {
             return;
         }
-        self.parsed.mistakes.push(
-            Diagnostic::new(format!(
+        let mistake = match (&mut dependency.source, dependency.hashes.as_slice()) {
+            (Source::Registry { .. }, _) if dependency.constraint.alternatives().iter().all(is_pin) => return,
+            (Source::Url { sha256, .. }, [one]) if one.starts_with("sha256:") => {
+                *sha256 = one.strip_prefix("sha256:").map(str::to_owned);
+                return;
+            }
+            (Source::Registry { .. }, _) => Diagnostic::new(format!(
                 "dependency `{}` has a hash and leaves its version open",
                 dependency.name
             ))
-            .at(dependency.at.clone())
             .why("a hash belongs to the files of one version")
             .advice("pin it with `==`, or remove the hash"),
-        );
+            (Source::Url { .. }, _) => {
+                Diagnostic::new(format!("dependency `{}` has hashes of several files", dependency.name))
+                    .why("behind its address is one")
+                    .advice("keep the one with `sha256:`")
+            }
+            _ => Diagnostic::new(format!(
+                "dependency `{}` has a hash of something of this host",
+                dependency.name
+            ))
+            .why("a folder or repository has none, and a file of this host is taken as it is")
+            .advice("remove the hash"),
+        };
+        self.parsed.mistakes.push(mistake.at(dependency.at.clone()));
     }
 
-    /// The option that a word is, and its value if it holds one.
+    /// The option that a word is, and its value    /// The option that a word is, and its value if it holds one.
     fn option(
         &mut self,
         word: &str,
@@ -351,12 +377,16 @@ impl File<'_> {
                     text: value.to_owned(),
                     pieces: vec![Piece { start: 0, at: value_at, verbatim: false }],
                 };
-                if let Some(mut dependency) = self.requirement(&line, &line.text) {
-                    if let Source::Git { develop, .. } | Source::Path { develop, .. } = &mut dependency.source
-                    {
-                        *develop = true;
-                    }
+                let Some(mut dependency) = self.requirement(&line, &line.text) else { return };
+                if let Source::Git { develop, .. } | Source::Path { develop, .. } = &mut dependency.source {
+                    *develop = true;
                     self.parsed.spec.dependencies.push(dependency);
+                } else {
+                    self.parsed.mistakes.push(refused(
+                        "only projects can be editable",
+                        "this is none: expected a folder, or `git+` and an address",
+                        "write `-e ./folder`, or leave out `-e`",
+                    ));
                 }
             }
             "--index-url" | "--pypi-url" | "--extra-index-url" => {
@@ -507,7 +537,7 @@ impl File<'_> {
     fn name_of(&self, source: &Source) -> Option<Name> {
         let (path, subdirectory, folder) = match source {
             Source::Registry { .. } | Source::Git { .. } => return None,
-            Source::Url { url, subdirectory } => (url.as_str(), subdirectory, false),
+            Source::Url { url, subdirectory, .. } => (url.as_str(), subdirectory, false),
             Source::Path { path, subdirectory, .. } => (path.as_str(), subdirectory, true),
         };
         let file = path.split('?').next().unwrap_or_default().rsplit('/').next().unwrap_or_default();

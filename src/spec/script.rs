@@ -42,6 +42,14 @@ fn metadata(text: &str, parsed: &mut Parsed) -> Option<String> {
             }
             Some(_) if line == "#" => "",
             Some(_) if line.starts_with("# ") => &raw[1..],
+            Some(_) if line.starts_with('#') => {
+                return parsed.refuse(
+                    Diagnostic::new("a line of the script's metadata has no blank behind `#`")
+                        .at(start..start + 1)
+                        .why("expected `# ` in front of every line")
+                        .replace("# "),
+                );
+            }
             Some(_) => {
                 return parsed.refuse(
                     Diagnostic::new("the script's metadata has no end")

@@ -30,6 +30,8 @@ pub enum Source {
         url: String,
         /// The folder inside that holds the project.
         subdirectory: Option<String>,
+        /// The SHA-256 that the file must have, in hexadecimal digits.
+        sha256: Option<String>,
     },
     /// A file or folder of this host.
     Path {
@@ -67,10 +69,12 @@ pub struct Index {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Priority {
-    /// In place of the installer's own index.
+    /// In place of the installer's own index: Poetry's `primary`, pip's `--index-url`.
     Default,
-    /// Before the installer's own index.
+    /// Before the default index: pip's `--extra-index-url`.
     Extra,
+    /// Behind the default indexes: Poetry's `supplemental`.
+    Supplemental,
     /// Only for the dependencies that name it.
     Explicit,
 }
@@ -93,11 +97,14 @@ pub struct Url<'a> {
 }
 
 impl<'a> Url<'a> {
-    /// Reads an address; `None` where it has no scheme or no host, or holds white space or control
-    /// characters.
+    /// Reads an address; `None` where it has no scheme or no host, or holds white space, control
+    /// characters, or others that shells and installers would take for more than themselves.
     #[must_use]
     pub fn parse(text: &'a str) -> Option<Self> {
-        if text.contains(|character: char| character.is_whitespace() || character.is_control()) {
+        let odd = |character: char| {
+            character.is_whitespace() || character.is_control() || "\"'`\\<>{}|^$".contains(character)
+        };
+        if text.contains(odd) {
             return None;
         }
         let (scheme, rest) = text.split_once("://")?;
@@ -125,7 +132,8 @@ impl<'a> Url<'a> {
     /// Whether it carries a password, or a token in the place of a name.
     #[must_use]
     pub fn has_credentials(&self) -> bool {
-        self.user_info.is_some_and(|user| user.contains(':') || self.scheme.starts_with("http"))
+        let is_ssh = self.scheme.to_ascii_lowercase().ends_with("ssh");
+        self.user_info.is_some_and(|user| user.contains(':') || !is_ssh)
     }
 
     /// A value of the fragment, such as that of `#subdirectory=…&egg=…`.
@@ -142,14 +150,26 @@ impl fmt::Display for Source {
         let subdirectory = match self {
             Self::Registry { .. } => return Ok(()),
             Self::Git { url, reference, subdirectory, .. } => {
-                write!(f, "git+{url}")?;
+                match url.split_once(':').filter(|_| !url.contains("://")) {
+                    // `user@host:path` is the short form of an address for ssh.
+                    Some((host, path)) => write!(f, "git+ssh://{host}/{}", path.trim_start_matches('/'))?,
+                    None => write!(f, "git+{url}")?,
+                }
                 if let Some(reference) = reference {
                     write!(f, "@{reference}")?;
                 }
                 subdirectory
             }
-            Self::Url { url, subdirectory } => {
+            Self::Url { url, subdirectory, sha256 } => {
                 f.write_str(url)?;
+                if let Some(sha256) = sha256 {
+                    let glue = if subdirectory.is_some() { "&" } else { "" };
+                    write!(f, "#sha256={sha256}{glue}")?;
+                    return match subdirectory {
+                        Some(subdirectory) => write!(f, "subdirectory={subdirectory}"),
+                        None => Ok(()),
+                    };
+                }
                 subdirectory
             }
             Self::Path { path, subdirectory, .. } => {
@@ -177,10 +197,13 @@ pub(super) fn parse_url(text: &str) -> Option<Source> {
             Some(at) => (&address[..path_start + at], Some(&address[path_start + at + 1..])),
             None => (address, None),
         };
-        return Some(Source::Git {
+        let (reference, subdirectory) = (owned(reference), owned(url.fragment_value("subdirectory")));
+        let right =
+            reference.as_deref().is_none_or(is_reference) && subdirectory.as_deref().is_none_or(is_inside);
+        return right.then(|| Source::Git {
             url: address.to_owned(),
-            reference: owned(reference),
-            subdirectory: owned(url.fragment_value("subdirectory")),
+            reference,
+            subdirectory,
             develop: false,
         });
     }
@@ -194,11 +217,38 @@ pub(super) fn parse_url(text: &str) -> Option<Source> {
         let subdirectory = fragment.split('&').find_map(|pair| pair.strip_prefix("subdirectory="));
         let path =
             percent_decoded(path).filter(|path| !path.is_empty() && !path.contains(char::is_control))?;
-        return Some(Source::Path { path, subdirectory: owned(subdirectory), develop: false });
+        let subdirectory = owned(subdirectory);
+        let right = subdirectory.as_deref().is_none_or(is_inside);
+        return right.then_some(Source::Path { path, subdirectory, develop: false });
     }
     let url = Url::parse(text).filter(|url| ["http", "https"].contains(&url.scheme))?;
     let subdirectory = owned(url.fragment_value("subdirectory"));
-    Some(Source::Url { url: without_fragment.to_owned(), subdirectory })
+    let sha256 = owned(url.fragment_value("sha256"));
+    let is_digest = |digits: &str| digits.len() == 64 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let right = subdirectory.as_deref().is_none_or(is_inside) && sha256.as_deref().is_none_or(is_digest);
+    right.then(|| Source::Url { url: without_fragment.to_owned(), subdirectory, sha256 })
+}
+
+/// Whether git takes a text for the name of a branch, tag or commit, and for nothing else.
+///
+/// Rule: `git check-ref-format`.
+#[must_use]
+pub fn is_reference(text: &str) -> bool {
+    let odd = |character: char| {
+        character.is_whitespace() || character.is_control() || ":^~?*[\\#\"'`$".contains(character)
+    };
+    !(text.is_empty()
+        || text.starts_with(['-', '+', '/'])
+        || text.contains("..")
+        || text.contains("@{")
+        || text.contains(odd))
+}
+
+/// Whether a relative path stays below where it begins, and has no character that ends it early.
+#[must_use]
+pub(super) fn is_inside(path: &str) -> bool {
+    let odd = |character: char| character.is_control() || "#&;".contains(character);
+    !path.contains(odd) && !path.starts_with('/') && path.split('/').all(|part| part != "..")
 }
 
 /// Text with `%20` and its like replaced; `None` where that is no UTF-8.
@@ -237,13 +287,27 @@ mod tests {
             ("git+ssh://git@host.invalid/a@main#egg=a", git("ssh://git@host.invalid/a", Some("main"), None)),
             (
                 "https://host.invalid/a.zip#subdirectory=b&egg=c",
-                Source::Url { url: "https://host.invalid/a.zip".into(), subdirectory: Some("b".into()) },
+                Source::Url {
+                    url: "https://host.invalid/a.zip".into(),
+                    subdirectory: Some("b".into()),
+                    sha256: None,
+                },
             ),
             ("file:///a%20b", Source::Path { path: "/a b".into(), subdirectory: None, develop: false }),
         ] {
             assert_eq!(parse_url(text).unwrap(), source);
         }
-        for text in ["", "host/a", "https://", "https:///a", "git+https://", "https://a b"] {
+        for text in [
+            "https://h/${A}",
+            "git+https://h/a@--x",
+            "https://h/a.zip#subdirectory=../b",
+            "",
+            "host/a",
+            "https://",
+            "https:///a",
+            "git+https://",
+            "https://a b",
+        ] {
             assert_eq!(parse_url(text), None, "for `{text}`");
         }
     }
@@ -253,7 +317,10 @@ mod tests {
         for (text, credentials) in [
             ("https://token@host.invalid/", true),
             ("https://me:secret@host.invalid/", true),
+            ("HTTPS://token@host.invalid/", true),
+            ("git+https://token@host.invalid/", true),
             ("ssh://git@host.invalid/", false),
+            ("ssh://git:secret@host.invalid/", true),
             ("https://host.invalid/@", false),
         ] {
             assert_eq!(Url::parse(text).unwrap().has_credentials(), credentials, "for `{text}`");

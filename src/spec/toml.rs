@@ -25,6 +25,7 @@ pub(super) fn span(item: &Item, otherwise: &Range<usize>) -> Range<usize> {
 pub(super) fn parse(
     text: &str,
     parsed: &mut Parsed,
+    advice: &str,
     explain: impl Fn(&str, &str) -> Option<Diagnostic>,
 ) -> Option<Document<String>> {
     let mut remaining = text.to_owned();
@@ -41,7 +42,7 @@ pub(super) fn parse(
         let start = line.start + text[line.clone()].len() - text[line.clone()].trim_start().len();
         parsed.mistakes.push(match explain(written, message) {
             Some(mistake) => mistake.at(start..start + written.len()),
-            None => syntax_error(text, start, at, message),
+            None => syntax_error(text, start, at, message, advice),
         });
         let blank: String = remaining[line.clone()]
             .chars()
@@ -64,10 +65,10 @@ fn line_around(text: &str, position: usize) -> Range<usize> {
     start..end
 }
 
-fn syntax_error(text: &str, line_start: usize, at: Range<usize>, message: &str) -> Diagnostic {
+fn syntax_error(text: &str, line_start: usize, at: Range<usize>, message: &str, advice: &str) -> Diagnostic {
     if message.contains("duplicate key") {
         let key = text[at.clone()].trim_matches(['"', '\'']).escape_debug().to_string();
-        return if at.start == line_start {
+        return if at.start == line_start && advice.contains("dependency") {
             Diagnostic::new(format!("dependency `{key}` is listed twice"))
                 .at(at)
                 .why("an earlier line names the same distribution")
@@ -79,10 +80,7 @@ fn syntax_error(text: &str, line_start: usize, at: Range<usize>, message: &str) 
                 .advice("keep one of them")
         };
     }
-    Diagnostic::new("invalid TOML")
-        .at(at)
-        .why(message)
-        .advice("write one dependency per line, as `name = \"constraint\"`")
+    Diagnostic::new("invalid TOML").at(at).why(message).advice(advice)
 }
 
 /// Something of a list that values belong to, while it is read.

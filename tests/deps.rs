@@ -1,0 +1,255 @@
+//! What a person sees of `ipybox deps`: meanings, and mistakes with their places, reasons and fixes.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod sandbox;
+
+use sandbox::{Sandbox, refusal, text};
+
+/// What is said of each list, as one snapshot.
+fn said(lists: &[(&str, &str)]) -> String {
+    let mut all = String::new();
+    for (name, list) in lists {
+        let sandbox = Sandbox::new();
+        let output = sandbox.write(name, list).run(&["deps", name]);
+        all += &format!(
+            "# {name}\n{}\n# {}\n",
+            list.escape_debug().to_string().replace("\\n", "\n"),
+            refusal(&output)
+        );
+    }
+    all
+}
+
+#[test]
+fn mistakes_in_poetry_lines_are_explained_all_at_once() {
+    for (name, list) in [
+        (
+            "constraints",
+            "numpy = \">>2.2\"\npandas = \"=>1\"\nscipy = \"^1 || oops\"\nhttpx = \"1 ||\"\nrich = \"\"\n\
+             six = \">1.14<2\"\nattrs = \"<>1\"\nruff = \"~>1.0\"\nmypy = \"^1.*\"\nuv = \">=1.0+local\"\nblack = \"1,,2\"\n",
+        ),
+        (
+            "toml",
+            "sympy ^1\nscipy: \"^1\"\nrequests==2.0 # pinned\nnumpy = \"^2\nhttpx = \"1\",\nrich\n= \"1\"\n\
+             pandas = “^2”\nattrs[x] = \"^1\"\n",
+        ),
+        ("more_toml", "six => \"1\"\n\"a\" = \"^1\",\nb = { version = ^2 }\nc = [\n"),
+        (
+            "tables",
+            "a = { version = \"1\", extra = [\"x\"] }\nb = { extras = \"x\", version = \"1\" }\n\
+             c = { optional = true }\nd = { version = 1 }\ne = 1.5\nf = { version = \"1\", colour = \"red\" }\n\
+             g = { version = \"1\", markers = \"python_versoin > '3'\" }\nh = { version = \"1\", platform = \">=x\" }\n\
+             i = { verison = \"1\" }\nj = { version = \"1\", optional = \"true\" }\nk = { version = \"1\", extras = [1, \"a b\"] }\n\
+             l = []\nm = [[\"1\"]]\nn = { version = \"1\", python = \">3,<2\" }\no = { version = true }\np = { version = \"1\", optional = 3 }\n",
+        ),
+        (
+            "names",
+            "numpy = \"1\"\nNumPy = \"2\"\nzope.interface = \"5\"\n\"a b\" = \"1\"\n\"-x\" = \"1\"\nnumpy = \"3\"\n",
+        ),
+        (
+            "sources",
+            "a = { git = \"https://host.invalid/a\", ref = \"v1\" }\nb = { git = \"../b\" }\nc = { git = \"git+https://host.invalid/c\" }\n\
+             d = { git = \"https://host.invalid/d\", version = \"1\" }\ne = { url = \"ftp://host.invalid/e\" }\nf = { path = \"\" }\n\
+             g = { path = \"g\", url = \"https://host.invalid/g\" }\nh = { file = \"h\", develop = true }\n\
+             i = { git = \"https://host.invalid/i\", branch = \"--upload-pack=x\" }\nj = { path = \"j\", subdirectory = \"../k\" }\n\
+             k = { git = \"https://me:secret@host.invalid/k.git@main\" }\nl = { version = \"1\", branch = \"x\" }\n",
+        ),
+        (
+            "hostile",
+            "\"$(touch x)\" = \"*\"\n\"a\\nRUN id\" = \"1\"\nnumpy = \"1; rm -rf /\"\n\
+             b = { version = \"1\", markers = \"os_name == 'a\\nRUN id'\" }\nc = \"1\\u001b[31m\"\n\
+             d = { git = \"https://host.invalid/d\", branch = \"a\\n--index-url=x\" }\n",
+        ),
+    ] {
+        insta::assert_snapshot!(format!("poetry_{name}"), said(&[("dependencies.txt", list)]));
+    }
+}
+
+#[test]
+fn mistakes_in_quoted_requirements_are_explained_all_at_once() {
+    insta::assert_snapshot!(said(&[(
+        "dependencies.txt",
+        "\"numpy>=2.2,<3\",\n\"pandas^2\",\n\"scipy~1\",\n\"a @ https:/x\",\n\"b; python_version\",\n\"c[x\",\n\"numpy\",\n42,\n\
+         \"$(id)\",\n\"python>=3.11\",\n\"d>=2\"\n\"e (>=1\",\n\"f[a b]\",\n\"g @ https://host.invalid/g.whl x\",\n\"h~=1\",\n\
+         \"i>=1\u{a0}\",\n\"j>=1\u{200b}\",\nk = \"^1\",\n\"l; os_name == 'a\\\\\\\\b'\",\nrich,\n\"m; os_name = 'nt'\",\n",
+    )]));
+}
+
+#[test]
+fn mistakes_in_requirements_files_are_explained_all_at_once() {
+    insta::assert_snapshot!(said(&[
+        (
+            "requirements.txt",
+            "-r missing.txt\n-r https://host.invalid/x.txt\n-r requirements.txt\n--index-url nowhere\n\
+             --extra-index-url https://me:${IPYBOX_UNSET}@host.invalid/x\n-i https://me:secret@host.invalid/x\n\
+             numpy==2.2.0 --hash=sha256:aaaa\nnumpy>=2 --hash=sha256:0123456789012345678901234567890123456789012345678901234567890123\n\
+             ./local\n-e numpy\nscipy ^2\nfoo = \"^1\"\n\"bar>=1\",\n--pre --hash=x\nbaz>=1 --index-url x\n--pre pandas\n",
+        ),
+        (
+            "more.txt",
+            "--trusted-host x\n--no-index\n-f links\n--no-binary :all:\n--idex-url=https://host.invalid/simple\n--index https://host.invalid/\n\
+             --wat\n-r\na --hash='\nhttps://\nsvn+https://host.invalid/x#egg=x\nb==1 # fine\n./x.whl ; os_name == nt\n\
+             python>=3\npandas>=2 scipy\n./a-1.0.tar.gz --hash=sha256:0123456789012345678901234567890123456789012345678901234567890123\n",
+        ),
+        ("hashes.txt", "--require-hashes\nnumpy==2.2.0\n"),
+    ]));
+}
+
+#[test]
+fn mistakes_in_projects_and_scripts_are_explained_all_at_once() {
+    insta::assert_snapshot!(said(&[
+        (
+            "pyproject.toml",
+            "numpy = \"1\"\n[project]\ndependancies = [\"a\"]\nrequires-python = \">=3.12,<3.10\"\ndependencies = [\"b^1\", 3, \"c\" \"d\"]\n\
+             dynamic = [\"dependencies\"]\n[projct]\n[tool.poetry.dependancies]\nx = \"1\"\n[tool.uv.sources]\nb = { workspace = true }\n",
+        ),
+        (
+            "more/../pyproject.toml",
+            "[project]\ndependencies = \"b\"\n[tool.poetry.dependencies]\nx = \"=>1\"\n[[tool.poetry.source]]\nurl = \"https://host.invalid/\"\n\
+             [[tool.poetry.source]]\nname = \"y\"\nurl = \"https://host.invalid/\"\npriority = \"explict\"\n",
+        ),
+        ("script.py", "# /// script\n# dependancies = [\"a\"]\n# wat = 1\n# dependencies = [\"b^1\", \"python>=3\"]\n# ///\n"),
+        ("open.py", "# /// script\n# dependencies = []\nimport x\n"),
+        ("two.py", "# /// script\n# ///\n# /// script\n# ///\n"),
+        ("blank.py", "# /// script\n#dependencies = [\"a\"]\n# ///\n"),
+    ].map(|(name, list)| (name.trim_start_matches("more/../"), list))));
+}
+
+#[test]
+fn lists_of_other_tools_are_told_in_one_sentence() {
+    insta::assert_snapshot!(said(&[
+        (
+            "setup.py",
+            "from setuptools import setup\nsetup(\n    name=\"x\",\n    install_requires=[\"numpy>=2\", \"pandas\"],\n)\n"
+        ),
+        ("Pipfile", "[[source]]\nurl = \"https://host.invalid/\"\n[packages]\nrequests = \"*\"\n"),
+        ("environment.yml", "name: x\nchannels:\n  - conda-forge\ndependencies:\n  - numpy\n"),
+        ("list.json", "[\n  \"numpy\",\n  \"pandas\"\n]\n"),
+        ("command.txt", "pip install numpy pandas\n"),
+        ("merge.txt", "a>=1\n<<<<<<< HEAD\nb>=1\n=======\nb>=2\n>>>>>>> x\n"),
+        ("fence.md", "```\nnumpy\n```\n"),
+        ("table.txt", "[dependencies]\nnumpy = \"1\"\n"),
+        ("plain.py", "import numpy\nprint(1)\n"),
+        ("requires.txt", "install_requires=[\n  \"numpy\",\n],\n"),
+    ]));
+}
+
+#[test]
+fn groups_and_extras_that_are_not_there_are_refused() {
+    let sandbox = Sandbox::new();
+    let project = "[project]\ndependencies = []\n[project.optional-dependencies]\nviz = []\n\
+                   [dependency-groups]\ntest = [{ include-group = \"lnt\" }, { x = 1 }]\nlint = [{ include-group = \"lint\" }]\nbad = 3\n\
+                   [tool.poetry.extras]\npg = [\"psycopg\"]\n";
+    sandbox.write("pyproject.toml", project).write("list.txt", "a = \"1\"\n");
+    for (name, arguments) in [
+        ("unknown", ["pyproject.toml", "--group", "tst", "--extra", "vis", "--extra", "pg"].as_slice()),
+        ("broken", &["pyproject.toml", "--group", "test", "--group", "lint", "--group", "bad"]),
+        ("none", &["list.txt", "--group", "test", "--extra", "x"]),
+    ] {
+        let output = sandbox.run(&[&["deps"], arguments].concat());
+        insta::assert_snapshot!(format!("selection_{name}"), refusal(&output));
+    }
+}
+
+const LIST: &str = "python = \">=3.11,<4.0\"\nnumpy = \"^2.2\"\npandas = { version = \"<1.5 || >=2.1\", extras = [\"b\", \"a\"] }\n\
+                    scipy = { version = \"*\", optional = true }\ng = { git = \"git@host.invalid:g/h.git\", tag = \"v1\" }\n";
+
+#[test]
+fn meanings_are_printed_in_three_forms() {
+    let sandbox = Sandbox::new();
+    sandbox.write("dependencies.txt", LIST);
+    let print =
+        |arguments: &[&str]| text(&sandbox.run(&[&["deps", "dependencies.txt"], arguments].concat()).stdout);
+    insta::assert_snapshot!("deps_pep508", print(&[]));
+    insta::assert_snapshot!("deps_json", print(&["--format", "json"]));
+    let output = sandbox.run(&["deps", "dependencies.txt", "--format", "requirements"]);
+    insta::assert_snapshot!("deps_requirements_refused", refusal(&output));
+    sandbox.write(
+        "requirements.txt",
+        "-i https://host.invalid/simple\nnumpy==2.2.0 --hash=sha256:0123456789012345678901234567890123456789012345678901234567890123\n",
+    );
+    let output = sandbox.run(&["deps", "requirements.txt", "--format", "requirements"]);
+    assert_eq!(text(&output.stdout), sandbox.read("requirements.txt").replace("-i ", "--index-url "));
+}
+
+#[test]
+fn mistakes_are_told_to_programs_too() {
+    let sandbox = Sandbox::new();
+    sandbox.write("a,b.txt", "ä = \"1\"\nnumpy = \"=>1\"\n");
+    for format in ["json", "github"] {
+        let output = sandbox.run(&["deps", "a,b.txt", "--message-format", format]);
+        insta::assert_snapshot!(format!("message_{format}"), refusal(&output));
+    }
+}
+
+#[test]
+fn what_has_one_answer_is_mended_and_nothing_else() {
+    let sandbox = Sandbox::new();
+    let check = |name: &str| sandbox.run(&["deps", "--check", name]).status.code();
+    let broken =
+        "# mine\nnumpy = \"=>1\" # keep\nscipy ^1 # me\nrich = { version = \"1\", extra = [\"x\"] }\r\n";
+    sandbox
+        .write("all.txt", broken)
+        .write("some.txt", "a = \"=>1\"\nb = \"oops\"\n")
+        .write("right.txt", "a = \"1\"\n");
+    assert_eq!([check("all.txt"), check("some.txt"), check("right.txt")], [Some(3), Some(1), Some(0)]);
+    let output = sandbox.run(&["deps", "--fix", "all.txt"]);
+    assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), "mended 3 mistakes\n".to_owned()));
+    let mended = "# mine\nnumpy = \">=1\" # keep\nscipy = \"^1\" # me\nrich = { version = \"1\", extras = [\"x\"] }\r\n";
+    assert_eq!(sandbox.read("all.txt"), mended);
+    let output = sandbox.run(&["deps", "--fix", "some.txt"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(sandbox.read("some.txt"), "a = \">=1\"\nb = \"oops\"\n");
+    assert_eq!(sandbox.run(&["deps", "--fix", "right.txt"]).status.code(), Some(0));
+    assert_eq!(sandbox.run(&["deps", "--fix", "-"]).status.code(), Some(2));
+    // What is mended twice would be mended wrongly, and what turns into another form is left alone.
+    for astray in [
+        "[group.dev.dependencies]\nx = \"1\"\n",
+        "a.b.c = \"^1\"\nfoo.bar = ^2\n",
+        "a = [\n  {version = \"1\"},\nb = \"1\"\n",
+    ] {
+        sandbox.write("astray.txt", astray);
+        let output = sandbox.run(&["deps", "--fix", "astray.txt"]);
+        assert_eq!(output.status.code(), Some(1), "{astray}");
+    }
+}
+
+#[test]
+fn no_list_takes_long() {
+    let repeated = |piece: &str, number: usize| piece.repeat(number);
+    let group = |at: usize| format!("a{at} = [{{ include-group = \"a{}\" }}]\n", at + 1);
+    for (name, list) in [
+        ("alternatives.txt", format!("a = \"{}\"\n", repeated("<1||>=2,<3||", 40_000))),
+        ("zeros.txt", format!("a = \"<2{} || >=9\"\n", repeated(".0", 400_000))),
+        ("names.txt", (0..60_000).map(|at| format!("a{at} = \"1\"\n")).collect()),
+        ("duplicates.txt", repeated("a>=1\n", 200_000)),
+        ("quoted.txt", repeated("\"a^1\",", 160_000)),
+        ("brackets.txt", format!("a = {}", repeated("[", 900_000))),
+        ("marker.txt", format!("a; {}os_name == 'x'", repeated("(", 900_000))),
+        ("continued.txt", repeated("\\\n", 450_000)),
+        ("pyproject.toml", format!("[dependency-groups]\n{}", (0..30_000).map(group).collect::<String>())),
+        (
+            "long.toml",
+            format!(
+                "[dependency-groups]\n{} = []\nb = [{{ include-group = \"{}\" }}]\n",
+                repeated("x", 450_000),
+                repeated("y", 450_000)
+            ),
+        ),
+    ] {
+        let sandbox = Sandbox::new();
+        sandbox.write(name, &list);
+        let begun = std::time::Instant::now();
+        let group: &[&str] = match name {
+            "long.toml" => &["--group", "b"],
+            "pyproject.toml" => &["--group", "a0"],
+            _ => &[],
+        };
+        let arguments = ["deps", "--message-format", "json", "--format", "json", name];
+        let output = sandbox.run(&[&arguments, group].concat());
+        assert!(matches!(output.status.code(), Some(0 | 1)), "{name}: {}", output.status);
+        // Unoptimized code on a busy machine; a quadratic would take minutes.
+        assert!(begun.elapsed().as_secs() < 20, "{name}: {:?}", begun.elapsed());
+    }
+}
