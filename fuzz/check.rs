@@ -1,23 +1,44 @@
 //! What must hold for every text: shared by the fuzz targets and by `tests/corpus.rs`.
 
-use ipybox::diagnostic::{Diagnostic, Fix};
+use std::path::Path;
+
+use ipybox::diagnostic::{Diagnostic, Document, Fix};
 use ipybox::plan::Requirement;
-use ipybox::spec::{Constraint, Form, Marker, Source, Spec, pep508};
+use ipybox::spec::{Constraint, Form, Marker, Selection, Source, Spec, Surroundings, pep508};
 
 /// Reads a list, and checks what it gives.
-pub fn list(form: Form, text: &str) {
+pub(crate) fn list(form: Form, text: &str) {
     let _ = Form::of(text);
     match form.read(text) {
         Ok(spec) => right(&spec, text),
         Err(mistakes) => {
             assert!(!mistakes.is_empty());
-            mistakes.iter().for_each(|mistake| explained(mistake, text));
+            for mistake in &mistakes {
+                explained(mistake, text);
+            }
         }
     }
 }
 
+/// Reads a requirements file in an environment where every variable is set.
+pub(crate) fn requirements(text: &str) {
+    list(Form::Requirements, text);
+    // An option makes it a requirements file, whatever follows.
+    let text = format!("--pre\n{text}");
+    let mut documents = Document { name: "list".to_owned(), text: text.clone() }.into();
+    let read =
+        |_: &Path| Ok(Document { name: "other".to_owned(), text: "a<2 ; os_name == '${X}'\n".to_owned() });
+    let variable = |_: &str| Some("€ >=1 --hash='".to_owned());
+    let surroundings = Surroundings { read: &read, variable: &variable };
+    for mistake in Spec::read(&mut documents, &Selection::default(), surroundings).err().unwrap_or_default() {
+        let place = documents.find(mistake.at.as_ref().unwrap_or_else(|| panic!("{mistake:?}")));
+        let place = place.unwrap_or_else(|| panic!("{mistake:?}"));
+        assert!(place.document.text.get(place.at).is_some());
+    }
+}
+
 /// Reads a text as requirement, as constraint and as marker.
-pub fn requirement(text: &str) {
+pub(crate) fn requirement(text: &str) {
     match pep508::parse(text) {
         Ok(dependency) => {
             assert!(text.get(dependency.at.clone()).is_some());

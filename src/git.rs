@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use tokio::process::Command;
 
 use crate::diagnostic::Diagnostic;
+use crate::local::hexadecimal;
 use crate::spec::is_reference;
 
 /// The ways in which a repository may be reached. Others run programs that an address names.
@@ -62,11 +63,10 @@ impl GitError {
             Self::Failed { why, .. } => what
                 .why(why.clone())
                 .advice("try `git ls-remote` with the address; git's own settings and credentials hold"),
-            Self::NoReference { .. } => what.advice("correct `branch`, `tag` or `rev`"),
+            Self::NoReference { .. } | Self::Name(_) => what.advice("correct `branch`, `tag` or `rev`"),
             Self::Submodules(_) => {
                 what.advice("clone it with its submodules, and name the folder with `path`")
             }
-            Self::Name(_) => what.advice("correct `branch`, `tag` or `rev`"),
             Self::Cache { source, .. } => {
                 what.why(source.to_string()).advice("give another folder with `--cache-dir`")
             }
@@ -101,8 +101,8 @@ pub async fn fetch(url: &str, reference: Option<&str>, cache: &Path) -> Result<C
     if !is_reference(reference) {
         return Err(GitError::Name(reference.to_owned()));
     }
-    let key: String = Sha256::digest(url).iter().take(12).map(|byte| format!("{byte:02x}")).collect();
-    let home = cache.join("git").join(key);
+    let key = hexadecimal(&Sha256::digest(url));
+    let home = cache.join("git").join(&key[..24]);
     let repository = home.join("repository");
     let unkept = |source| GitError::Cache { path: home.clone(), source };
     fs::create_dir_all(&repository).map_err(unkept)?;

@@ -174,7 +174,7 @@ fn collect(
         let relative = format!("{prefix}{name}");
         if metadata.is_dir() {
             collect(root, &path, &format!("{relative}/"), files)?;
-        } else if metadata.is_file() && !name.ends_with(".pyc") {
+        } else if metadata.is_file() && !name.to_ascii_lowercase().ends_with(".pyc") {
             if files.len() == MAX_FILES {
                 return Err(LocalError::Unpackable {
                     path: root.to_owned(),
@@ -213,7 +213,12 @@ fn digest(files: &[(String, PathBuf, u32)]) -> Result<String, LocalError> {
         all.update(format!("{name}\0{mode:o}\0"));
         all.update(content.finalize());
     }
-    Ok(all.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hexadecimal(&all.finalize()))
+}
+
+/// Bytes as hexadecimal digits.
+pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |digits, byte| digits + &format!("{byte:02x}"))
 }
 
 #[cfg(test)]

@@ -93,11 +93,15 @@ impl Report {
         match self.format {
             MessageFormat::Human => {}
             MessageFormat::Json => {
-                mistakes.iter().for_each(|mistake| say(&as_json(documents, &printable(mistake))));
+                for mistake in mistakes {
+                    say(&as_json(documents, &printable(mistake)));
+                }
                 return;
             }
             MessageFormat::Github => {
-                mistakes.iter().for_each(|mistake| say(&as_annotation(documents, &printable(mistake))));
+                for mistake in mistakes {
+                    say(&as_annotation(documents, &printable(mistake)));
+                }
                 return;
             }
         }

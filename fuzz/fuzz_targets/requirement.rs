@@ -2,6 +2,7 @@
 //! Requirements, constraints and markers by themselves.
 
 #[path = "../check.rs"]
+#[allow(dead_code, reason = "each target uses a part of it")]
 mod check;
 
 libfuzzer_sys::fuzz_target!(|text: &str| check::requirement(text));

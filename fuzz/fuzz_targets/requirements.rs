@@ -2,6 +2,7 @@
 //! pip's requirements files.
 
 #[path = "../check.rs"]
+#[allow(dead_code, reason = "each target uses a part of it")]
 mod check;
 
-libfuzzer_sys::fuzz_target!(|text: &str| check::list(ipybox::spec::Form::Requirements, text));
+libfuzzer_sys::fuzz_target!(|text: &str| check::requirements(text));

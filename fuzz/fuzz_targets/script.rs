@@ -2,6 +2,7 @@
 //! Scripts with inline metadata.
 
 #[path = "../check.rs"]
+#[allow(dead_code, reason = "each target uses a part of it")]
 mod check;
 
 libfuzzer_sys::fuzz_target!(|text: &str| check::list(ipybox::spec::Form::Script, text));

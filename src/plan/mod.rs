@@ -6,6 +6,7 @@ mod target;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
+use std::path::Path;
 
 use serde::Serialize;
 
@@ -401,7 +402,9 @@ impl Plan {
         choices.sort_by_key(|choice| choice.iter().map(|(_, index)| index).sum::<usize>());
         let request = |choice: Vec<(usize, usize)>| {
             let mut texts: Vec<String> = self.requirements.iter().map(ToString::to_string).collect();
-            choice.into_iter().for_each(|(at, index)| texts[at] = self.requirements[at].alternative(index));
+            for (at, index) in choice {
+                texts[at] = self.requirements[at].alternative(index);
+            }
             texts
         };
         choices.into_iter().map(request).collect()
@@ -446,9 +449,7 @@ fn source(
             Ok(Some(from_host(format!("git+{url}@{commit}"), subdirectory)))
         }
         Source::Path { path, subdirectory, .. } => Ok(Some(from_host(path.clone(), subdirectory))),
-        Source::Url { url, .. } if url.split('?').next().is_some_and(|path| path.ends_with(".whl")) => {
-            Ok(None)
-        }
+        Source::Url { url, .. } if is_wheel(url) => Ok(None),
         Source::Url { url, subdirectory, sha256 } => Ok(Some(PlannedSource {
             from: url.clone(),
             subdirectory: subdirectory.clone(),
@@ -457,6 +458,12 @@ fn source(
             file: None,
         })),
     }
+}
+
+/// Whether an address leads to a wheel, by its name.
+fn is_wheel(url: &str) -> bool {
+    let path = url.split('?').next().unwrap_or_default();
+    Path::new(path).extension().is_some_and(|extension| extension == "whl")
 }
 
 /// The indexes that lists describe, and what is taken from each alone.

@@ -77,8 +77,8 @@ impl Form {
                     "expected the names of distributions",
                     "write one requirement per line, such as `numpy>=2`",
                 )
-            } else if is_first && begins(&["[\"", "['", "[{", "{\"", "[ \""])
-                || is_first && (written == "[" || written == "{")
+            } else if is_first
+                && (["[", "{"].contains(&written) || begins(&["[\"", "['", "[{", "{\"", "[ \""]))
             {
                 (
                     "this is JSON, not a list of dependencies",
@@ -227,9 +227,8 @@ fn looks_like(line: &str) -> Option<Form> {
         [b'=', b'=' | b'>' | b'<', rest @ ..] if !rest.trim_ascii_start().starts_with(b"\"") => {
             Some(Form::Requirements)
         }
-        [b'=', ..] => Some(Form::Poetry),
+        [b'=' | b'^', ..] => Some(Form::Poetry),
         [b':', rest @ ..] if !rest.starts_with(b"//") => Some(Form::Poetry),
-        [b'^', ..] => Some(Form::Poetry),
         [b'~', next, ..] if *next != b'=' => None,
         _ => Some(Form::Requirements),
     }

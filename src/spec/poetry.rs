@@ -300,7 +300,7 @@ impl Entry<'_> {
                 });
                 let address =
                     super::Url::parse(&url).filter(|url| url.fragment.is_none() && !url.path.contains('@'));
-                if address.is_none() && !(is_short && !url.contains(char::is_control)) {
+                if address.is_none() && (!is_short || url.contains(char::is_control)) {
                     let what = format!("{} has an invalid address", self.owner.what);
                     return self.owner.refuse(
                         Diagnostic::new(what)

@@ -48,7 +48,9 @@ pub(super) fn parse_script(text: &str, parsed: &mut Parsed) {
     }
     if let Some(item) = document.get("dependencies") {
         let dependencies = requirements_of(item, "`dependencies`", text, parsed);
-        dependencies.into_iter().for_each(|dependency| parsed.add(dependency));
+        for dependency in dependencies {
+            parsed.add(dependency);
+        }
     }
     for (key, _) in entries(document.as_table()) {
         let key_at = key.span().unwrap_or_default();
@@ -140,7 +142,7 @@ impl<'a> Project<'a> {
 
     /// The standard's `[project]`.
     ///
-    /// Rule: PyPA specifications, "pyproject.toml", `dependencies` and `optional-dependencies`.
+    /// Rule: Python packaging specifications, "pyproject.toml", `dependencies` and `optional-dependencies`.
     fn standard(&mut self) {
         let Some(project) = self.table(&["project"]) else { return };
         if let Some(item) = project.get("requires-python") {

@@ -16,12 +16,12 @@ pub(super) struct Bound {
 }
 
 impl Bound {
-    fn included(version: Version) -> Option<Self> {
-        Some(Self { version, included: true })
+    fn included(version: Version) -> Self {
+        Self { version, included: true }
     }
 
-    fn excluded(version: Version) -> Option<Self> {
-        Some(Self { version, included: false })
+    fn excluded(version: Version) -> Self {
+        Self { version, included: false }
     }
 }
 
@@ -31,12 +31,12 @@ impl Range {
     }
 
     pub(super) fn only(version: Version) -> Self {
-        Self { min: Bound::included(version.clone()), max: Bound::included(version) }
+        Self { min: Some(Bound::included(version.clone())), max: Some(Bound::included(version)) }
     }
 
     /// From `min`, included, to `max`, excluded.
     pub(super) fn between(min: Version, max: Version) -> Self {
-        Self { min: Bound::included(min), max: Bound::excluded(max) }
+        Self { min: Some(Bound::included(min)), max: Some(Bound::excluded(max)) }
     }
 
     /// The versions that begin with `version`: PEP 440's `.*`.
@@ -49,10 +49,10 @@ impl Range {
     pub(super) fn ordered(operator: Operator, version: Version) -> Self {
         let any = Self::any();
         match operator {
-            Operator::LessThan => Self { max: Bound::excluded(version), ..any },
-            Operator::LessThanEqual => Self { max: Bound::included(version), ..any },
-            Operator::GreaterThan => Self { min: Bound::excluded(version), ..any },
-            _ => Self { min: Bound::included(version), ..any },
+            Operator::LessThan => Self { max: Some(Bound::excluded(version)), ..any },
+            Operator::LessThanEqual => Self { max: Some(Bound::included(version)), ..any },
+            Operator::GreaterThan => Self { min: Some(Bound::excluded(version)), ..any },
+            _ => Self { min: Some(Bound::included(version)), ..any },
         }
     }
 

@@ -10,28 +10,39 @@ use super::source::{Priority, parse_url};
 use super::{Dependency, Include, Index, Name, Parsed, Source, Surroundings, Url, list, nearest, project};
 use crate::diagnostic::Diagnostic;
 
-/// The options a requirements file may hold, and whether a value follows.
-///
+/// An option that a requirements file may hold.
+struct FileOption {
+    /// With one dash; empty where there is none.
+    short: &'static str,
+    /// With two dashes.
+    name: &'static str,
+    takes_value: bool,
+}
+
 /// Rule: pip, "Requirements File Format", "Supported options".
-const OPTIONS: [(&str, &str, bool); 17] = [
-    ("-r", "--requirement", true),
-    ("-c", "--constraint", true),
-    ("-e", "--editable", true),
-    ("-i", "--index-url", true),
-    ("", "--extra-index-url", true),
-    ("", "--pypi-url", true),
-    ("-f", "--find-links", true),
-    ("", "--no-index", false),
-    ("", "--no-binary", true),
-    ("", "--only-binary", true),
-    ("", "--prefer-binary", false),
-    ("", "--require-hashes", false),
-    ("", "--pre", false),
-    ("", "--trusted-host", true),
-    ("", "--use-feature", true),
-    ("", "--hash", true),
-    ("-C", "--config-settings", true),
+const OPTIONS: [FileOption; 17] = [
+    option("-r", "--requirement", true),
+    option("-c", "--constraint", true),
+    option("-e", "--editable", true),
+    option("-i", "--index-url", true),
+    option("", "--extra-index-url", true),
+    option("", "--pypi-url", true),
+    option("-f", "--find-links", true),
+    option("", "--no-index", false),
+    option("", "--no-binary", true),
+    option("", "--only-binary", true),
+    option("", "--prefer-binary", false),
+    option("", "--require-hashes", false),
+    option("", "--pre", false),
+    option("", "--trusted-host", true),
+    option("", "--use-feature", true),
+    option("", "--hash", true),
+    option("-C", "--config-settings", true),
 ];
+
+const fn option(short: &'static str, name: &'static str, takes_value: bool) -> FileOption {
+    FileOption { short, name, takes_value }
+}
 
 /// Hashes that pip takes, and their digits.
 const HASHES: [(&str, usize); 3] = [("sha256", 64), ("sha384", 96), ("sha512", 128)];
@@ -227,22 +238,22 @@ impl File<'_> {
             let at = line.place_of(written);
             let Some((option, mut value)) = self.option(&word, at.clone()) else { return };
             let mut value_at = at.clone();
-            if option.2 && value.is_none() {
+            if option.takes_value && value.is_none() {
                 match options.next() {
                     Some((next, written)) => (value, value_at) = (Some(next), line.place_of(written)),
                     None => {
                         self.parsed.mistakes.push(
-                            Diagnostic::new(format!("the option `{}` has no value", option.1))
+                            Diagnostic::new(format!("the option `{}` has no value", option.name))
                                 .at(at)
                                 .why("expected a value behind it")
-                                .advice(format!("write `{} VALUE`, or remove the option", option.1)),
+                                .advice(format!("write `{} VALUE`, or remove the option", option.name)),
                         );
                         return;
                     }
                 }
             }
             let value = value.unwrap_or_default();
-            match (option.1, dependency.as_mut()) {
+            match (option.name, dependency.as_mut()) {
                 ("--hash", Some(dependency)) => match hash(&value) {
                     Some(hash) => dependency.hashes.push(hash),
                     None => self.parsed.mistakes.push(
@@ -310,21 +321,18 @@ impl File<'_> {
     }
 
     /// The option that a word is, and its value    /// The option that a word is, and its value if it holds one.
-    fn option(
-        &mut self,
-        word: &str,
-        at: Range<usize>,
-    ) -> Option<((&'static str, &'static str, bool), Option<String>)> {
+    fn option(&mut self, word: &str, at: Range<usize>) -> Option<(&'static FileOption, Option<String>)> {
         let (name, value) = match word.split_once('=') {
             Some((name, value)) if name.starts_with("--") => (name, Some(value)),
             _ => (word, None),
         };
-        for option in OPTIONS {
-            if option.1 == name && (option.2 || value.is_none()) {
+        for option in &OPTIONS {
+            if option.name == name && (option.takes_value || value.is_none()) {
                 return Some((option, value.map(str::to_owned)));
             }
-            if let Some(value) =
-                word.strip_prefix(option.0).filter(|_| !option.0.is_empty() && !word.starts_with("--"))
+            if let Some(value) = word
+                .strip_prefix(option.short)
+                .filter(|_| !option.short.is_empty() && !word.starts_with("--"))
             {
                 return Some((option, (!value.is_empty()).then(|| value.to_owned())));
             }
@@ -337,7 +345,7 @@ impl File<'_> {
                     .advice("give it a line of its own, before or behind"),
             );
         }
-        let known = OPTIONS.iter().map(|option| option.1);
+        let known = OPTIONS.iter().map(|option| option.name);
         let begun: Vec<_> = known.clone().filter(|known| known.starts_with(name) && name.len() > 2).collect();
         let meant = match begun.as_slice() {
             [only] => Some(*only),
@@ -441,7 +449,7 @@ impl File<'_> {
                 ),
                 Ok(dependency) => Some(Dependency { at: place(line, text, &dependency.at), ..dependency }),
                 Err(mistake) => {
-                    let mistake = self.explained(line, text, mistake);
+                    let mistake = explained(line, text, mistake);
                     self.parsed.refuse(mistake)
                 }
             };
@@ -508,31 +516,6 @@ impl File<'_> {
         Some(dependency)
     }
 
-    /// A mistake of a requirement, with the line it surely means where it is one of Poetry's.
-    fn explained(&self, line: &Line, text: &str, mistake: Diagnostic) -> Diagnostic {
-        let whole = text.as_ptr() as usize - line.text.as_ptr() as usize;
-        let whole = whole..whole + text.len();
-        if let Some(requirement) = list::poetry_line(text)
-            && line.is_verbatim(&whole)
-        {
-            return Diagnostic::new("this is a line of Poetry's language")
-                .at(line.place(whole))
-                .why("the other lines are requirements as pip writes them")
-                .replace(requirement);
-        }
-        let bare = text.trim_end_matches(',').trim_matches(['"', '\'']);
-        if bare.len() < text.len() && pep508::parse(bare).is_ok() && line.is_verbatim(&whole) {
-            return Diagnostic::new("this is a requirement in quotes")
-                .at(line.place(whole))
-                .why("requirements files have no quotes around them and no commas between them")
-                .replace(bare);
-        }
-        let at = mistake.at.clone().unwrap_or_default();
-        let verbatim = line.is_verbatim(&(whole.start + at.start..whole.start + at.end));
-        let placed = Diagnostic { at: Some(place(line, text, &at)), ..mistake };
-        if verbatim { placed } else { placed.advice("write a PEP 508 requirement such as `numpy>=2.2,<3`") }
-    }
-
     /// The name of what lies at an address, as far as the address or a folder of this host tells.
     fn name_of(&self, source: &Source) -> Option<Name> {
         let (path, subdirectory, folder) = match source {
@@ -571,6 +554,31 @@ impl File<'_> {
             );
         }
     }
+}
+
+/// A mistake of a requirement, with the line it surely means where it is one of Poetry's.
+fn explained(line: &Line, text: &str, mistake: Diagnostic) -> Diagnostic {
+    let whole = text.as_ptr() as usize - line.text.as_ptr() as usize;
+    let whole = whole..whole + text.len();
+    if let Some(requirement) = list::poetry_line(text)
+        && line.is_verbatim(&whole)
+    {
+        return Diagnostic::new("this is a line of Poetry's language")
+            .at(line.place(whole))
+            .why("the other lines are requirements as pip writes them")
+            .replace(requirement);
+    }
+    let bare = text.trim_end_matches(',').trim_matches(['"', '\'']);
+    if bare.len() < text.len() && pep508::parse(bare).is_ok() && line.is_verbatim(&whole) {
+        return Diagnostic::new("this is a requirement in quotes")
+            .at(line.place(whole))
+            .why("requirements files have no quotes around them and no commas between them")
+            .replace(bare);
+    }
+    let at = mistake.at.clone().unwrap_or_default();
+    let verbatim = line.is_verbatim(&(whole.start + at.start..whole.start + at.end));
+    let placed = Diagnostic { at: Some(place(line, text, &at)), ..mistake };
+    if verbatim { placed } else { placed.advice("write a PEP 508 requirement such as `numpy>=2.2,<3`") }
 }
 
 /// Whether a requirement begins with a name, perhaps extras, and an `@`.
