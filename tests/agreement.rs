@@ -4,6 +4,8 @@
 //! is one that `docs/dependencies.md` lists, and told here by a predicate.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::print_stderr, reason = "how many differences there are of each kind")]
+#![expect(clippy::too_many_lines, reason = "a comparison goes through all parts of an answer")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -224,10 +226,10 @@ fn markers_mean_what_poetry_core_says() {
                 differences.add(kind, format!("{:?}: we refuse: {error}", case.text));
             }
             (Ok(_), None) if case.pep508 => {
-                differences.add(Some("PEP 508 has it, poetry-core refuses it"), String::new())
+                differences.add(Some("PEP 508 has it, poetry-core refuses it"), String::new());
             }
             (Ok(marker), None) => {
-                differences.add(None, format!("{:?}: Poetry refuses, we say {marker}", case.text))
+                differences.add(None, format!("{:?}: Poetry refuses, we say {marker}", case.text));
             }
             (Ok(marker), Some(truth_of_poetry)) => {
                 let ours = truth(Some(&marker), &environments);

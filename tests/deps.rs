@@ -218,17 +218,23 @@ fn what_has_one_answer_is_mended_and_nothing_else() {
 #[test]
 fn no_list_takes_long() {
     let repeated = |piece: &str, number: usize| piece.repeat(number);
-    let group = |at: usize| format!("a{at} = [{{ include-group = \"a{}\" }}]\n", at + 1);
+    let lines = |number, line: fn(usize) -> String| (0..number).map(line).collect::<Vec<_>>().concat();
     for (name, list) in [
         ("alternatives.txt", format!("a = \"{}\"\n", repeated("<1||>=2,<3||", 40_000))),
         ("zeros.txt", format!("a = \"<2{} || >=9\"\n", repeated(".0", 400_000))),
-        ("names.txt", (0..60_000).map(|at| format!("a{at} = \"1\"\n")).collect()),
+        ("names.txt", lines(60_000, |at| format!("a{at} = \"1\"\n"))),
         ("duplicates.txt", repeated("a>=1\n", 200_000)),
         ("quoted.txt", repeated("\"a^1\",", 160_000)),
         ("brackets.txt", format!("a = {}", repeated("[", 900_000))),
         ("marker.txt", format!("a; {}os_name == 'x'", repeated("(", 900_000))),
         ("continued.txt", repeated("\\\n", 450_000)),
-        ("pyproject.toml", format!("[dependency-groups]\n{}", (0..30_000).map(group).collect::<String>())),
+        (
+            "pyproject.toml",
+            format!(
+                "[dependency-groups]\n{}",
+                lines(30_000, |at| format!("a{at} = [{{ include-group = \"a{}\" }}]\n", at + 1))
+            ),
+        ),
         (
             "long.toml",
             format!(
