@@ -378,9 +378,7 @@ fn the_installer_asks_the_indexes_that_a_list_names() {
         )
     };
     for (number, list) in
-        [source("explicit"), source("supplemental"), format!("--extra-index-url {url}\nours\nsix\n")]
-            .iter()
-            .enumerate()
+        [source("explicit"), format!("--extra-index-url {url}\nours\nsix\n")].iter().enumerate()
     {
         fs::write(folder.path().join("list"), list).unwrap();
         let out = folder.path().join(format!("context-{number}"));

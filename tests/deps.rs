@@ -88,7 +88,7 @@ fn mistakes_in_requirements_files_are_explained_all_at_once() {
         ),
         (
             "more.txt",
-            "--trusted-host x\n--no-index\n-f links\n--no-binary :all:\n--idex-url=https://host.invalid/simple\n--index https://host.invalid/\n\
+            "--trusted-host x\n--no-index\n-f links\n--no-binary :all:\n--idex-url=https://host.invalid/simple\n--index https://host.invalid/\n--pre=1\n\
              --wat\n-r\na --hash='\nhttps://\nsvn+https://host.invalid/x#egg=x\nb==1 # fine\n./x.whl ; os_name == nt\n\
              python>=3\npandas>=2 scipy\n./a-1.0.tar.gz --hash=sha256:0123456789012345678901234567890123456789012345678901234567890123\n",
         ),

@@ -21,103 +21,6 @@ pub enum Form {
 }
 
 impl Form {
-    /// What is wrong with a text that is a list of some other tool, or no list at all.
-    #[must_use]
-    pub fn refusal_of(text: &str) -> Option<Diagnostic> {
-        let mut start = 0;
-        let mut first = None;
-        for line in text.split_inclusive('\n') {
-            let written = line.trim();
-            let at = start + line.len() - line.trim_start().len();
-            let at = at..at + written.len();
-            start += line.len();
-            if written.is_empty() || written.starts_with('#') && written != script::START {
-                continue;
-            }
-            let is_first = first.is_none();
-            first.get_or_insert(at.start);
-            let begins = |words: &[&str]| words.iter().any(|word| written.starts_with(word));
-            let (what, why, advice) = if begins(&["<<<<<<< ", ">>>>>>> "]) {
-                (
-                    "this list holds a merge that is not finished",
-                    "git left its marks here",
-                    "keep one side, and remove the marks",
-                )
-            } else if is_first
-                && begins(&["from setuptools import", "from distutils", "import setuptools", "setup("])
-            {
-                (
-                    "this is a `setup.py`",
-                    "it is a program, not a list",
-                    "copy the entries of `install_requires` to a list of their own, with commas between them",
-                )
-            } else if begins(&["[packages]", "[dev-packages]"]) {
-                (
-                    "this is a `Pipfile`",
-                    "its tables are read by pipenv alone",
-                    "copy the lines below `[packages]` to a list of their own",
-                )
-            } else if begins(&["[dependencies]"]) {
-                (
-                    "a list of dependencies has no tables",
-                    "the lines below are enough",
-                    "remove `[dependencies]`, or write `[tool.poetry.dependencies]`",
-                )
-            } else if is_first && begins(&["```"]) {
-                ("this list stands in a fence of Markdown", "the lines inside are enough", "remove the fence")
-            } else if begins(&[
-                "pip install ",
-                "poetry add ",
-                "uv add ",
-                "pip3 install ",
-                "python -m pip install",
-            ]) {
-                (
-                    "this is a command, not a list",
-                    "expected the names of distributions",
-                    "write one requirement per line, such as `numpy>=2`",
-                )
-            } else if is_first
-                && (["[", "{"].contains(&written) || begins(&["[\"", "['", "[{", "{\"", "[ \""]))
-            {
-                (
-                    "this is JSON, not a list of dependencies",
-                    "expected entries without brackets around them",
-                    "remove the brackets; quoted requirements with commas between them are enough",
-                )
-            } else if begins(&["install_requires"]) {
-                (
-                    "this is a part of a `setup.py`",
-                    "expected the entries alone",
-                    "keep what is between the brackets",
-                )
-            } else if begins(&["dependencies:", "channels:"]) {
-                (
-                    "this is an environment of conda",
-                    "conda's packages are not those of the Python package index",
-                    "write the distributions' names on the index, one requirement per line",
-                )
-            } else if is_first && (begins(&["import ", "from "]) || begins(&["#!"])) {
-                (
-                    "this is a script without metadata",
-                    "expected a block that begins with `# /// script`",
-                    "begin it with `# /// script`, `# dependencies = [\"…\"]` and `# ///`",
-                )
-            } else {
-                if is_first && looks_like(written) == Some(Self::Poetry)
-                    || is_project_table(written)
-                    || written == script::START
-                {
-                    // What a list holds further down is its own.
-                    return None;
-                }
-                continue;
-            };
-            return Some(Diagnostic::new(what).at(at).why(why).advice(advice));
-        }
-        None
-    }
-
     /// The form of a text. A script has a block `# /// script`, a project a table of its own, and a
     /// quoted list begins with a quote; of the two forms of lines, it is the one that more lines
     /// look like, and Poetry's where there is none.
@@ -128,7 +31,7 @@ impl Form {
         let mut first = true;
         let mut quoted = false;
         let mut has_options = false;
-        for line in text.lines().map(str::trim) {
+        for line in text.lines().map(str::trim_ascii) {
             if line == script::START {
                 return Self::Script;
             }
@@ -189,7 +92,7 @@ impl Form {
 }
 
 /// Whether a line is the header of a table that `pyproject.toml` has.
-fn is_project_table(line: &str) -> bool {
+pub(super) fn is_project_table(line: &str) -> bool {
     let Some(header) = line.strip_prefix('[') else { return false };
     let name = header.trim_start_matches('[').trim_start();
     ["project]", "project.", "build-system]", "dependency-groups]", "tool."]
@@ -205,6 +108,11 @@ fn is_quoted_requirement(line: &str) -> bool {
         Some(end) => !line[end + 2..].trim_start().starts_with(['=', '.', ':']),
         None => !line.contains(" = "),
     }
+}
+
+/// Whether a line can only be one of Poetry's.
+pub(super) fn is_poetry_line(line: &str) -> bool {
+    looks_like(line) == Some(Form::Poetry)
 }
 
 /// The form of lines that one line belongs to, where it can be told.

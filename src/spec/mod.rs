@@ -6,6 +6,7 @@
 //! files, `pyproject.toml`, and scripts with inline metadata (PEP 723).
 
 mod constraint;
+mod foreign;
 mod form;
 mod list;
 mod marker;
@@ -239,7 +240,7 @@ impl Reader {
         };
         if included.is_none()
             && self.form.is_none()
-            && let Some(mut mistake) = Form::refusal_of(&document.text)
+            && let Some(mut mistake) = foreign::refusal(&document.text)
         {
             mistake.shift(start);
             self.mistakes.push(mistake);

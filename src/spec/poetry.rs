@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use toml_edit::{Item, TableLike, Value};
 
-use super::toml::{Owner, entries, span};
+use super::toml::{Named, Owner, entries, span};
 use super::{Constraint, Dependency, Marker, Name, Parsed, Source, nearest, pep508, quoted, source, toml};
 use crate::diagnostic::{Diagnostic, Fix};
 
@@ -47,13 +47,13 @@ pub(super) fn dependencies(table: &dyn TableLike, text: &str, parsed: &mut Parse
             names.push((name, at.clone()));
         }
         if written.eq_ignore_ascii_case("python") {
-            let mut owner = Owner { text, what: "`python`".to_owned(), parsed };
+            let mut owner = Owner { text, what: Named("", "python"), parsed };
             if let Some(constraint) = owner.python(item) {
                 parsed.spec.python.push((constraint, at));
             }
             continue;
         }
-        let what = format!("dependency `{}`", written.escape_debug());
+        let what = Named("dependency", written);
         let mut entry = Entry { written, at, owner: Owner { text, what, parsed } };
         let dependencies = entry.dependencies(item);
         parsed.spec.dependencies.extend(dependencies);
@@ -369,7 +369,7 @@ impl Entry<'_> {
 
     /// Refuses a key that this kind of table does not have.
     fn misplaced_key(&mut self, key: &str, at: Range<usize>, kind: &str, own: &[&str]) {
-        let what = &self.owner.what;
+        let what = self.owner.what;
         let mut keys: Vec<_> =
             [kind].into_iter().chain(own.iter().copied()).chain(WHERE).chain(WHAT).collect();
         if kind.is_empty() {

@@ -1,12 +1,13 @@
 //! `pyproject.toml`: `[project]`, `[dependency-groups]`, `[tool.poetry]`.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::ops::Range;
 
 use toml_edit::{Document, Item, TableLike, Value};
 
 use super::source::Priority;
-use super::toml::{Owner, entries, span};
+use super::toml::{Named, Owner, entries, span};
 use super::{Dependency, Name, Parsed, Selection, Source, list, nearest, poetry, quoted, requirements, toml};
 use crate::diagnostic::Diagnostic;
 
@@ -44,10 +45,10 @@ pub(super) fn parse(text: &str, selection: &Selection, parsed: &mut Parsed) {
 pub(super) fn parse_script(text: &str, parsed: &mut Parsed) {
     let Some(document) = toml::parse(text, parsed, SYNTAX, |_, _| None) else { return };
     if let Some(item) = document.get("requires-python") {
-        interpreter(item, "`requires-python`", text, parsed);
+        interpreter(item, Named("", "requires-python"), text, parsed);
     }
     if let Some(item) = document.get("dependencies") {
-        let dependencies = requirements_of(item, "`dependencies`", text, parsed);
+        let dependencies = requirements_of(item, Named("", "dependencies"), text, parsed);
         for dependency in dependencies {
             parsed.add(dependency);
         }
@@ -80,7 +81,7 @@ pub(super) fn name(text: &str) -> Option<Name> {
 
 struct Project<'a> {
     text: &'a str,
-    document: &'a Document<String>,
+    document: &'a Document<Cow<'a, str>>,
     /// Asked for.
     extras: HashSet<Name>,
     known_extras: HashSet<Name>,
@@ -146,10 +147,11 @@ impl<'a> Project<'a> {
     fn standard(&mut self) {
         let Some(project) = self.table(&["project"]) else { return };
         if let Some(item) = project.get("requires-python") {
-            interpreter(item, "`requires-python`", self.text, self.parsed);
+            interpreter(item, Named("", "requires-python"), self.text, self.parsed);
         }
         if let Some(item) = project.get("dependencies") {
-            let dependencies = requirements_of(item, "`project.dependencies`", self.text, self.parsed);
+            let dependencies =
+                requirements_of(item, Named("", "project.dependencies"), self.text, self.parsed);
             self.parsed.spec.dependencies.extend(dependencies);
         }
         let dynamic = project.get("dynamic").and_then(Item::as_array);
@@ -167,8 +169,8 @@ impl<'a> Project<'a> {
         let Some(optional) = self.table(&["project", "optional-dependencies"]) else { return };
         let read: Vec<(Name, Vec<Dependency>)> = entries(optional)
             .filter_map(|(key, item)| {
-                let what = format!("extra `{}`", key.get().escape_debug());
-                let dependencies = requirements_of(item, &what, self.text, self.parsed);
+                let what = Named("extra", key.get());
+                let dependencies = requirements_of(item, what, self.text, self.parsed);
                 Some((Name::parse(key.get())?, dependencies))
             })
             .collect();
@@ -232,7 +234,7 @@ impl<'a> Project<'a> {
         let Some(extras) = self.table(&["tool", "poetry", "extras"]) else { return };
         for (key, item) in entries(extras) {
             let Some(extra) = Name::parse(key.get()) else { continue };
-            let what = format!("extra `{}`", key.get().escape_debug());
+            let what = Named("extra", key.get());
             let mut owner = Owner { text: self.text, what, parsed: self.parsed };
             let listed: Vec<_> = owner
                 .strings(item, "a list of names")
@@ -333,7 +335,7 @@ impl<'a> Project<'a> {
     }
 
     fn standard_group(&mut self, group: &Name, item: &'a Item, within: &mut Vec<Name>) {
-        let what = format!("dependency group `{group}`");
+        let what = Named("dependency group", group.as_str());
         let Some(array) = item.as_array() else {
             let mut owner = Owner { text: self.text, what, parsed: self.parsed };
             owner.strings(item, "a list of requirements");
@@ -351,7 +353,7 @@ impl<'a> Project<'a> {
                             .advice("write one of the two"),
                     ),
                 }
-            } else if let Some(dependency) = requirement_of(value, &what, self.text, self.parsed) {
+            } else if let Some(dependency) = requirement_of(value, what, self.text, self.parsed) {
                 self.parsed.spec.dependencies.push(dependency);
             }
         }
@@ -437,8 +439,8 @@ fn uv_sources(tool: &Item, parsed: &mut Parsed) {
     }
 }
 
-fn interpreter(item: &Item, what: &str, text: &str, parsed: &mut Parsed) {
-    let mut owner = Owner { text, what: what.to_owned(), parsed };
+fn interpreter(item: &Item, what: Named<'_>, text: &str, parsed: &mut Parsed) {
+    let mut owner = Owner { text, what, parsed };
     if let Some(constraint) = owner.python(item) {
         let at = item.span().unwrap_or_default();
         parsed.spec.python.push((constraint, at));
@@ -446,16 +448,16 @@ fn interpreter(item: &Item, what: &str, text: &str, parsed: &mut Parsed) {
 }
 
 /// The requirements of a list.
-fn requirements_of(item: &Item, what: &str, text: &str, parsed: &mut Parsed) -> Vec<Dependency> {
+fn requirements_of(item: &Item, what: Named<'_>, text: &str, parsed: &mut Parsed) -> Vec<Dependency> {
     let Some(array) = item.as_array() else {
-        let mut owner = Owner { text, what: what.to_owned(), parsed };
+        let mut owner = Owner { text, what, parsed };
         owner.strings(item, "a list of requirements");
         return Vec::new();
     };
     array.iter().filter_map(|value| requirement_of(value, what, text, parsed)).collect()
 }
 
-fn requirement_of(value: &Value, what: &str, text: &str, parsed: &mut Parsed) -> Option<Dependency> {
+fn requirement_of(value: &Value, what: Named<'_>, text: &str, parsed: &mut Parsed) -> Option<Dependency> {
     let at = value.span().unwrap_or_default();
     if !value.is_str() {
         let mistake = Diagnostic::new(format!("{what} has a value of the wrong type"))

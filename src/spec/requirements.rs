@@ -337,6 +337,14 @@ impl File<'_> {
                 return Some((option, (!value.is_empty()).then(|| value.to_owned())));
             }
         }
+        if OPTIONS.iter().any(|option| option.name == name) {
+            return self.parsed.refuse(
+                Diagnostic::new(format!("the option `{name}` takes no value"))
+                    .at(at)
+                    .why("it stands for itself")
+                    .replace(name),
+            );
+        }
         if !word.starts_with('-') {
             return self.parsed.refuse(
                 Diagnostic::new("something stands behind an option")

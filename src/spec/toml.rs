@@ -1,5 +1,7 @@
 //! TOML with all of its broken lines reported at once, and values with what is wrong with them.
 
+use std::borrow::Cow;
+use std::fmt;
 use std::ops::Range;
 
 use toml_edit::{Document, Item, Key, TableLike, Value};
@@ -22,13 +24,13 @@ pub(super) fn span(item: &Item, otherwise: &Range<usize>) -> Range<usize> {
 
 /// Parses TOML, going on behind each broken line so that all of them are reported. `explain` says
 /// what is wrong with a line and its first error, where it knows better than the parser.
-pub(super) fn parse(
-    text: &str,
+pub(super) fn parse<'a>(
+    text: &'a str,
     parsed: &mut Parsed,
     advice: &str,
     explain: impl Fn(&str, &str) -> Option<Diagnostic>,
-) -> Option<Document<String>> {
-    let mut remaining = text.to_owned();
+) -> Option<Document<Cow<'a, str>>> {
+    let mut remaining = Cow::Borrowed(text);
     for _ in 0..MAX_SYNTAX_ERRORS {
         let error = match Document::parse(remaining.clone()) {
             Ok(document) => return Some(document),
@@ -51,7 +53,7 @@ pub(super) fn parse(
         if blank == remaining[line.clone()] {
             return None;
         }
-        remaining.replace_range(line, &blank);
+        remaining.to_mut().replace_range(line, &blank);
     }
     None
 }
@@ -83,11 +85,21 @@ fn syntax_error(text: &str, line_start: usize, at: Range<usize>, message: &str, 
     Diagnostic::new("invalid TOML").at(at).why(message).advice(advice)
 }
 
+/// What values belong to: a kind of thing, where it needs saying, and a name as written.
+#[derive(Clone, Copy)]
+pub(super) struct Named<'a>(pub(super) &'static str, pub(super) &'a str);
+
+impl fmt::Display for Named<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let space = if self.0.is_empty() { "" } else { " " };
+        write!(f, "{}{space}`{}`", self.0, self.1.escape_debug())
+    }
+}
+
 /// Something of a list that values belong to, while it is read.
 pub(super) struct Owner<'a> {
     pub(super) text: &'a str,
-    /// Such as "dependency `numpy`".
-    pub(super) what: String,
+    pub(super) what: Named<'a>,
     pub(super) parsed: &'a mut Parsed,
 }
 
