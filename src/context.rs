@@ -10,7 +10,7 @@ use crate::accounts;
 use crate::archive::{Archive, Owner};
 use crate::local::LocalSource;
 use crate::plan::{HOME, PackageIndex, Plan};
-use crate::spec::{Name, Priority, Source};
+use crate::spec::{Name, Priority, Source, percent_encoded};
 use crate::templates::Templates;
 
 /// The installer's name in a context that holds it.
@@ -204,15 +204,4 @@ fn sources_to_build(plan: &Plan) -> String {
         text.push('\n');
     }
     text
-}
-
-/// A path as an address holds it.
-///
-/// Rule: RFC 3986, "Unreserved Characters".
-#[must_use]
-pub fn percent_encoded(path: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte);
-    path.bytes()
-        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
-        .collect()
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use crate::diagnostic::Diagnostic;
+use crate::spec::is_distribution;
 
 /// Files of a dependency, by path, with what they are worth to a plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,9 +105,8 @@ impl LocalSource {
             collect(&root, &root, "", &mut files)?;
         } else {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            let known = [".whl", ".tar.gz", ".zip", ".tar.bz2", ".tgz"].iter().any(|end| name.ends_with(end));
             let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._+-!".contains(&byte));
-            if !(known && plain) {
+            if !(is_distribution(name) && plain) {
                 return Err(LocalError::NoDistribution(path.to_owned()));
             }
             files.push((name.to_owned(), path.to_owned(), 0o644));

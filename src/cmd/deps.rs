@@ -9,10 +9,9 @@ use serde::Serialize;
 
 use super::{Caller, Failure, FailureKind, lists};
 use crate::cli::{DepsArgs, DepsFormat};
-use crate::context::percent_encoded;
 use crate::diagnostic::{Diagnostic, Document, Documents, Fix};
 use crate::plan::Requirement;
-use crate::spec::{Dependency, Form, Source, Spec};
+use crate::spec::{Dependency, Form, Source, Spec, percent_encoded};
 
 /// Rounds of corrections: each may show mistakes that the one before hid.
 const MAX_ROUNDS: usize = 20;
@@ -60,8 +59,7 @@ fn lines(lines: impl Iterator<Item = String>) -> String {
 fn requirement(dependency: &Dependency, documents: &Documents, separator: &str) -> String {
     let mut lowered = Requirement::lower(dependency);
     if let Source::Path { path, subdirectory, .. } = &lowered.source {
-        let list = documents.find(&dependency.at).expect("a dependency stands in a list").document;
-        let path = Path::new(&list.name).parent().unwrap_or(Path::new("")).join(path);
+        let path = lists::folder(documents, dependency).join(path);
         let path = fs::canonicalize(&path).or_else(|_| std::path::absolute(&path)).unwrap_or(path);
         let url = format!("file://{}", percent_encoded(&path.to_string_lossy()));
         lowered.source = Source::Url { url, subdirectory: subdirectory.clone(), sha256: None };

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::Failure;
 use crate::cli::{SelectionArgs, variable_of_list};
 use crate::diagnostic::{Diagnostic, Document, Documents, STDIN};
-use crate::spec::{MAX_BYTES, Selection, Spec, Surroundings};
+use crate::spec::{Dependency, MAX_BYTES, Selection, Spec, Surroundings};
 
 /// Reads the files; `-` is standard input.
 pub(super) fn documents(paths: &[PathBuf]) -> Result<Documents, Failure> {
@@ -33,6 +33,12 @@ pub(super) fn read(
         Ok(spec) => Ok((documents, spec)),
         Err(mistakes) => Err(Failure::in_documents(documents, mistakes)),
     }
+}
+
+/// The folder that a dependency's paths begin at: that of its list.
+pub(super) fn folder<'a>(documents: &'a Documents, dependency: &Dependency) -> &'a Path {
+    let list = documents.find(&dependency.at).expect("a dependency stands in a list").document;
+    Path::new(&list.name).parent().unwrap_or(Path::new(""))
 }
 
 fn read_file(path: &Path) -> io::Result<Document> {

@@ -1,7 +1,7 @@
 //! What a command is asked for, read and put together with a base to a plan.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::lists;
 use super::{Caller, Failure};
@@ -166,8 +166,7 @@ impl Request {
     async fn source(&self, dependency: &Dependency, caller: &Caller) -> Result<Option<LocalSource>, Failure> {
         match &dependency.source {
             Source::Path { path, subdirectory, .. } => {
-                let list = self.lists.find(&dependency.at).expect("a dependency stands in a list").document;
-                let path = Path::new(&list.name).parent().unwrap_or(Path::new("")).join(path);
+                let path = lists::folder(&self.lists, dependency).join(path);
                 Ok(Some(LocalSource::read(&path, subdirectory.as_deref())?))
             }
             // The plan refuses these; git must not see them.

@@ -22,7 +22,7 @@ pub(super) fn parse(text: &str, parsed: &mut Parsed) {
                 if dependency.marker.is_none() && dependency.name.as_str() != "python" {
                     names.push((dependency.name.clone(), dependency.at.clone()));
                 }
-                parsed.add(dependency);
+                parsed.take(dependency);
             }
             Err(mistake) => parsed.mistakes.push(mistake),
         }
@@ -30,22 +30,6 @@ pub(super) fn parse(text: &str, parsed: &mut Parsed) {
         position = end;
     }
     report_duplicates(&names, text, &mut parsed.mistakes);
-}
-
-impl Parsed {
-    /// Adds a requirement, which cannot be the interpreter.
-    pub(super) fn add(&mut self, dependency: Dependency) {
-        if dependency.name.as_str() == "python" {
-            self.mistakes.push(
-                Diagnostic::new("the interpreter is no distribution")
-                    .at(dependency.at)
-                    .why("no package index has `python`")
-                    .advice("choose the version with `--python`, or write the list as Poetry's lines"),
-            );
-            return;
-        }
-        self.spec.dependencies.push(dependency);
-    }
 }
 
 /// The next byte that is neither white space nor comment; a comma on the way is noted.

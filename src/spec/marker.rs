@@ -73,6 +73,12 @@ const OPERATORS: [&str; 10] = ["===", "~=", "==", "!=", "<=", ">=", "<", ">", "n
 /// Parentheses inside one another that are read; more is refused, so that no text exhausts the stack.
 const MAX_DEPTH: usize = 64;
 
+/// Whether a text begins with the word `in`.
+fn is_in(text: &str) -> bool {
+    text.strip_prefix("in")
+        .is_some_and(|rest| !rest.starts_with(|next: char| next.is_alphanumeric() || next == '_'))
+}
+
 impl Marker {
     /// Parses a marker.
     ///
@@ -396,8 +402,9 @@ impl<'a> Parser<'a> {
             let length = match operator {
                 "not in" => rest.strip_prefix("not").and_then(|after| {
                     let word = after.trim_start_matches([' ', '\t']);
-                    (word.len() < after.len() && word.starts_with("in")).then(|| rest.len() - word.len() + 2)
+                    (word.len() < after.len() && is_in(word)).then(|| rest.len() - word.len() + 2)
                 }),
+                "in" => is_in(rest).then_some(2),
                 _ => rest.starts_with(operator).then_some(operator.len()),
             };
             if let Some(length) = length {

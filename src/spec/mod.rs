@@ -29,7 +29,7 @@ pub use constraint::{Constraint, ConstraintError};
 pub use form::Form;
 pub use marker::{Marker, MarkerError, Operand, VARIABLES};
 pub use name::Name;
-pub use source::{Index, Priority, Source, Url, is_reference};
+pub use source::{Index, Priority, Source, Url, is_distribution, is_reference, percent_encoded};
 
 use crate::diagnostic::{Diagnostic, Document, Documents};
 
@@ -375,6 +375,20 @@ impl Parsed {
     /// Whether so much is wrong that the text is not what it was taken for.
     fn is_hopeless(&self) -> bool {
         self.mistakes.len() >= MAX_MISTAKES
+    }
+
+    /// Takes a requirement, which cannot be the interpreter.
+    fn take(&mut self, dependency: Dependency) {
+        if dependency.name.as_str() == "python" {
+            self.mistakes.push(
+                Diagnostic::new("the interpreter is no distribution")
+                    .at(dependency.at)
+                    .why("no package index has `python`")
+                    .advice("choose the version with `--python`, or write the list as Poetry's lines"),
+            );
+        } else {
+            self.spec.dependencies.push(dependency);
+        }
     }
 
     fn refuse<T>(&mut self, mistake: Diagnostic) -> Option<T> {

@@ -50,7 +50,7 @@ pub(super) fn parse_script(text: &str, parsed: &mut Parsed) {
     if let Some(item) = document.get("dependencies") {
         let dependencies = requirements_of(item, Named("", "dependencies"), text, parsed);
         for dependency in dependencies {
-            parsed.add(dependency);
+            parsed.take(dependency);
         }
     }
     for (key, _) in entries(document.as_table()) {

@@ -6,7 +6,7 @@ use std::path::Path;
 use pep440_rs::{Operator, VersionSpecifiers};
 
 use super::pep508::{self, path_source};
-use super::source::{Priority, parse_url};
+use super::source::{Priority, archive_stem, is_distribution, parse_url};
 use super::{Dependency, Include, Index, Name, Parsed, Source, Surroundings, Url, list, nearest, project};
 use crate::diagnostic::Diagnostic;
 
@@ -283,7 +283,7 @@ impl File<'_> {
         }
         if let Some(mut dependency) = dependency {
             self.check_hashes(&mut dependency);
-            self.parsed.spec.dependencies.push(dependency);
+            self.parsed.take(dependency);
         }
     }
 
@@ -440,21 +440,13 @@ impl File<'_> {
     /// A requirement without its options; mistakes are reported.
     fn requirement(&mut self, line: &Line, text: &str) -> Option<Dependency> {
         let whole = line.place_of(text);
-        let is_archive = |path: &str| {
-            [".whl", ".tar.gz", ".zip", ".tar.bz2", ".tgz"].iter().any(|end| path.ends_with(end))
-        };
+        let is_archive = |path: &str| is_distribution(path);
         let address = text.split([' ', '\t', ';', '#', '[']).next().unwrap_or_default();
         let scheme = Url::parse(address).is_some() || address.starts_with("file:");
         let path = !scheme
             && (text.starts_with(['.', '/', '~']) || address.contains(['/', '\\']) || is_archive(address));
         if !(scheme || path) || has_name_before_at(text) {
             return match pep508::parse(text) {
-                Ok(dependency) if dependency.name.as_str() == "python" => self.parsed.refuse(
-                    Diagnostic::new("the interpreter is no distribution")
-                        .at(whole)
-                        .why("no package index has `python`")
-                        .advice("choose the version with `--python`"),
-                ),
                 Ok(dependency) => Some(Dependency { at: place(line, text, &dependency.at), ..dependency }),
                 Err(mistake) => {
                     let mistake = explained(line, text, mistake);
@@ -536,8 +528,7 @@ impl File<'_> {
             let parts: Vec<_> = stem.split('-').collect();
             return Name::parse(parts[0]).filter(|_| matches!(parts.len(), 5 | 6));
         }
-        let archive = [".tar.gz", ".zip", ".tar.bz2", ".tgz"].iter().find_map(|end| file.strip_suffix(end));
-        if let Some(stem) = archive {
+        if let Some(stem) = archive_stem(file) {
             return Name::parse(stem.rsplit_once('-')?.0);
         }
         let folder =
@@ -585,6 +576,13 @@ fn explained(line: &Line, text: &str, mistake: Diagnostic) -> Diagnostic {
     }
     let at = mistake.at.clone().unwrap_or_default();
     let verbatim = line.is_verbatim(&(whole.start + at.start..whole.start + at.end));
+    if line.pieces.iter().any(|piece| !piece.verbatim) {
+        // Its words could tell what a variable holds.
+        return Diagnostic::new("invalid requirement")
+            .at(line.place(whole))
+            .why("with its variables replaced, it is none")
+            .advice("check what the variables hold");
+    }
     let placed = Diagnostic { at: Some(place(line, text, &at)), ..mistake };
     if verbatim { placed } else { placed.advice("write a PEP 508 requirement such as `numpy>=2.2,<3`") }
 }

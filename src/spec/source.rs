@@ -251,6 +251,30 @@ pub(super) fn is_inside(path: &str) -> bool {
     !path.contains(odd) && !path.starts_with('/') && path.split('/').all(|part| part != "..")
 }
 
+/// How names of source archives end.
+const ARCHIVES: [&str; 4] = [".tar.gz", ".zip", ".tar.bz2", ".tgz"];
+
+/// The name of a file without its ending, where that is one of source archives.
+pub(super) fn archive_stem(file: &str) -> Option<&str> {
+    ARCHIVES.iter().find_map(|end| file.strip_suffix(end))
+}
+
+/// Whether a file's name is that of a wheel or a source archive.
+#[must_use]
+pub fn is_distribution(file: &str) -> bool {
+    archive_stem(file).is_some() || file.strip_suffix(".whl").is_some()
+}
+
+/// A path as an address holds it.
+///
+/// Rule: RFC 3986, "Unreserved Characters".
+#[must_use]
+pub fn percent_encoded(path: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte);
+    let written = |byte: u8| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
+    path.bytes().map(written).collect()
+}
+
 /// Text with `%20` and its like replaced; `None` where that is no UTF-8.
 fn percent_decoded(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
