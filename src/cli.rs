@@ -77,6 +77,15 @@ impl Cli {
                 .map(|name| image_name(name).unwrap_or_else(|why| refuse(ErrorKind::ValueValidation, why)))
                 .collect();
         }
+        if let Some(image) = cli.command.image_mut() {
+            if image.dependencies.is_empty() {
+                image.dependencies = words("IPYBOX_DEPENDENCIES").into_iter().map(PathBuf::from).collect();
+            }
+            image.selection.complete();
+        }
+        if let Command::Deps(args) = &mut cli.command {
+            args.selection.complete();
+        }
         if let Some(image) = cli.command.image()
             && image.root
             && (image.uid.is_some() || image.gid.is_some())
@@ -123,6 +132,15 @@ pub enum Command {
 }
 
 impl Command {
+    fn image_mut(&mut self) -> Option<&mut ImageArgs> {
+        match self {
+            Self::Build(args) => Some(&mut args.image),
+            Self::Plan(args) => Some(args),
+            Self::Render(args) => Some(&mut args.image),
+            Self::Deps(_) | Self::Variants(_) => None,
+        }
+    }
+
     fn image(&self) -> Option<&ImageArgs> {
         match self {
             Self::Build(args) => Some(&args.image),
@@ -141,7 +159,7 @@ pub struct ImageArgs {
     /// Poetry's lines (`numpy = "^2.2"`), quoted PEP 508 requirements separated by commas
     /// (`"numpy>=2.2,<3",`), a requirements.txt, a pyproject.toml or a script with inline metadata,
     /// told apart by their content. An empty file is fine.
-    #[arg(short, long, value_name = "FILE", value_delimiter = None, env = "IPYBOX_DEPENDENCIES", hide_env = true)]
+    #[arg(short, long, value_name = "FILE")]
     pub dependencies: Vec<PathBuf>,
 
     #[command(flatten)]
@@ -208,12 +226,23 @@ pub struct ImageArgs {
 #[derive(Debug, Args)]
 pub struct SelectionArgs {
     /// Dependency group of a pyproject.toml to add; may be repeated
-    #[arg(long, value_name = "NAME", value_delimiter = ' ', env = "IPYBOX_GROUP", hide_env = true)]
+    #[arg(long, value_name = "NAME")]
     pub group: Vec<String>,
 
     /// Optional dependencies of a pyproject.toml to add; may be repeated
-    #[arg(long, value_name = "NAME", value_delimiter = ' ', env = "IPYBOX_EXTRA", hide_env = true)]
+    #[arg(long, value_name = "NAME")]
     pub extra: Vec<String>,
+}
+
+impl SelectionArgs {
+    /// Takes from the environment what the arguments leave open.
+    fn complete(&mut self) {
+        for (names, variable) in [(&mut self.group, "IPYBOX_GROUP"), (&mut self.extra, "IPYBOX_EXTRA")] {
+            if names.is_empty() {
+                *names = words(variable);
+            }
+        }
+    }
 }
 
 /// Arguments of `ipybox deps`.
@@ -354,6 +383,12 @@ const PROXY_VARIABLES: [&str; 10] = [
     "ALL_PROXY",
     "all_proxy",
 ];
+
+/// A list of the environment: words with white space between them.
+fn words(name: &str) -> Vec<String> {
+    let text = variable_of_list(name).unwrap_or_default();
+    text.split_whitespace().map(str::to_owned).collect()
+}
 
 /// What a variable that a requirements file names holds.
 #[must_use]

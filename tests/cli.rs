@@ -169,15 +169,19 @@ fn the_dockerfile_is_stable() {
 #[test]
 fn every_option_can_come_from_the_environment() {
     let sandbox = Sandbox::new();
-    sandbox.write("list.txt", "rich = \"*\"\n");
+    sandbox.write("list.txt", "rich = \"*\"\n").write("other.txt", "six = \"*\"\n");
     let output = sandbox
         .command(&["plan"])
-        .envs([("IPYBOX_BASE_FACTS", BASE), ("IPYBOX_DEPENDENCIES", "list.txt"), ("IPYBOX_ROOT", "1")])
+        .envs([
+            ("IPYBOX_BASE_FACTS", BASE),
+            ("IPYBOX_DEPENDENCIES", "list.txt other.txt"),
+            ("IPYBOX_ROOT", "1"),
+        ])
         .output()
         .unwrap();
     let plan: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(plan["user"], "root");
-    assert_eq!(plan["requirements"].as_array().unwrap().last().unwrap(), "rich");
+    assert_eq!(plan["requirements"].as_array().unwrap().last().unwrap(), "six");
     let off = sandbox.command(&["plan", "--base-facts", BASE]).env("IPYBOX_ROOT", "0").output().unwrap();
     let plan: serde_json::Value = serde_json::from_slice(&off.stdout).unwrap();
     assert_ne!(plan["user"], "root");
