@@ -113,6 +113,9 @@ impl Constraint {
 
     /// Joins what touches, as poetry-core does: `^1 || ^2` is `>=1,<3`, and `<2 || >2` is `!=2`.
     fn union(mut parts: Vec<Conjunction>) -> Self {
+        if let [only] = parts.as_slice() {
+            return only.specifiers().into();
+        }
         parts.sort_by(|one, other| one.min().cmp(&other.min()));
         let mut joined: Vec<Conjunction> = Vec::with_capacity(parts.len());
         for part in parts {

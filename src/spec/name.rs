@@ -23,6 +23,10 @@ impl Name {
         if !(outer(bytes.first()) && outer(bytes.last()) && bytes.iter().all(|&byte| inner(byte))) {
             return None;
         }
+        let plain = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+        if bytes.iter().all(|byte| plain(byte) || *byte == b'-') && !written.contains("--") {
+            return Some(Self(written.to_owned()));
+        }
         let mut name = String::with_capacity(written.len());
         for character in written.chars() {
             if character.is_ascii_alphanumeric() {

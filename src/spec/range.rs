@@ -58,7 +58,9 @@ impl Range {
 
     fn as_version(&self) -> Option<&Version> {
         match (&self.min, &self.max) {
-            (Some(min), Some(max)) if min.included && min == max => Some(&min.version),
+            (Some(min), Some(max)) if min.included && max.included && min.version == max.version => {
+                Some(&min.version)
+            }
             _ => None,
         }
     }
@@ -127,7 +129,14 @@ impl Range {
         }
     }
 
+    fn is_any(&self) -> bool {
+        self.min.is_none() && self.max.is_none()
+    }
+
     pub(super) fn intersect(&self, other: &Self) -> Option<Self> {
+        if self.is_any() {
+            return Some(other.clone());
+        }
         for (range, single) in [(self, other), (other, self)] {
             if single.as_version().is_some_and(|version| range.contains(version)) {
                 return Some(single.clone());
