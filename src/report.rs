@@ -215,7 +215,20 @@ fn without_credentials(text: &str) -> String {
         masked.extend(std::iter::repeat_n('*', user_info));
         rest = &behind[user_info..];
     }
-    masked + rest
+    masked.push_str(rest);
+    // Without a scheme, as in `name:password@host`.
+    let token = |at: usize| {
+        masked[..at].rfind(|end: char| end.is_whitespace() || "\"'=,".contains(end)).map_or(0, |end| end + 1)
+    };
+    let found = masked.match_indices('@').map(|(at, _)| token(at)..at);
+    let bare: Vec<_> = found
+        .filter(|part| masked[part.clone()].contains(':') && !masked[part.clone()].contains("://"))
+        .collect();
+    for part in bare {
+        let stars = "*".repeat(part.len());
+        masked.replace_range(part, &stars);
+    }
+    masked
 }
 
 /// A mistake as one line of JSON: the documented object of `--message-format json`.
@@ -320,6 +333,8 @@ mod tests {
             ("https://host.invalid/@", "https://host.invalid/@"),
             ("https://host.invalid:80/a@b", "https://host.invalid:80/a@b"),
             ("https://me:pa/ss@host/", "https://********@host/"),
+            ("git = \"me:secret@host.invalid:a/b\"", "git = \"*********@host.invalid:a/b\""),
+            ("git@host.invalid:a", "git@host.invalid:a"),
             ("no address", "no address"),
         ] {
             assert_eq!(without_credentials(text), shown);

@@ -312,6 +312,7 @@ fn tables_mean_what_poetry_core_says() {
                     why if why.contains("invalid address") || why.contains("outside of it") => {
                         Some("an address or subdirectory must be one that there can be")
                     }
+                    why if why.contains("holds credentials") => Some("credentials are refused"),
                     why if why.contains("has an empty") => Some("an empty address or path is refused"),
                     why if why.contains("`python` has a value of the wrong type") => {
                         Some("`python` must be a constraint; poetry-core ignores tables")
@@ -419,6 +420,7 @@ fn requirements_mean_what_packaging_says() {
             (Err(_), true) => continue,
             (Err(mistake), false) => {
                 let kind = match mistake.what.as_str() {
+                    what if what.contains("holds credentials") => Some("credentials are refused"),
                     what if what.contains("invalid address") => {
                         Some("an address must be one; packaging takes any word")
                     }

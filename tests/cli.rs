@@ -86,7 +86,6 @@ fn a_list_and_a_base_that_disagree_are_both_named() {
         (
             "versions",
             "a = \">=3,<2\"\nb = { version = \"1\", source = \"inner\" }\n\
-             c = { url = \"https://me:secret@host.invalid/c.zip\" }\n\
              d = \"1||3||5||7\"\ne = \"1||3||5||7\"\nf = \"1||3||5\"\n",
             &[],
         ),

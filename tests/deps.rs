@@ -53,7 +53,7 @@ fn mistakes_in_poetry_lines_are_explained_all_at_once() {
              d = { git = \"https://host.invalid/d\", version = \"1\" }\ne = { url = \"ftp://host.invalid/e\" }\nf = { path = \"\" }\n\
              g = { path = \"g\", url = \"https://host.invalid/g\" }\nh = { file = \"h\", develop = true }\n\
              i = { git = \"https://host.invalid/i\", branch = \"--upload-pack=x\" }\nj = { path = \"j\", subdirectory = \"../k\" }\n\
-             k = { git = \"https://me:secret@host.invalid/k.git@main\" }\nl = { version = \"1\", branch = \"x\" }\n",
+             k = { git = \"https://me:secret@host.invalid/k.git@main\" }\nm = { git = \"me:secret@host.invalid:m\" }\nl = { version = \"1\", branch = \"x\" }\n",
         ),
         (
             "hostile",

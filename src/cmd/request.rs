@@ -13,7 +13,7 @@ use crate::git;
 use crate::local::LocalSource;
 use crate::plan::{Options, Plan, PlanError, User, default_base, needed};
 use crate::report::Report;
-use crate::spec::{self, Dependency, Name, Source, Spec};
+use crate::spec::{Dependency, Name, Source, Spec};
 use crate::templates::Templates;
 use crate::uv;
 use crate::variant::Variant;
@@ -168,10 +168,6 @@ impl Request {
             Source::Path { path, subdirectory, .. } => {
                 let path = lists::folder(&self.lists, dependency).join(path);
                 Ok(Some(LocalSource::read(&path, subdirectory.as_deref())?))
-            }
-            // The plan refuses these; git must not see them.
-            Source::Git { url, .. } if spec::Url::parse(url).is_some_and(|url| url.has_credentials()) => {
-                Ok(None)
             }
             Source::Git { url, reference, subdirectory, .. } => {
                 caller.report.note(&format!("fetching {url}"));

@@ -17,7 +17,7 @@ pub use target::needed;
 use crate::base::{Base, Interpreter};
 use crate::diagnostic::Diagnostic;
 use crate::local::LocalSource;
-use crate::spec::{Constraint, Dependency, Name, Priority, Source, Spec, Url, pep508};
+use crate::spec::{Constraint, Dependency, Name, Priority, Source, Spec, pep508};
 use crate::uv;
 use crate::variant::{Server, Variant};
 
@@ -162,14 +162,6 @@ pub enum PlanError {
         index: String,
         /// Those that are described.
         known: Vec<String>,
-        /// Its entry.
-        at: Range<usize>,
-    },
-    /// An address would carry a password or token into the plan.
-    #[error("the address of `{name}` holds credentials")]
-    Credentials {
-        /// The distribution.
-        name: Name,
         /// Its entry.
         at: Range<usize>,
     },
@@ -439,11 +431,6 @@ fn source(
                 at: at(),
             })
         }
-        Source::Git { url, .. } | Source::Url { url, .. }
-            if Url::parse(url).is_some_and(|url| url.has_credentials()) =>
-        {
-            Err(PlanError::Credentials { name: name(), at: at() })
-        }
         Source::Git { url, subdirectory, .. } => {
             let commit = local.get(&dependency.name).and_then(LocalSource::commit).unwrap_or_default();
             Ok(Some(from_host(format!("git+{url}@{commit}"), subdirectory)))
@@ -562,10 +549,6 @@ impl PlanError {
                     what.advice(format!("name one of {}", known.join(", ")))
                 }
             }
-            Self::Credentials { at, .. } => what
-                .at(at.clone())
-                .why("they would stand in the plan, and in what is left of the build")
-                .advice("leave out what stands before the `@`; git on this host knows its own credentials"),
             Self::Supplemental { at, .. } => what
                 .at(at.clone())
                 .why("uv asks its own index last, and takes a package from the first index that has it")

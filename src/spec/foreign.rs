@@ -31,7 +31,7 @@ const SIGNS: [Sign; 10] = [
         advice: "copy the entries of `install_requires` to a list of their own, with commas between them",
     },
     Sign {
-        lines: &["[packages]", "[dev-packages]"],
+        lines: &["[packages]", "[dev-packages]", "[requires]"],
         first: false,
         what: "this is a `Pipfile`",
         why: "its tables are read by pipenv alone",

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use pep440_rs::{VersionSpecifier, VersionSpecifiers};
 
-use super::{Constraint, Dependency, Marker, Name, Source, source};
+use super::{Constraint, Dependency, Marker, Name, Source, Url, source};
 use crate::diagnostic::Diagnostic;
 
 /// Parses one requirement.
@@ -155,6 +155,9 @@ pub(crate) fn write(
 
 /// What stands behind an `@`.
 fn address_source(written: &str, address: &str) -> Result<Source, Diagnostic> {
+    if Url::parse(address.strip_prefix("git+").unwrap_or(address)).is_some_and(|url| url.has_credentials()) {
+        return Err(source::credentials(&format!("requirement `{written}`")));
+    }
     let path = address.starts_with(['.', '/']);
     let source = if path { Some(path_source(address)) } else { source::parse_url(address) };
     source.ok_or_else(|| {
@@ -193,7 +196,7 @@ fn versions(
         if part.starts_with("~=") {
             return diagnostic.advice("give at least two numbers: `~=1.2` is any 1.x from 1.2 on");
         }
-        match (in_poetrys_language(part), part.starts_with(['^', '~'])) {
+        match (in_poetrys_language(part), part.starts_with(['^', '~']) && !part.starts_with("~>")) {
             (Some(meant), poetry) => {
                 let diagnostic = if poetry {
                     diagnostic.why("`^` and `~` belong to Poetry's language")

@@ -270,6 +270,11 @@ impl Entry<'_> {
 
     fn source(&mut self, kind: &str, origin: Origin) -> Option<Source> {
         let Origin { value, value_at, branch, tag, rev, subdirectory, index, develop } = origin;
+        let url = value.as_deref().filter(|_| ["git", "url"].contains(&kind)).and_then(super::Url::parse);
+        if url.is_some_and(|url| url.has_credentials()) {
+            let mistake = source::credentials(&self.owner.what.to_string()).at(value_at);
+            return self.owner.refuse(mistake);
+        }
         if subdirectory.as_deref().is_some_and(|path| !source::is_inside(path)) {
             let what = format!("{} has a `subdirectory` outside of it", self.owner.what);
             return self.owner.refuse(

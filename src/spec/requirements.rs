@@ -7,7 +7,9 @@ use pep440_rs::{Operator, VersionSpecifiers};
 
 use super::pep508::{self, path_source};
 use super::source::{Priority, archive_stem, is_distribution, parse_url};
-use super::{Dependency, Include, Index, Name, Parsed, Source, Surroundings, Url, list, nearest, project};
+use super::{
+    Dependency, Include, Index, Name, Parsed, Source, Surroundings, Url, list, nearest, project, source,
+};
 use crate::diagnostic::Diagnostic;
 
 /// An option that a requirements file may hold.
@@ -468,6 +470,11 @@ impl File<'_> {
             .split('&')
             .find_map(|pair| pair.strip_prefix("egg="))
             .map(|egg| egg.split('[').next().unwrap_or_default());
+        if Url::parse(address.strip_prefix("git+").unwrap_or(address))
+            .is_some_and(|url| url.has_credentials())
+        {
+            return self.parsed.refuse(source::credentials("a requirement").at(whole));
+        }
         let source = if scheme { parse_url(address) } else { Some(path_source(address)) };
         let Some(source) = source else {
             return self.parsed.refuse(

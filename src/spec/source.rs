@@ -5,6 +5,8 @@ use std::ops::Range;
 
 use serde::Serialize;
 
+use crate::diagnostic::Diagnostic;
+
 /// Where a distribution comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
@@ -249,6 +251,13 @@ pub fn is_reference(text: &str) -> bool {
 pub(super) fn is_inside(path: &str) -> bool {
     let odd = |character: char| character.is_control() || "#&;".contains(character);
     !path.contains(odd) && !path.starts_with('/') && path.split('/').all(|part| part != "..")
+}
+
+/// The refusal of an address with credentials in it.
+pub(super) fn credentials(what: &str) -> Diagnostic {
+    Diagnostic::new(format!("the address of {what} holds credentials"))
+        .why("they would stand in the plan, and in what is left of the build")
+        .advice("leave out what stands before the `@`; git on this host knows its own credentials")
 }
 
 /// How names of source archives end.
