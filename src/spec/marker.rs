@@ -90,6 +90,8 @@ impl Marker {
         let marker = parser.or()?;
         match parser.peek() {
             "" => Ok(marker),
+            rest if rest.starts_with("&&") => Err(parser.meant(2, "and")),
+            rest if rest.starts_with("||") => Err(parser.meant(2, "or")),
             _ => Err(parser.refuse("expected `and`, `or` or the end of the marker")),
         }
     }
@@ -338,6 +340,13 @@ impl<'a> Parser<'a> {
         MarkerError { at: self.position..self.position + length, why: why.into(), instead: None }
     }
 
+    /// The refusal of so many bytes, which surely mean something else.
+    fn meant(&self, length: usize, meant: &str) -> MarkerError {
+        let at = self.position..self.position + length;
+        let why = format!("`{}` means nothing in a marker; did you mean `{meant}`?", &self.text[at.clone()]);
+        MarkerError { at, why, instead: Some(meant.to_owned()) }
+    }
+
     fn keyword(&mut self, keyword: &str) -> bool {
         let found = self
             .peek()
@@ -411,6 +420,9 @@ impl<'a> Parser<'a> {
                 self.position += length;
                 return Ok(operator);
             }
+        }
+        if rest.starts_with('=') {
+            return Err(self.meant(1, "=="));
         }
         Err(self.refuse("expected a comparison: `== != < <= > >= ~= === in`, or `not in`"))
     }
@@ -490,6 +502,9 @@ mod tests {
             ("python_version > 3", 17..18),
             ("'a' == 'b'", 7..10),
             ("os_name == 'nt' xor os_name == 'x'", 16..19),
+            ("os_name == 'nt' && os_name == 'x'", 16..18),
+            ("os_name = 'nt'", 8..9),
+            ("os_name insys_platform", 8..22),
             ("(os_name == 'nt'", 16..16),
             ("os_name == 'nt", 11..14),
         ] {
