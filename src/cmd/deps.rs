@@ -5,13 +5,14 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 
-use serde::Serialize;
+use serde::ser::SerializeStruct;
+use serde::{Serialize, Serializer};
 
 use super::{Caller, Failure, FailureKind, lists};
 use crate::cli::{DepsArgs, DepsFormat};
 use crate::diagnostic::{Diagnostic, Document, Documents, Fix};
 use crate::plan::Requirement;
-use crate::spec::{Dependency, Form, Source, Spec, percent_encoded};
+use crate::spec::{Dependency, Form, Index, Source, Spec, percent_encoded};
 
 /// Rounds of corrections: each may show mistakes that the one before hid.
 const MAX_ROUNDS: usize = 20;
@@ -39,15 +40,20 @@ pub(super) fn run(args: &DepsArgs, caller: &Caller) -> Result<(), Failure> {
         }
     }
     let wanted = spec.dependencies.iter().filter(|one| !one.optional);
-    let text = match args.format {
-        DepsFormat::Pep508 => lines(wanted.map(|one| requirement(one, &documents, " || "))),
-        DepsFormat::Json => {
-            let list = List::of(&spec, &documents);
-            serde_json::to_string_pretty(&list).expect("a list is plain data") + "\n"
+    let written = match args.format {
+        DepsFormat::Pep508 => {
+            let text = lines(wanted.map(|one| requirement(one, &documents, " || ")));
+            caller.report.result(|out| out.write_all(text.as_bytes()))
         }
-        DepsFormat::Requirements => requirements_file(&spec, &documents)?,
+        DepsFormat::Json => caller.report.result(|mut out| {
+            serde_json::to_writer_pretty(&mut out, &List { spec: &spec, documents: &documents })?;
+            writeln!(out)
+        }),
+        DepsFormat::Requirements => {
+            let text = requirements_file(&spec, &documents)?;
+            caller.report.result(|out| out.write_all(text.as_bytes()))
+        }
     };
-    let written = caller.report.result(|out| out.write_all(text.as_bytes()));
     written.map_err(|error| Failure::unwritable("stdout", &error))
 }
 
@@ -106,15 +112,38 @@ fn requirements_file(spec: &Spec, documents: &Documents) -> Result<String, Failu
     if mistakes.is_empty() { Ok(text) } else { Err(Failure::in_documents(documents.clone(), mistakes)) }
 }
 
-/// The documented object of `--format json`.
-#[derive(Serialize)]
-struct List {
-    /// The interpreters the lists admit; `null` for any.
-    python: Option<String>,
-    dependencies: Vec<Entry>,
-    /// Of pip's constraints files.
-    constraints: Vec<Entry>,
-    indexes: Vec<IndexEntry>,
+/// The documented object of `--format json`, written entry by entry.
+struct List<'a> {
+    spec: &'a Spec,
+    documents: &'a Documents,
+}
+
+impl Serialize for List<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Spec { python, dependencies, bounds, indexes } = self.spec;
+        let python: Vec<_> = python.iter().map(|(constraint, _)| constraint.to_string()).collect();
+        let mut object = serializer.serialize_struct("List", 4)?;
+        object.serialize_field("python", &(!python.is_empty()).then(|| python.join(", ")))?;
+        object.serialize_field("dependencies", &Entries { list: dependencies, documents: self.documents })?;
+        object.serialize_field("constraints", &Entries { list: bounds, documents: self.documents })?;
+        let index = |index: &Index| {
+            let Index { name, url, priority, .. } = index.clone();
+            IndexEntry { name, url, priority }
+        };
+        object.serialize_field("indexes", &indexes.iter().map(index).collect::<Vec<_>>())?;
+        object.end()
+    }
+}
+
+struct Entries<'a> {
+    list: &'a [Dependency],
+    documents: &'a Documents,
+}
+
+impl Serialize for Entries<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.list.iter().map(|one| Entry::of(one, self.documents)))
+    }
 }
 
 #[derive(Serialize)]
@@ -160,26 +189,6 @@ struct IndexEntry {
     name: Option<String>,
     url: String,
     priority: crate::spec::Priority,
-}
-
-impl List {
-    fn of(spec: &Spec, documents: &Documents) -> Self {
-        let constraints: Vec<_> = spec.python.iter().map(|(constraint, _)| constraint.to_string()).collect();
-        Self {
-            python: (!constraints.is_empty()).then(|| constraints.join(", ")),
-            dependencies: spec.dependencies.iter().map(|one| Entry::of(one, documents)).collect(),
-            constraints: spec.bounds.iter().map(|one| Entry::of(one, documents)).collect(),
-            indexes: spec
-                .indexes
-                .iter()
-                .map(|index| IndexEntry {
-                    name: index.name.clone(),
-                    url: index.url.clone(),
-                    priority: index.priority,
-                })
-                .collect(),
-        }
-    }
 }
 
 impl Entry {
