@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Parsed, Selection, Spec, Surroundings, list, poetry, project, requirements, script};
+use super::{Parsed, Selection, Spec, Surroundings, list, name, poetry, project, requirements, script};
 use crate::diagnostic::{Diagnostic, Document};
 
 /// A form that dependency lists are written in.
@@ -123,15 +123,9 @@ fn looks_like(line: &str) -> Option<Form> {
     if line.starts_with(['"', '\'', '{', '[', ']', '}']) {
         return Some(Form::Poetry);
     }
-    let name =
-        line.find(|next: char| !next.is_ascii_alphanumeric() && !"._-".contains(next)).unwrap_or(line.len());
-    let rest = line[name..].trim_start();
-    let rest = match rest.strip_prefix('[') {
-        Some(extras) => extras.split_once(']').map_or("", |(_, rest)| rest.trim_start()),
-        None => rest,
-    };
+    let (name, rest) = name::split(line);
     match rest.as_bytes() {
-        _ if name == 0 => None,
+        _ if name.is_empty() => None,
         [b'=', b'=' | b'>' | b'<', rest @ ..] if !rest.trim_ascii_start().starts_with(b"\"") => {
             Some(Form::Requirements)
         }

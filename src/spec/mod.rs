@@ -8,6 +8,7 @@
 mod constraint;
 mod foreign;
 mod form;
+mod lines;
 mod list;
 mod marker;
 mod name;

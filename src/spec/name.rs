@@ -51,6 +51,18 @@ impl fmt::Display for Name {
     }
 }
 
+/// What may be a name at the beginning of a line, and what follows it and its extras in brackets.
+pub(super) fn split(line: &str) -> (&str, &str) {
+    let end = line.find(|next: char| !next.is_ascii_alphanumeric() && !"._-".contains(next));
+    let (name, rest) = line.split_at(end.unwrap_or(line.len()));
+    let rest = rest.trim_start();
+    let rest = match rest.strip_prefix('[') {
+        Some(extras) => extras.split_once(']').map_or("", |(_, rest)| rest.trim_start()),
+        None => rest,
+    };
+    (name, rest)
+}
+
 #[cfg(test)]
 mod tests {
     use super::Name;
