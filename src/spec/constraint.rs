@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use pep440_rs::{Operator, Version, VersionSpecifier, VersionSpecifiers};
 
@@ -13,7 +14,7 @@ use super::range::{self, Range as Versions};
 /// sets, oldest versions first. Poetry's own operators are already lowered to PEP 440.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Constraint {
-    alternatives: Vec<VersionSpecifiers>,
+    alternatives: Arc<[VersionSpecifiers]>,
 }
 
 /// Why a text is no constraint.
@@ -46,7 +47,7 @@ impl Constraint {
     #[must_use]
     pub fn but_for_prereleases(&self) -> Vec<VersionSpecifiers> {
         let mut sets: Vec<VersionSpecifiers> = Vec::with_capacity(self.alternatives.len());
-        for set in &self.alternatives {
+        for set in self.alternatives.iter() {
             match sets.last().and_then(|last| range::close_gap(last, set)) {
                 Some(closed) => *sets.last_mut().expect("there is a last one") = closed,
                 None => sets.push(set.clone()),
@@ -88,6 +89,11 @@ impl Constraint {
         if text.is_empty() {
             let why = "expected a version constraint; `*` means any version".into();
             return Err(ConstraintError { at: 0..0, why, instead: Some("*".into()) });
+        }
+        if !text.contains([',', '|', ' '])
+            && let Some(alone) = only_comparator(text)
+        {
+            return Ok(alone);
         }
         let mut alternatives = Vec::new();
         let mut start = 0;
@@ -180,7 +186,7 @@ impl Conjunction {
 
 impl From<VersionSpecifiers> for Constraint {
     fn from(specifiers: VersionSpecifiers) -> Self {
-        Self { alternatives: vec![specifiers] }
+        Self { alternatives: Arc::new([specifiers]) }
     }
 }
 
@@ -216,6 +222,17 @@ impl fmt::Display for Constraint {
 const MAX_COMPARATORS: usize = 500;
 
 const OPERATORS: &str = "`^ ~ >= <= > < == != ~=`";
+
+/// A constraint that is one comparator, as most are; `None` for one that is more, or wrong.
+fn only_comparator(text: &str) -> Option<Constraint> {
+    let operator = text.bytes().take_while(|byte| b"^~=!<>".contains(byte)).count();
+    let (operator, version) = text.split_at(operator);
+    let plain = version.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".*+-_".contains(&byte));
+    match comparator(operator, version).ok().filter(|_| plain)? {
+        Comparator::Within(range) => Some(range.specifiers()?.into()),
+        Comparator::Without(exclusion) => Some(VersionSpecifiers::from(exclusion).into()),
+    }
+}
 
 /// Parses comparators that must all hold.
 fn conjunction(text: &str) -> Result<Conjunction, ConstraintError> {
@@ -309,7 +326,8 @@ fn comparator(operator: &str, written: &str) -> Result<Comparator, Refused> {
     if operator.is_empty() && is_any(written) {
         return Ok(Comparator::Within(Versions::any()));
     }
-    let (version_text, wildcard) = match written.find(".*") {
+    let wildcard = if written.contains('*') { written.find(".*") } else { None };
+    let (version_text, wildcard) = match wildcard {
         // Only `==` and `!=` take more than one.
         Some(index)
             if written[index..].split(".*").all(str::is_empty)
@@ -368,7 +386,7 @@ fn comparator(operator: &str, written: &str) -> Result<Comparator, Refused> {
             });
         }
     };
-    if range.specifiers().is_none() {
+    if !range.can_be_spelled() {
         return Err(Refused::new("a local label, the part behind `+`, can only follow `==` and `!=`"));
     }
     Ok(Comparator::Within(range))

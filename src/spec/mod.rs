@@ -20,6 +20,7 @@ mod requirements;
 mod script;
 mod source;
 mod toml;
+mod value;
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -32,6 +33,7 @@ pub use marker::{Marker, MarkerError, Operand, VARIABLES};
 pub use name::Name;
 pub use source::{Index, Priority, Source, Url, is_distribution, is_reference, percent_encoded};
 
+use self::value::Table;
 use crate::diagnostic::{Diagnostic, Document, Documents};
 
 /// The largest dependency list that is read, in bytes. 10,000 Poetry lines are about 200 kB.
@@ -134,6 +136,8 @@ struct Parsed {
     /// Whether pre-releases will do for every dependency of every list: pip's `--pre`.
     all_prereleases: bool,
     mistakes: Vec<Diagnostic>,
+    /// What has been read, by its text: lists say the same again and again.
+    constraints: HashMap<String, Constraint>,
 }
 
 /// A requirements file that another one names.
@@ -235,10 +239,6 @@ impl Reader {
         let folder = Path::new(&document.name).parent().unwrap_or(Path::new("")).to_owned();
         let included = within.last().map(|(_, bounds)| *bounds);
         let own = clean(Path::new(&document.name));
-        let form = match included {
-            Some(_) => Form::Requirements,
-            None => self.form.unwrap_or_else(|| Form::of(&document.text)),
-        };
         if included.is_none()
             && self.form.is_none()
             && let Some(mut mistake) = foreign::refusal(&document.text)
@@ -247,16 +247,27 @@ impl Reader {
             self.mistakes.push(mistake);
             return;
         }
+        let form = included.map_or(self.form, |_| Some(Form::Requirements));
+        let plain = match form {
+            // No list of another form is made of such lines.
+            None | Some(Form::Poetry) => Table::plain(&document.text),
+            Some(_) => None,
+        };
         let mut parsed = Parsed::default();
-        form.parse(&document.text, &folder, selection, surroundings, &mut parsed);
+        if let Some(table) = plain {
+            poetry::dependencies(&table, &document.text, &mut parsed);
+        } else {
+            let form = form.unwrap_or_else(|| Form::of(&document.text));
+            form.parse(&document.text, &folder, selection, surroundings, &mut parsed);
+        }
         parsed.shift(start);
         if included == Some(true) {
             parsed.take_as_bounds();
         }
-        let Parsed { spec, includes, groups, extras, all_prereleases, mistakes } = parsed;
+        let Parsed { spec, includes, groups, extras, all_prereleases, mistakes, .. } = parsed;
         self.all_prereleases |= all_prereleases;
         self.spec.python.extend(spec.python);
-        self.spec.dependencies.extend(spec.dependencies);
+        append(&mut self.spec.dependencies, spec.dependencies);
         self.spec.bounds.extend(spec.bounds);
         self.spec.indexes.extend(spec.indexes);
         self.groups.extend(groups);
@@ -340,6 +351,9 @@ impl Reader {
 impl Parsed {
     /// Moves all places to where the text begins among all documents.
     fn shift(&mut self, start: usize) {
+        if start == 0 {
+            return;
+        }
         let spec = &mut self.spec;
         let dependencies = spec.dependencies.iter_mut().chain(&mut spec.bounds).map(|one| &mut one.at);
         let python = spec.python.iter_mut().map(|(_, at)| at);
@@ -392,9 +406,28 @@ impl Parsed {
         }
     }
 
+    /// Reads Poetry's constraint language.
+    fn constraint(&mut self, text: &str) -> Result<Constraint, ConstraintError> {
+        if let Some(known) = self.constraints.get(text) {
+            return Ok(known.clone());
+        }
+        let constraint = Constraint::parse(text)?;
+        self.constraints.insert(text.to_owned(), constraint.clone());
+        Ok(constraint)
+    }
+
     fn refuse<T>(&mut self, mistake: Diagnostic) -> Option<T> {
         self.mistakes.push(mistake);
         None
+    }
+}
+
+/// Appends a list, without a copy where it is the first.
+fn append<T>(list: &mut Vec<T>, more: Vec<T>) {
+    if list.is_empty() {
+        *list = more;
+    } else {
+        list.extend(more);
     }
 }
 
@@ -414,7 +447,7 @@ fn clean(path: &Path) -> PathBuf {
 }
 
 fn report_duplicates(names: &[(Name, Range<usize>)], text: &str, mistakes: &mut Vec<Diagnostic>) {
-    let mut first = HashMap::new();
+    let mut first = HashMap::with_capacity(names.len());
     let mut line_ends = None;
     for (name, at) in names {
         if mistakes.len() >= MAX_MISTAKES {

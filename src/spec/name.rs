@@ -17,23 +17,29 @@ impl Name {
     /// and ending with a letter or a digit. `None` for anything else.
     #[must_use]
     pub fn parse(written: &str) -> Option<Self> {
-        let inner = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
         let outer = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
         let bytes = written.as_bytes();
-        if !(outer(bytes.first()) && outer(bytes.last()) && bytes.iter().all(|&byte| inner(byte))) {
+        if !(outer(bytes.first()) && outer(bytes.last())) {
             return None;
         }
         let plain = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-        if bytes.iter().all(|byte| plain(byte) || *byte == b'-') && !written.contains("--") {
-            return Some(Self(written.to_owned()));
+        if bytes.iter().zip(&bytes[1..]).all(|(one, next)| plain(one) || *one == b'-' && *next != b'-') {
+            return Some(Self(written.to_ascii_lowercase()));
+        }
+        let plain = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+        if bytes.iter().zip(&bytes[1..]).all(|(one, next)| plain(one) || *one == b'-' && *next != b'-') {
+            return Some(Self(written.to_ascii_lowercase()));
         }
         let mut name = String::with_capacity(written.len());
-        for character in written.chars() {
-            if character.is_ascii_alphanumeric() {
-                name.push(character.to_ascii_lowercase());
-            } else if !name.ends_with('-') {
+        let mut after_hyphen = false;
+        for &byte in bytes {
+            let hyphen = matches!(byte, b'.' | b'_' | b'-');
+            if !hyphen {
+                byte.is_ascii_alphanumeric().then(|| name.push(char::from(byte.to_ascii_lowercase())))?;
+            } else if !after_hyphen {
                 name.push('-');
             }
+            after_hyphen = hyphen;
         }
         Some(Self(name))
     }
@@ -53,7 +59,8 @@ impl fmt::Display for Name {
 
 /// What may be a name at the beginning of a line, and what follows it and its extras in brackets.
 pub(super) fn split(line: &str) -> (&str, &str) {
-    let end = line.find(|next: char| !next.is_ascii_alphanumeric() && !"._-".contains(next));
+    let inner = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    let end = line.bytes().position(|byte| !inner(&byte));
     let (name, rest) = line.split_at(end.unwrap_or(line.len()));
     let rest = rest.trim_start();
     let rest = match rest.strip_prefix('[') {

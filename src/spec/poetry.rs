@@ -2,9 +2,8 @@
 
 use std::ops::Range;
 
-use toml_edit::{Item, TableLike, Value};
-
-use super::toml::{Named, Owner, entries, span};
+use super::toml::{Named, Owner};
+use super::value::{Table, Value};
 use super::{Constraint, Dependency, Marker, Name, Parsed, Source, nearest, pep508, quoted, source, toml};
 use crate::diagnostic::{Diagnostic, Fix};
 
@@ -27,36 +26,38 @@ const WHAT: [&str; 2] = ["extras", "optional"];
 
 /// Reads a list of Poetry's lines.
 pub(super) fn parse(text: &str, parsed: &mut Parsed) {
-    if let Some(document) =
-        toml::parse(text, parsed, "write one dependency per line, as `name = \"constraint\"`", broken_line)
-    {
-        dependencies(document.as_table(), text, parsed);
+    const ADVICE: &str = "write one dependency per line, as `name = \"constraint\"`";
+    if let Some(table) = toml::parse(text, parsed, ADVICE, broken_line) {
+        dependencies(&table, text, parsed);
     }
 }
 
 /// Reads a table of dependencies, whose `python` is the interpreter's version.
-pub(super) fn dependencies(table: &dyn TableLike, text: &str, parsed: &mut Parsed) {
-    let mut names = Vec::new();
-    for (key, item) in entries(table) {
+pub(super) fn dependencies(table: &Table<'_>, text: &str, parsed: &mut Parsed) {
+    let entries = table.entries();
+    let mut names = Vec::with_capacity(entries.len());
+    parsed.spec.dependencies.reserve(entries.len());
+    for (key, value) in entries {
         if parsed.is_hopeless() {
             break;
         }
-        let at = key.span().expect("a parsed document keeps its spans");
-        let written = key.get();
-        if let Some(name) = Name::parse(written) {
-            names.push((name, at.clone()));
-        }
+        let at = key.at.clone();
+        let written = key.name.as_ref();
+        let name = Name::parse(written);
+        names.extend(name.clone().map(|name| (name, at.clone())));
         if written.eq_ignore_ascii_case("python") {
             let mut owner = Owner { text, what: Named("", "python"), parsed };
-            if let Some(constraint) = owner.python(item) {
+            if let Some(constraint) = owner.python(value) {
                 parsed.spec.python.push((constraint, at));
             }
             continue;
         }
         let what = Named("dependency", written);
         let mut entry = Entry { written, at, owner: Owner { text, what, parsed } };
-        let dependencies = entry.dependencies(item);
-        parsed.spec.dependencies.extend(dependencies);
+        match name {
+            Some(name) => entry.read(name, value),
+            None => entry.refuse_name(),
+        }
     }
     super::report_duplicates(&names, text, &mut parsed.mistakes);
 }
@@ -144,7 +145,7 @@ fn written_as(name: &str, constraint: &str, extras: &[Name], marker: Option<&Mar
         table += &format!(", extras = [{}]", extras.join(", "));
     }
     if let Some(marker) = marker {
-        table += &format!(", markers = {}", Value::from(marker.to_string()));
+        table += &format!(", markers = {}", toml_edit::Value::from(marker.to_string()));
     }
     table + " }"
 }
@@ -158,65 +159,66 @@ struct Entry<'a> {
 }
 
 impl Entry<'_> {
-    fn dependencies(&mut self, item: &Item) -> Vec<Dependency> {
-        let Some(name) = Name::parse(self.written) else {
-            self.owner.refuse::<()>(
-                Diagnostic::new(format!("`{}` is no distribution name", self.written.escape_debug()))
-                    .at(self.at.clone())
-                    .why("expected letters, digits, `.`, `-` and `_`, with a letter or digit at both ends")
-                    .advice("write the name as the package index has it"),
-            );
-            return Vec::new();
+    fn refuse_name(&mut self) {
+        self.owner.refuse::<()>(
+            Diagnostic::new(format!("`{}` is no distribution name", self.written.escape_debug()))
+                .at(self.at.clone())
+                .why("expected letters, digits, `.`, `-` and `_`, with a letter or digit at both ends")
+                .advice("write the name as the package index has it"),
+        );
+    }
+
+    /// Takes the dependency, or the alternatives.
+    fn read(&mut self, name: Name, value: &Value<'_>) {
+        // `[[name]]` is another way to write a list of tables.
+        let Some(alternatives) = value.as_array().or(value.as_tables()) else {
+            let dependency = self.alternative(value, name);
+            self.owner.parsed.spec.dependencies.extend(dependency);
+            return;
         };
-        let Some(array) = item.as_array() else {
-            // `[[name]]` is another way to write a list of tables.
-            if let Some(tables) = item.as_array_of_tables() {
-                let tables = tables.iter().map(|table| Item::Table(table.clone()));
-                return tables.filter_map(|table| self.alternative(&table, name.clone())).collect();
-            }
-            return self.alternative(item, name).into_iter().collect();
-        };
-        if array.is_empty() {
+        if alternatives.is_empty() {
             let what = format!("{} has an empty list of alternatives", self.owner.what);
             self.owner.refuse::<()>(
                 Diagnostic::new(what)
-                    .at(span(item, &self.at))
+                    .at(value.at.clone())
                     .why("expected at least one constraint or table")
                     .advice(format!("write `{} = \"*\"` if any version will do", self.written)),
             );
         }
-        let alternatives = array.iter().map(|value| Item::Value(value.clone()));
-        alternatives.filter_map(|alternative| self.alternative(&alternative, name.clone())).collect()
+        for alternative in alternatives {
+            let dependency = self.alternative(alternative, name.clone());
+            self.owner.parsed.spec.dependencies.extend(dependency);
+        }
     }
 
     /// A constraint or a table.
-    fn alternative(&mut self, item: &Item, name: Name) -> Option<Dependency> {
+    fn alternative(&mut self, value: &Value<'_>, name: Name) -> Option<Dependency> {
         let plain = Dependency::any(name, self.at.clone());
-        match item.as_table_like() {
+        match value.as_table() {
             Some(table) => self.table(table, plain),
-            None if item.is_array() => self.owner.wrong_type(
-                item,
+            None if value.as_array().is_some() => self.owner.wrong_type(
+                value,
                 "a constraint or a table",
                 Fix::Advice("write alternatives as one flat list, such as `[\"^1\", \"^2\"]`".to_owned()),
             ),
             None => {
-                let constraint = self.owner.constraint(item)?;
+                let constraint = self.owner.constraint(value)?;
                 Some(Dependency { constraint, ..plain })
             }
         }
     }
 
-    fn table(&mut self, table: &dyn TableLike, mut dependency: Dependency) -> Option<Dependency> {
+    fn table(&mut self, table: &Table<'_>, mut dependency: Dependency) -> Option<Dependency> {
         let before = self.owner.parsed.mistakes.len();
         let (kind, own) = *KINDS
             .iter()
-            .find(|(kind, _)| kind.is_empty() || table.contains_key(kind))
+            .find(|(kind, _)| kind.is_empty() || table.contains(kind))
             .expect("the last kind fits");
         let mut markers = Vec::new();
         let mut origin = Origin::default();
-        for (key, item) in entries(table) {
-            let key_at = key.span().unwrap_or_else(|| self.at.clone());
-            let key = key.get();
+        for (key, value) in table.entries() {
+            let key_at = key.at.clone();
+            let key = key.name.as_ref();
             let known = key == kind
                 || own.contains(&key)
                 || WHERE.contains(&key)
@@ -227,37 +229,37 @@ impl Entry<'_> {
             }
             match key {
                 "version" => {
-                    if let Some(constraint) = self.owner.constraint(item) {
+                    if let Some(constraint) = self.owner.constraint(value) {
                         dependency.constraint = constraint;
                     }
                 }
-                "python" if item.as_str() == Some("") => {}
+                "python" if value.as_str() == Some("") => {}
                 "python" => {
-                    let python = self.owner.python(item);
+                    let python = self.owner.python(value);
                     markers.extend(python.and_then(|python| Marker::of_python(&python)));
                 }
-                "markers" => markers.extend(self.owner.marker(item)),
-                "platform" => markers.extend(self.platform(item)),
-                "extras" => dependency.extras = self.extras(item),
-                "optional" => dependency.optional = self.owner.boolean(item).unwrap_or_default(),
+                "markers" => markers.extend(self.owner.marker(value)),
+                "platform" => markers.extend(self.platform(value)),
+                "extras" => dependency.extras = self.extras(value),
+                "optional" => dependency.optional = self.owner.boolean(value).unwrap_or_default(),
                 "allow-prereleases" => {
-                    dependency.allow_prereleases = self.owner.boolean(item).unwrap_or_default();
+                    dependency.allow_prereleases = self.owner.boolean(value).unwrap_or_default();
                 }
-                "develop" => origin.develop = self.owner.boolean(item).unwrap_or_default(),
+                "develop" => origin.develop = self.owner.boolean(value).unwrap_or_default(),
                 "allows-prereleases" => {
-                    self.owner.boolean(item);
+                    self.owner.boolean(value);
                 }
                 _ => {
-                    let value = self.owner.string(item, "a text in quotes", "text").map(str::to_owned);
-                    if value.as_deref() == Some("") {
+                    let text = self.owner.string(value, "a text in quotes", "text").map(str::to_owned);
+                    if text.as_deref() == Some("") {
                         self.owner.refuse::<()>(
                             Diagnostic::new(format!("{} has an empty `{key}`", self.owner.what))
-                                .at(span(item, &key_at))
+                                .at(value.at.clone())
                                 .why("expected a text")
                                 .advice(format!("write a value, or leave out `{key}`")),
                         );
                     }
-                    origin.set(key, value, span(item, &key_at));
+                    origin.set(key, text, value.at.clone());
                 }
             }
         }
@@ -352,8 +354,8 @@ impl Entry<'_> {
         })
     }
 
-    fn platform(&mut self, item: &Item) -> Option<Marker> {
-        let text = self.owner.string(item, "a platform in quotes", "linux")?;
+    fn platform(&mut self, value: &Value<'_>) -> Option<Marker> {
+        let text = self.owner.string(value, "a platform in quotes", "linux")?;
         if text.is_empty() {
             return None;
         }
@@ -361,10 +363,9 @@ impl Entry<'_> {
             Ok(marker) => marker,
             Err(error) => {
                 let what = format!("{} has an invalid platform", self.owner.what);
-                let at = item.span().unwrap_or_default();
                 self.owner.refuse(
                     Diagnostic::new(what)
-                        .at(at)
+                        .at(value.at.clone())
                         .why(error.why)
                         .advice("write a value of `sys.platform`, such as `linux`"),
                 )
@@ -432,16 +433,16 @@ impl Entry<'_> {
         self.owner.refuse::<()>(mistake);
     }
 
-    fn extras(&mut self, item: &Item) -> Vec<Name> {
+    fn extras(&mut self, list: &Value<'_>) -> Vec<Name> {
         let mut extras = Vec::new();
-        for (value, written) in self.owner.strings(item, "a list of extras") {
+        for (value, written) in self.owner.strings(list, "a list of extras") {
             match Name::parse(written) {
                 Some(extra) => extras.push(extra),
                 None => {
                     let what = format!("{} has an invalid extra", self.owner.what);
                     self.owner.refuse::<()>(
                         Diagnostic::new(what)
-                            .at(value.span().unwrap_or_default())
+                            .at(value.at.clone())
                             .why("expected letters, digits, `.`, `-` and `_`")
                             .advice("write the extra as its package names it"),
                     );

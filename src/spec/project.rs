@@ -1,13 +1,13 @@
 //! `pyproject.toml`: `[project]`, `[dependency-groups]`, `[tool.poetry]`.
 
-use std::borrow::Cow;
 use std::collections::HashSet;
 use std::ops::Range;
 
-use toml_edit::{Document, Item, TableLike, Value};
+use toml_edit::{Document, Item};
 
 use super::source::Priority;
-use super::toml::{Named, Owner, entries, span};
+use super::toml::{Named, Owner};
+use super::value::{Table, Value};
 use super::{Dependency, Name, Parsed, Selection, Source, list, nearest, poetry, quoted, requirements, toml};
 use crate::diagnostic::Diagnostic;
 
@@ -53,13 +53,12 @@ pub(super) fn parse_script(text: &str, parsed: &mut Parsed) {
             parsed.take(dependency);
         }
     }
-    for (key, _) in entries(document.as_table()) {
-        let key_at = key.span().unwrap_or_default();
+    for (key, _) in document.entries() {
         let known = ["dependencies", "requires-python", "tool"];
-        if !known.contains(&key.get()) {
-            let what = format!("the script's metadata has an unknown key `{}`", key.get().escape_debug());
-            let mistake = Diagnostic::new(what).at(key_at);
-            parsed.mistakes.push(match nearest(key.get(), known) {
+        if !known.contains(&key.name.as_ref()) {
+            let what = format!("the script's metadata has an unknown key `{}`", key.name.escape_debug());
+            let mistake = Diagnostic::new(what).at(key.at.clone());
+            parsed.mistakes.push(match nearest(&key.name, known) {
                 Some(meant) => mistake.why(format!("did you mean `{meant}`?")).replace(meant),
                 None => {
                     mistake.why("expected `dependencies`, `requires-python` or `tool`").advice("remove it")
@@ -67,7 +66,7 @@ pub(super) fn parse_script(text: &str, parsed: &mut Parsed) {
             });
         }
     }
-    if let Some(tool) = document.get("tool").and_then(|tool| tool.get("uv")) {
+    if let Some(tool) = document.get("tool").and_then(|tool| tool.as_table()?.get("uv")) {
         uv_sources(tool, parsed);
     }
 }
@@ -81,7 +80,7 @@ pub(super) fn name(text: &str) -> Option<Name> {
 
 struct Project<'a> {
     text: &'a str,
-    document: &'a Document<Cow<'a, str>>,
+    document: &'a Table<'a>,
     /// Asked for.
     extras: HashSet<Name>,
     known_extras: HashSet<Name>,
@@ -91,27 +90,29 @@ struct Project<'a> {
 }
 
 impl<'a> Project<'a> {
-    fn table(&self, path: &[&str]) -> Option<&'a dyn TableLike> {
-        let mut table: &dyn TableLike = self.document.as_table();
+    fn table(&self, path: &[&str]) -> Option<&'a Table<'a>> {
+        let mut table = self.document;
         for key in path {
-            table = table.get(key)?.as_table_like()?;
+            table = table.get(key)?.as_table()?;
         }
         Some(table)
     }
 
     /// Looks for what is meant as dependencies and would not be read.
     fn stray_keys(&mut self) {
-        for (key, item) in entries(self.document.as_table()) {
-            let at = key.span().unwrap_or_default();
-            let name = key.get().escape_debug();
-            if item.is_value() {
+        for (key, value) in self.document.entries() {
+            let at = key.at.clone();
+            let name = key.name.escape_debug();
+            if value.is_behind_key() {
                 self.parsed.mistakes.push(
                     Diagnostic::new(format!("`{name}` stands above the first table"))
                         .at(at)
                         .why("there it belongs to no list of dependencies")
                         .advice("move it below `[tool.poetry.dependencies]`"),
                 );
-            } else if let Some(meant) = nearest(key.get(), TABLES).filter(|_| !TABLES.contains(&key.get())) {
+            } else if let Some(meant) =
+                nearest(&key.name, TABLES).filter(|_| !TABLES.contains(&key.name.as_ref()))
+            {
                 self.parsed.mistakes.push(
                     Diagnostic::new(format!("`{name}` is no table of a project"))
                         .at(at)
@@ -125,14 +126,14 @@ impl<'a> Project<'a> {
             (&["tool", "poetry"], &["dependencies", "dev-dependencies", "group", "extras", "source"]),
         ] {
             let Some(table) = self.table(path) else { continue };
-            for (key, _) in entries(table) {
-                let known = meant.contains(&key.get())
+            for (key, _) in table.entries() {
+                let known = meant.contains(&key.name.as_ref())
                     || ["scripts", "version", "urls", "license", "build", "exclude", "include"]
-                        .contains(&key.get());
-                if let Some(near) = nearest(key.get(), meant.iter().copied()).filter(|_| !known) {
+                        .contains(&key.name.as_ref());
+                if let Some(near) = nearest(&key.name, meant.iter().copied()).filter(|_| !known) {
                     self.parsed.mistakes.push(
-                        Diagnostic::new(format!("`{}` is not read", key.get().escape_debug()))
-                            .at(key.span().unwrap_or_default())
+                        Diagnostic::new(format!("`{}` is not read", key.name.escape_debug()))
+                            .at(key.at.clone())
                             .why(format!("did you mean `{near}`?"))
                             .replace(near),
                     );
@@ -154,24 +155,25 @@ impl<'a> Project<'a> {
                 requirements_of(item, Named("", "project.dependencies"), self.text, self.parsed);
             self.parsed.spec.dependencies.extend(dependencies);
         }
-        let dynamic = project.get("dynamic").and_then(Item::as_array);
+        let dynamic = project.get("dynamic").and_then(Value::as_array);
         let is_dynamic =
             dynamic.is_some_and(|names| names.iter().any(|name| name.as_str() == Some("dependencies")));
         if is_dynamic && self.table(&["tool", "poetry", "dependencies"]).is_none() {
             self.parsed.mistakes.push(
                 Diagnostic::new("the project's dependencies are computed when it is built")
-                    .at(dynamic.and_then(toml_edit::Array::span).unwrap_or_default())
+                    .at(project.get("dynamic").map(|dynamic| dynamic.at.clone()).unwrap_or_default())
                     .why("`dynamic` names them, so that they are not in this file")
                     .advice("give the list they come from, such as its `requirements.txt`"),
             );
         }
-        let own_name = project.get("name").and_then(Item::as_str).and_then(Name::parse);
+        let own_name = project.get("name").and_then(Value::as_str).and_then(Name::parse);
         let Some(optional) = self.table(&["project", "optional-dependencies"]) else { return };
-        let read: Vec<(Name, Vec<Dependency>)> = entries(optional)
+        let read: Vec<(Name, Vec<Dependency>)> = optional
+            .entries()
             .filter_map(|(key, item)| {
-                let what = Named("extra", key.get());
+                let what = Named("extra", &key.name);
                 let dependencies = requirements_of(item, what, self.text, self.parsed);
-                Some((Name::parse(key.get())?, dependencies))
+                Some((Name::parse(&key.name)?, dependencies))
             })
             .collect();
         self.parsed.extras.extend(read.iter().map(|(name, _)| name.to_string()));
@@ -207,11 +209,10 @@ impl<'a> Project<'a> {
         };
         let in_project = self.parsed.spec.dependencies.len();
         let is_standard = self.table(&["project"]).is_some_and(|project| {
-            let dynamic = project.get("dynamic").and_then(Item::as_array);
+            let dynamic = project.get("dynamic").and_then(Value::as_array);
             let is_dynamic =
                 dynamic.is_some_and(|names| names.iter().any(|name| name.as_str() == Some("dependencies")));
-            (project.contains_key("dependencies") || project.contains_key("optional-dependencies"))
-                && !is_dynamic
+            (project.contains("dependencies") || project.contains("optional-dependencies")) && !is_dynamic
         });
         poetry::dependencies(table, self.text, self.parsed);
         if is_standard {
@@ -232,9 +233,9 @@ impl<'a> Project<'a> {
     /// `[tool.poetry.extras]`: names of optional dependencies.
     fn poetry_extras(&mut self) {
         let Some(extras) = self.table(&["tool", "poetry", "extras"]) else { return };
-        for (key, item) in entries(extras) {
-            let Some(extra) = Name::parse(key.get()) else { continue };
-            let what = Named("extra", key.get());
+        for (key, item) in extras.entries() {
+            let Some(extra) = Name::parse(&key.name) else { continue };
+            let what = Named("extra", &key.name);
             let mut owner = Owner { text: self.text, what, parsed: self.parsed };
             let listed: Vec<_> = owner
                 .strings(item, "a list of names")
@@ -250,12 +251,12 @@ impl<'a> Project<'a> {
             if let Some(absent) = absent.filter(|_| self.extras.contains(&extra)) {
                 self.parsed.mistakes.push(
                     Diagnostic::new(format!("the extra `{extra}` names `{absent}`, which is no dependency"))
-                        .at(key.span().unwrap_or_default())
+                        .at(key.at.clone())
                         .why("an extra only chooses among the dependencies")
                         .advice(format!("add `{absent} = {{ version = \"*\", optional = true }}` to `[tool.poetry.dependencies]`")),
                 );
             }
-            self.parsed.extras.push(key.get().to_owned());
+            self.parsed.extras.push(key.name.clone().into_owned());
         }
     }
 
@@ -268,7 +269,7 @@ impl<'a> Project<'a> {
         if within.is_empty() {
             let tables = [standard, poetry].into_iter().flatten();
             let mut known: Vec<_> =
-                tables.flat_map(|table| table.iter()).map(|(name, _)| name.to_owned()).collect();
+                tables.flat_map(Table::entries).map(|(key, _)| key.name.clone().into_owned()).collect();
             known.extend(self.table(&["tool", "poetry", "dev-dependencies"]).map(|_| "dev".to_owned()));
             self.parsed.groups = known;
         }
@@ -291,9 +292,10 @@ impl<'a> Project<'a> {
             return;
         }
         within.push(group.clone());
-        let named = |table: &'a dyn TableLike| {
-            entries(table)
-                .find(|(key, _)| Name::parse(key.get()).as_ref() == Some(group))
+        let named = |table: &'a Table<'a>| {
+            table
+                .entries()
+                .find(|(key, _)| Name::parse(&key.name).as_ref() == Some(group))
                 .map(|(_, item)| item)
         };
         let mut found = false;
@@ -303,13 +305,14 @@ impl<'a> Project<'a> {
         }
         if let Some(item) = poetry.and_then(named) {
             found = true;
-            if let Some(table) = item.get("dependencies").and_then(Item::as_table_like) {
+            let table = item.as_table();
+            if let Some(table) = table.and_then(|table| table.get("dependencies")?.as_table()) {
                 poetry::dependencies(table, self.text, self.parsed);
             }
-            let included = item.get("include-groups").and_then(Item::as_array);
+            let included = table.and_then(|table| table.get("include-groups")?.as_array());
             for value in included.into_iter().flatten() {
                 if let Some(name) = value.as_str().and_then(Name::parse) {
-                    self.group(&name, value.span(), within);
+                    self.group(&name, Some(value.at.clone()), within);
                 }
             }
         }
@@ -334,7 +337,7 @@ impl<'a> Project<'a> {
         }
     }
 
-    fn standard_group(&mut self, group: &Name, item: &'a Item, within: &mut Vec<Name>) {
+    fn standard_group(&mut self, group: &Name, item: &'a Value<'a>, within: &mut Vec<Name>) {
         let what = Named("dependency group", group.as_str());
         let Some(array) = item.as_array() else {
             let mut owner = Owner { text: self.text, what, parsed: self.parsed };
@@ -342,13 +345,13 @@ impl<'a> Project<'a> {
             return;
         };
         for value in array {
-            if let Some(table) = value.as_inline_table() {
-                let include = table.get("include-group").filter(|_| table.len() == 1);
-                match include.and_then(|name| Some((Name::parse(name.as_str()?)?, name.span()))) {
-                    Some((name, at)) => self.group(&name, at, within),
+            if let Some(table) = value.as_table() {
+                let include = table.get("include-group").filter(|_| table.entries().len() == 1);
+                match include.and_then(|name| Some((Name::parse(name.as_str()?)?, &name.at))) {
+                    Some((name, at)) => self.group(&name, Some(at.clone()), within),
                     None => self.parsed.mistakes.push(
                         Diagnostic::new(format!("{what} has an unknown kind of entry"))
-                            .at(value.span().unwrap_or_default())
+                            .at(value.at.clone())
                             .why("expected a requirement, or `{ include-group = \"name\" }` alone")
                             .advice("write one of the two"),
                     ),
@@ -368,17 +371,17 @@ impl<'a> Project<'a> {
             uv_sources(tool, self.parsed);
         }
         let poetry = self.table(&["tool", "poetry"]);
-        let Some(sources) = poetry.and_then(|poetry| poetry.get("source")).and_then(Item::as_array_of_tables)
-        else {
+        let Some(sources) = poetry.and_then(|poetry| poetry.get("source")).and_then(Value::as_tables) else {
             return;
         };
         for source in sources {
-            let at = source.span().unwrap_or_default();
-            let text = |key: &str| source.get(key).and_then(Item::as_str);
+            let Value { at, .. } = source;
+            let Some(source) = source.as_table() else { continue };
+            let text = |key: &str| source.get(key).and_then(Value::as_str);
             let Some(name) = text("name") else {
                 self.parsed.mistakes.push(
                     Diagnostic::new("a package source has no name")
-                        .at(at)
+                        .at(at.clone())
                         .why("expected `name = \"…\"`")
                         .advice("give it the name that dependencies call it by"),
                 );
@@ -386,14 +389,14 @@ impl<'a> Project<'a> {
             };
             // Poetry knows the address of the usual index by its name.
             let Some(url) = text("url") else { continue };
-            let url_at = source.get("url").and_then(Item::span).unwrap_or(at);
-            let is_default = source.get("default").and_then(Item::as_bool).unwrap_or_default();
+            let url_at = source.get("url").map_or(at, |url| &url.at).clone();
+            let is_default = source.get("default").and_then(Value::as_bool).unwrap_or_default();
             let priority = match text("priority").map(str::to_ascii_lowercase).as_deref() {
                 Some("explicit") => Priority::Explicit,
                 Some("supplemental" | "secondary") => Priority::Supplemental,
                 Some("default" | "primary") => Priority::Default,
                 Some(other) => {
-                    let priority_at = source.get("priority").and_then(Item::span).unwrap_or_default();
+                    let priority_at = source.get("priority").map_or(at, |priority| &priority.at).clone();
                     let mistake = Diagnostic::new(format!(
                         "package source `{}` has an unknown priority",
                         name.escape_debug()
@@ -410,7 +413,7 @@ impl<'a> Project<'a> {
                     });
                     continue;
                 }
-                None if source.get("secondary").and_then(Item::as_bool) == Some(true) && !is_default => {
+                None if source.get("secondary").and_then(Value::as_bool) == Some(true) && !is_default => {
                     Priority::Supplemental
                 }
                 None => Priority::Default,
@@ -422,14 +425,14 @@ impl<'a> Project<'a> {
 }
 
 /// Refuses sources that only uv knows, since leaving them out would take other packages.
-fn uv_sources(tool: &Item, parsed: &mut Parsed) {
-    let Some(sources) = tool.get("sources").and_then(Item::as_table_like) else { return };
-    for (key, _) in entries(sources) {
-        let Some(name) = Name::parse(key.get()) else { continue };
+fn uv_sources(tool: &Value<'_>, parsed: &mut Parsed) {
+    let sources = tool.as_table().and_then(|tool| tool.get("sources")?.as_table());
+    for (key, _) in sources.into_iter().flat_map(Table::entries) {
+        let Some(name) = Name::parse(&key.name) else { continue };
         if parsed.spec.dependencies.iter().any(|dependency| dependency.name == name) {
             parsed.mistakes.push(
                 Diagnostic::new(format!("the source of `{name}` is written for uv"))
-                    .at(key.span().unwrap_or_default())
+                    .at(key.at.clone())
                     .why("`tool.uv.sources` is not read, and without it another package could be installed")
                     .advice(format!(
                         "write the dependency as `{name} @ …`, or under `[tool.poetry.dependencies]`"
@@ -439,16 +442,15 @@ fn uv_sources(tool: &Item, parsed: &mut Parsed) {
     }
 }
 
-fn interpreter(item: &Item, what: Named<'_>, text: &str, parsed: &mut Parsed) {
+fn interpreter(value: &Value<'_>, what: Named<'_>, text: &str, parsed: &mut Parsed) {
     let mut owner = Owner { text, what, parsed };
-    if let Some(constraint) = owner.python(item) {
-        let at = item.span().unwrap_or_default();
-        parsed.spec.python.push((constraint, at));
+    if let Some(constraint) = owner.python(value) {
+        parsed.spec.python.push((constraint, value.at.clone()));
     }
 }
 
 /// The requirements of a list.
-fn requirements_of(item: &Item, what: Named<'_>, text: &str, parsed: &mut Parsed) -> Vec<Dependency> {
+fn requirements_of(item: &Value<'_>, what: Named<'_>, text: &str, parsed: &mut Parsed) -> Vec<Dependency> {
     let Some(array) = item.as_array() else {
         let mut owner = Owner { text, what, parsed };
         owner.strings(item, "a list of requirements");
@@ -457,16 +459,16 @@ fn requirements_of(item: &Item, what: Named<'_>, text: &str, parsed: &mut Parsed
     array.iter().filter_map(|value| requirement_of(value, what, text, parsed)).collect()
 }
 
-fn requirement_of(value: &Value, what: Named<'_>, text: &str, parsed: &mut Parsed) -> Option<Dependency> {
-    let at = value.span().unwrap_or_default();
-    if !value.is_str() {
+fn requirement_of(value: &Value<'_>, what: Named<'_>, text: &str, parsed: &mut Parsed) -> Option<Dependency> {
+    let at = value.at.clone();
+    if value.as_str().is_none() {
         let mistake = Diagnostic::new(format!("{what} has a value of the wrong type"))
-            .at(at.clone())
-            .why(format!("expected a requirement in quotes, found {}", value.type_name()))
+            .at(at)
+            .why(format!("expected a requirement in quotes, found {}", value.kind()))
             .advice("write a requirement such as `\"numpy>=2.2,<3\"`");
         return parsed.refuse(mistake);
     }
-    match list::requirement(text, span(&Item::Value(value.clone()), &at)) {
+    match list::requirement(text, at) {
         Ok(dependency) => Some(dependency),
         Err(mistake) => parsed.refuse(mistake),
     }

@@ -198,6 +198,12 @@ impl Range {
         (*self == Self::starting_with(&version)).then_some(version)
     }
 
+    /// Whether PEP 440 can write the range: orderings cannot have a local label.
+    pub(super) fn can_be_spelled(&self) -> bool {
+        let is_local = |bound: &Option<Bound>| bound.as_ref().is_some_and(|bound| bound.version.is_local());
+        self.as_version().is_some() || !is_local(&self.min) && !is_local(&self.max)
+    }
+
     /// The range as PEP 440 writes it; `None` where a bound has a local label, which orderings
     /// cannot have.
     pub(super) fn specifiers(&self) -> Option<VersionSpecifiers> {

@@ -4,36 +4,27 @@ use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
-use toml_edit::{Document, Item, Key, TableLike, Value};
+use toml_edit::Document;
 
+use super::value::{Table, Value};
 use super::{Constraint, Marker, Parsed};
 use crate::diagnostic::{Diagnostic, Fix};
 
 /// Syntax errors looked for in one file. Each costs a parse of the whole.
 const MAX_SYNTAX_ERRORS: usize = 10;
 
-/// Keys with their items, in the order written.
-pub(super) fn entries(table: &dyn TableLike) -> impl Iterator<Item = (&Key, &Item)> {
-    table.iter().map(|(name, _)| table.get_key_value(name).expect("the name comes from this table"))
-}
-
-/// The place of an item, or of what it belongs to.
-pub(super) fn span(item: &Item, otherwise: &Range<usize>) -> Range<usize> {
-    item.span().unwrap_or_else(|| otherwise.clone())
-}
-
 /// Parses TOML, going on behind each broken line so that all of them are reported. `explain` says
 /// what is wrong with a line and its first error, where it knows better than the parser.
-pub(super) fn parse<'a>(
-    text: &'a str,
+pub(super) fn parse(
+    text: &str,
     parsed: &mut Parsed,
     advice: &str,
     explain: impl Fn(&str, &str) -> Option<Diagnostic>,
-) -> Option<Document<Cow<'a, str>>> {
+) -> Option<Table<'static>> {
     let mut remaining = Cow::Borrowed(text);
     for _ in 0..MAX_SYNTAX_ERRORS {
         let error = match Document::parse(remaining.clone()) {
-            Ok(document) => return Some(document),
+            Ok(document) => return Some(Table::of(document.as_table())),
             Err(error) => error,
         };
         let at = error.span().unwrap_or_default();
@@ -108,37 +99,46 @@ impl Owner<'_> {
         self.parsed.refuse(mistake)
     }
 
-    pub(super) fn wrong_type<T>(&mut self, item: &Item, expected: &str, fix: Fix) -> Option<T> {
-        let found = item.type_name();
-        let at = item.span().unwrap_or_default();
+    pub(super) fn wrong_type<T>(&mut self, value: &Value<'_>, expected: &str, fix: Fix) -> Option<T> {
+        let found = value.kind();
         let what = format!("{} has a value of the wrong type", self.what);
-        let mistake = Diagnostic::new(what).at(at).why(format!("expected {expected}, found {found}"));
+        let mistake =
+            Diagnostic::new(what).at(value.at.clone()).why(format!("expected {expected}, found {found}"));
         self.refuse(Diagnostic { fix: Some(fix), ..mistake })
     }
 
     /// A text, such as `example`.
-    pub(super) fn string<'v>(&mut self, item: &'v Item, expected: &str, example: &str) -> Option<&'v str> {
+    pub(super) fn string<'v>(
+        &mut self,
+        value: &'v Value<'_>,
+        expected: &str,
+        example: &str,
+    ) -> Option<&'v str> {
         let fix = || Fix::Advice(format!("write a text in quotes, such as `\"{example}\"`"));
-        item.as_str().or_else(|| self.wrong_type(item, expected, fix()))
+        value.as_str().or_else(|| self.wrong_type(value, expected, fix()))
     }
 
-    pub(super) fn boolean(&mut self, item: &Item) -> Option<bool> {
-        let fix = || match item.as_str() {
+    pub(super) fn boolean(&mut self, value: &Value<'_>) -> Option<bool> {
+        let fix = || match value.as_str() {
             Some(word @ ("true" | "false")) => Fix::Replace(word.to_owned()),
             _ => Fix::Advice("write `true` or `false`, without quotes".to_owned()),
         };
-        item.as_bool().or_else(|| self.wrong_type(item, "`true` or `false`", fix()))
+        value.as_bool().or_else(|| self.wrong_type(value, "`true` or `false`", fix()))
     }
 
     /// Texts in a list, each with its place and its value.
-    pub(super) fn strings<'v>(&mut self, item: &'v Item, expected: &str) -> Vec<(&'v Value, &'v str)> {
+    pub(super) fn strings<'v, 't>(
+        &mut self,
+        list: &'v Value<'t>,
+        expected: &str,
+    ) -> Vec<(&'v Value<'t>, &'v str)> {
         let advice = || Fix::Advice(format!("write {expected} as `[\"first\", \"second\"]`"));
-        let Some(array) = item.as_array() else {
-            let fix = match item.as_str() {
+        let Some(array) = list.as_array() else {
+            let fix = match list.as_str() {
                 Some(word) if !word.contains(['"', '\\']) => Fix::Replace(format!("[\"{word}\"]")),
                 _ => advice(),
             };
-            self.wrong_type::<()>(item, expected, fix);
+            self.wrong_type::<()>(list, expected, fix);
             return Vec::new();
         };
         let mut texts = Vec::with_capacity(array.len());
@@ -146,10 +146,9 @@ impl Owner<'_> {
             match value.as_str() {
                 Some(text) => texts.push((value, text)),
                 None => {
-                    let at = value.span().unwrap_or_default();
                     let what = format!("{} has a value of the wrong type", self.what);
-                    let why = format!("expected a text in quotes, found {}", value.type_name());
-                    let mistake = Diagnostic::new(what).at(at).why(why);
+                    let why = format!("expected a text in quotes, found {}", value.kind());
+                    let mistake = Diagnostic::new(what).at(value.at.clone()).why(why);
                     self.parsed.mistakes.push(Diagnostic { fix: Some(advice()), ..mistake });
                 }
             }
@@ -161,11 +160,10 @@ impl Owner<'_> {
     /// correspond, or where it is empty.
     pub(super) fn inside(
         &self,
-        span: Option<Range<usize>>,
+        span: &Range<usize>,
         string: &str,
         inner: &Range<usize>,
     ) -> Option<Range<usize>> {
-        let span = span.unwrap_or_default();
         let quotes = if ["\"\"\"", "'''"].iter().any(|quotes| self.text[span.clone()].starts_with(quotes)) {
             3
         } else {
@@ -176,20 +174,20 @@ impl Owner<'_> {
             .then(|| span.start + quotes + inner.start..span.start + quotes + inner.end)
     }
 
-    pub(super) fn constraint(&mut self, item: &Item) -> Option<Constraint> {
-        let span = item.span().unwrap_or_default();
-        let Some(text) = item.as_str() else {
+    pub(super) fn constraint(&mut self, value: &Value<'_>) -> Option<Constraint> {
+        let span = value.at.clone();
+        let Some(text) = value.as_str() else {
             let written = &self.text[span];
             let fix = match Constraint::parse(written) {
                 Ok(_) => Fix::Replace(format!("\"{written}\"")),
                 Err(_) => Fix::Advice("write a text in quotes, such as `\"^1.2\"`".to_owned()),
             };
-            return self.wrong_type(item, "a version constraint in quotes", fix);
+            return self.wrong_type(value, "a version constraint in quotes", fix);
         };
-        match Constraint::parse(text) {
+        match self.parsed.constraint(text) {
             Ok(constraint) => Some(constraint),
             Err(error) => {
-                let inside = self.inside(Some(span.clone()), text, &error.at);
+                let inside = self.inside(&span, text, &error.at);
                 let diagnostic = Diagnostic::new(format!("{} has an invalid version constraint", self.what))
                     .why(error.why);
                 self.refuse(match (inside, error.instead) {
@@ -206,34 +204,34 @@ impl Owner<'_> {
     }
 
     /// The versions of Python that something is for.
-    pub(super) fn python(&mut self, item: &Item) -> Option<Constraint> {
-        let constraint = self.constraint(item)?;
+    pub(super) fn python(&mut self, value: &Value<'_>) -> Option<Constraint> {
+        let constraint = self.constraint(value)?;
         if !constraint.is_empty() {
             return Some(constraint);
         }
         let what = format!("{} admits no version of Python", self.what);
         self.refuse(
             Diagnostic::new(what)
-                .at(item.span().unwrap_or_default())
+                .at(value.at.clone())
                 .why("no version meets all of it")
                 .advice("write `||` where one of the parts will do, as in `<3.8 || >3.9`"),
         )
     }
 
-    pub(super) fn marker(&mut self, item: &Item) -> Option<Marker> {
-        let text = self.string(item, "a marker in quotes", "python_version < '3.12'")?;
+    pub(super) fn marker(&mut self, value: &Value<'_>) -> Option<Marker> {
+        let text = self.string(value, "a marker in quotes", "python_version < '3.12'")?;
         if text.is_empty() {
             return None;
         }
         match Marker::parse(text) {
             Ok(marker) => Some(marker),
             Err(error) => {
-                let inside = self.inside(item.span(), text, &error.at);
+                let inside = self.inside(&value.at, text, &error.at);
                 let mistake = Diagnostic::new(format!("{} has an invalid marker", self.what)).why(error.why);
                 self.refuse(match (inside, error.instead) {
                     (Some(at), Some(instead)) => mistake.at(at).replace(instead),
                     (inside, _) => mistake
-                        .at(inside.or(item.span()).unwrap_or_default())
+                        .at(inside.unwrap_or_else(|| value.at.clone()))
                         .advice("write a PEP 508 marker such as `python_version < '3.12'`"),
                 })
             }
