@@ -1,8 +1,8 @@
 """First process of a container: starts the servers, and ends when one of them does.
 
-    supervisor.py COMMAND [ARGUMENT...] [-- COMMAND [ARGUMENT...]]...
+    python -I -m ipybox.supervisor MODULE [ARGUMENT...] [-- MODULE [ARGUMENT...]]...
 
-A command is the name of a script beside this interpreter. SIGTERM and SIGINT go on to every server;
+Modules run as programs in this interpreter, isolated. SIGTERM and SIGINT go on to every server;
 whoever is still there `GRACE` seconds later is killed. Processes that lost their parent are reaped.
 The exit status is that of the first server to end, or 128 plus the signal that asked for the end.
 """
@@ -24,10 +24,9 @@ class Supervisor:
         self.status: int | None = None
 
     def start(self, command: list[str]) -> None:
-        script = os.path.join(os.path.dirname(sys.executable), command[0])
         # Isolated (-I), so that no module of the working directory or of PYTHONPATH replaces one of
         # the server's. The environment itself is left alone: kernels inherit it.
-        argv = [sys.executable, "-I", script, *command[1:]]
+        argv = [sys.executable, "-I", "-m", *command]
         self.servers.add(os.posix_spawn(sys.executable, argv, os.environ))
 
     def stop(self, status: int) -> None:

@@ -1,4 +1,4 @@
-"""Start an IPython kernel that loses no output and skips no cell.
+"""Start an IPython kernel that skips no cell and does not grow with what it printed.
 
 Run as a script by the interpreter of /opt/venv, so that it works whatever is installed there.
 """
@@ -10,15 +10,23 @@ from typing import Any
 # No module beside this script; IPython puts the working directory in front instead.
 sys.path[:] = [path for path in sys.path if path != os.path.dirname(os.path.abspath(__file__))]
 
+# Now, so that no folder of the working directory takes its place.
+import ipybox  # noqa: E402, F401
 from ipykernel.ipkernel import IPythonKernel  # noqa: E402
 from ipykernel.kernelapp import IPKernelApp  # noqa: E402
-from traitlets import Float  # noqa: E402
+
+
+class Forgetful(dict[int, list[Any]]):
+    """In place of what IPython 9 keeps of every cell's output for as long as the kernel lives."""
+
+    def __missing__(self, _cell: int) -> list[Any]:
+        return []
 
 
 class Kernel(IPythonKernel):
-    # Clients stop reading at the reply to a cell, and its output travels on another channel: without
-    # a pause before the reply some of it is overtaken and lost.
-    _execute_sleep = Float(0.03).tag(config=True)
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.shell.history_manager.outputs = Forgetful()
 
     async def execute_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
         # A client that leaves at a cell's error message and sends the next cell at once would see

@@ -1,0 +1,1 @@
+"""What runs inside images that `ipybox` builds."""

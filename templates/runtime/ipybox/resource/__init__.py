@@ -1,0 +1,1 @@
+"""The server for files, module sources and MCP tools of a container."""
