@@ -41,6 +41,7 @@ fn resolve(spec: &Spec) -> Plan {
     let variant = Variant::read("example", None).expect("a shipped variant");
     let uv = uv::Release::of(&base.platform);
     let options = Options {
+        bytecode: true,
         user: User::Unprivileged { uid: 1000, gid: 1000 },
         python: None,
         uv,

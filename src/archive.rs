@@ -53,6 +53,11 @@ impl Archive {
         self.insert(path, 0o644, Owner::default(), Content::Bytes(bytes.into()));
     }
 
+    /// Adds a program that belongs to root and everybody may run.
+    pub fn add_program(&mut self, path: &str, bytes: impl Into<Vec<u8>>) {
+        self.insert(path, 0o755, Owner::default(), Content::Bytes(bytes.into()));
+    }
+
     /// Adds a file of this host, which must keep its size until the archive is written.
     ///
     /// # Errors

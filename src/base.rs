@@ -29,6 +29,8 @@ pub struct Base {
     pub passwd: String,
     /// Its `/etc/group`; empty where there is none.
     pub group: String,
+    /// Whether it has Debian's `apt-get`.
+    pub has_apt: bool,
     /// Whether it has no `/etc/hosts`, or an empty one. The engine would create it for each step of
     /// a build, and so give `/etc` a new time.
     pub lacks_hosts: bool,
@@ -62,11 +64,12 @@ pub struct Interpreter {
 const MAX_BYTES: u64 = 16_000_000;
 
 /// Raised when [`PROBE`] or [`Base`] change, so that facts of another kind are asked again.
-const FORMAT: &str = "1";
+const FORMAT: &str = "2";
 
-/// The shell script that asks for an interpreter's facts. It prints one line of JSON, or nothing
-/// where there is no interpreter that could run a kernel.
+/// The shell script that asks for the facts that only a container knows. Its lines are `apt`, where there
+/// is `apt-get`, and last the facts of the interpreter as JSON, where one could run a kernel.
 pub const PROBE: &str = r#"
+command -v apt-get >/dev/null && echo apt
 python=$(command -v python3 || command -v python) || exit 0
 exec "$python" -I -c '
 import json, platform, sys
@@ -148,7 +151,9 @@ impl Base {
     ///
     /// [`BaseError::Probe`] for anything else.
     pub fn with_probe(mut self, output: &str) -> Result<Self, BaseError> {
-        let Some(line) = output.lines().last() else {
+        let mut lines = output.lines();
+        self.has_apt = output.starts_with("apt\n");
+        let Some(line) = lines.next_back().filter(|line| *line != "apt") else {
             return Ok(self);
         };
         let probed: Probed = serde_json::from_str(line)

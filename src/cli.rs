@@ -127,6 +127,14 @@ pub enum Command {
         ipybox deps --fix dependencies.txt           mend what has one right answer\n\n\
         As a pre-commit hook: ipybox deps --check FILE...")]
     Deps(DepsArgs),
+    /// Start an image, and prove that it runs what its clients will ask of it
+    #[command(after_help = "Examples:\n  \
+        ipybox verify sandbox                 as the variant its label names\n  \
+        ipybox verify sandbox -V kernel       as another, such as an image that was built elsewhere\n  \
+        ipybox verify sandbox --json          for programs\n\n\
+        Containers are started as the clients of ipybox and smolagents start them, and removed at the\n\
+        end. Exit code 1 if a check fails. `ipybox build --verify` does this before a tag moves.")]
+    Verify(VerifyArgs),
     /// List the variants, or show one
     Variants(VariantsArgs),
 }
@@ -137,7 +145,7 @@ impl Command {
             Self::Build(args) => Some(&mut args.image),
             Self::Plan(args) => Some(args),
             Self::Render(args) => Some(&mut args.image),
-            Self::Deps(_) | Self::Variants(_) => None,
+            Self::Deps(_) | Self::Verify(_) | Self::Variants(_) => None,
         }
     }
 
@@ -146,7 +154,7 @@ impl Command {
             Self::Build(args) => Some(&args.image),
             Self::Plan(args) => Some(args),
             Self::Render(args) => Some(&args.image),
-            Self::Deps(_) | Self::Variants(_) => None,
+            Self::Deps(_) | Self::Verify(_) | Self::Variants(_) => None,
         }
     }
 }
@@ -200,6 +208,10 @@ pub struct ImageArgs {
     /// Group id of the image's user [default: yours; 1000 if you are root]
     #[arg(long, value_parser = clap::value_parser!(u32).range(0..=i64::from(u32::MAX) - 1), env = "IPYBOX_GID", hide_env = true)]
     pub gid: Option<u32>,
+
+    /// Leave modules uncompiled: a smaller image that is built sooner and starts later
+    #[arg(long, value_parser = BoolishValueParser::new(), env = "IPYBOX_NO_BYTECODE", hide_env = true)]
+    pub no_bytecode: bool,
 
     /// Installer to use instead of the pinned uv
     #[arg(long, value_name = "PATH", env = "IPYBOX_UV", hide_env = true)]
@@ -296,6 +308,10 @@ pub struct BuildArgs {
     #[arg(long, value_parser = BoolishValueParser::new(), env = "IPYBOX_NO_CACHE", hide_env = true)]
     pub no_cache: bool,
 
+    /// Prove that the image runs its clients' code before it gets its name; see `ipybox verify`
+    #[arg(long, value_parser = BoolishValueParser::new(), env = "IPYBOX_VERIFY", hide_env = true)]
+    pub verify: bool,
+
     /// Look for a newer base first
     #[arg(long, value_parser = BoolishValueParser::new(), env = "IPYBOX_PULL", hide_env = true)]
     pub pull: bool,
@@ -323,6 +339,29 @@ pub struct RenderArgs {
     /// Write the whole build context as a tar file; `-` is stdout
     #[arg(long, value_name = "FILE", conflicts_with = "out")]
     pub tar: Option<PathBuf>,
+}
+
+/// Arguments of `ipybox verify`.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// A local image: a name or an id
+    pub image: String,
+
+    /// What it should be [default: what its label says, else minimal]
+    #[arg(short = 'V', long, value_name = "NAME", env = "IPYBOX_VARIANT", hide_env = true)]
+    pub variant: Option<String>,
+
+    /// Folder of variants that replaces the shipped ones
+    #[arg(long, value_name = "DIR", env = "IPYBOX_VARIANTS", hide_env = true)]
+    pub variants: Option<PathBuf>,
+
+    /// Print the checks as JSON
+    #[arg(long)]
+    pub json: bool,
+
+    /// Engine to use; only unix sockets yet
+    #[arg(long, value_name = "HOST", env = "DOCKER_HOST", default_value = "", hide_default_value = true)]
+    pub host: String,
 }
 
 /// Arguments of `ipybox variants`.

@@ -34,7 +34,7 @@ pub fn of(
     let mut context = Archive::default();
     context.add("Dockerfile", dockerfile);
     context.add("files.tar", image_files(plan, templates).to_tar()?);
-    context.add("server.txt", runtime(templates, "server.txt"));
+    context.add("server.txt", runtime(templates, &plan.lock));
     for (number, requirements) in plan.requests().iter().enumerate() {
         context.add(&format!("request/{:02}/pyproject.toml", number + 1), pyproject(requirements, plan));
     }
@@ -75,9 +75,11 @@ fn image_files(plan: &Plan, templates: &Templates) -> Archive {
         files.add("etc/group", group);
     }
     files.add_directory("app", 0o755, Owner { uid, gid });
+    for (path, text) in templates.modules() {
+        files.add(&format!("{}/lib/{path}", relative(HOME)), text);
+    }
+    files.add_program("usr/local/bin/init-firewall.sh", runtime(templates, "init-firewall.sh"));
     for (path, file) in [
-        ("lib/ipybox/supervisor.py", "supervisor.py"),
-        ("lib/ipybox/kernel.py", "kernel.py"),
         ("server/share/jupyter/kernels/python3/kernel.json", "kernel.json"),
         ("server/etc/jupyter/jupyter_kernel_gateway_config.py", "jupyter_kernel_gateway_config.py"),
     ] {
@@ -92,7 +94,7 @@ fn relative(path: &str) -> &str {
 }
 
 fn runtime<'a>(templates: &'a Templates, file: &str) -> &'a str {
-    templates.get(&format!("runtime/{file}")).expect("templates hold every shipped file")
+    templates.get(&format!("runtime/{file}")).expect("a plan names files that there are")
 }
 
 /// A request as uv reads it: requirements, and the indexes that some of them come from alone.

@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::archive::EPOCH;
 use crate::context;
 use crate::diagnostic::Diagnostic;
-use crate::plan::Plan;
+use crate::plan::{HOME, Plan};
 use crate::templates::Templates;
 
 /// Where a build finds the base and the installer.
@@ -68,7 +68,12 @@ struct Values<'a> {
     builds: bool,
     /// Whether versions are constrained beyond what is asked for.
     bounds: bool,
+    /// Debian packages, with a blank between them.
+    apt: String,
+    bytecode: bool,
     ports: &'a [u16],
+    /// Ends well where every server answers; in exec form.
+    health: String,
     /// In exec form.
     command: String,
     epoch: u64,
@@ -107,7 +112,10 @@ pub fn render(plan: &Plan, templates: &Templates, supply: Supply) -> Result<Stri
         owner: format!("{uid}:{gid}"),
         builds: !plan.sources.is_empty(),
         bounds: !plan.bounds.is_empty(),
+        apt: plan.apt.join(" "),
+        bytecode: plan.bytecode,
         ports: &plan.ports,
+        health: exec_form(&health(&plan.ports)),
         command: exec_form(&plan.command),
         epoch: EPOCH,
     };
@@ -119,6 +127,11 @@ pub fn render(plan: &Plan, templates: &Templates, supply: Supply) -> Result<Stri
     tera.add_raw_templates(texts).map_err(failed)?;
     let values = tera::Context::from_serialize(&values).map_err(failed)?;
     tera.render(&plan.template, &values).map(|text| text + "\n").map_err(failed)
+}
+
+fn health(ports: &[u16]) -> Vec<String> {
+    let program = [format!("{HOME}/server/bin/python"), "-I".into(), "-m".into(), "ipybox.health".into()];
+    program.into_iter().chain(ports.iter().map(ToString::to_string)).collect()
 }
 
 fn settings(

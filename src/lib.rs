@@ -28,3 +28,4 @@ pub mod templates;
 pub mod trust;
 pub mod uv;
 pub mod variant;
+pub mod verify;

@@ -292,7 +292,8 @@ fn printable(mistake: &Diagnostic) -> Diagnostic {
 }
 
 /// A text that does nothing to a terminal but appear, without credentials.
-fn clean(text: &str) -> String {
+#[must_use]
+pub fn clean(text: &str) -> String {
     let harmless = |character: char| !character.is_control() || character == '\n';
     without_credentials(text).chars().filter(|&character| harmless(character)).collect()
 }

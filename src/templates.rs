@@ -21,11 +21,26 @@ const SHIPPED: &[(&str, &str)] = shipped![
     "server.tera",
     "mounts.tera",
     "uv-env.tera",
+    "apt.tera",
+    "lib.tera",
+    "runtime/gateway.txt",
+    "runtime/init-firewall.sh",
+    "runtime/ipybox/__init__.py",
+    "runtime/ipybox/channels.py",
+    "runtime/ipybox/health.py",
+    "runtime/ipybox/kernel.py",
+    "runtime/ipybox/mcp/__init__.py",
+    "runtime/ipybox/mcp/generate.py",
+    "runtime/ipybox/mcp/run.py",
+    "runtime/ipybox/mcp/tools.py",
+    "runtime/ipybox/modinfo.py",
+    "runtime/ipybox/resource/__init__.py",
+    "runtime/ipybox/resource/app.py",
+    "runtime/ipybox/resource/server.py",
+    "runtime/ipybox/supervisor.py",
     "runtime/jupyter_kernel_gateway_config.py",
     "runtime/kernel.json",
-    "runtime/kernel.py",
     "runtime/server.txt",
-    "runtime/supervisor.py",
 ];
 
 /// The largest file that is read, in bytes.
@@ -68,6 +83,15 @@ impl Templates {
     #[must_use]
     pub fn get(&self, path: &str) -> Option<&str> {
         self.0.get(path).map(String::as_str)
+    }
+
+    /// The modules of the package `ipybox` in images: paths below `runtime/`, and texts.
+    pub fn modules(&self) -> impl Iterator<Item = (&str, &str)> {
+        let entries = self.0.iter().map(|(path, text)| (path.as_str(), text.as_str()));
+        entries.filter_map(|(path, text)| {
+            let path = path.strip_prefix("runtime/")?;
+            path.starts_with("ipybox/").then_some((path, text))
+        })
     }
 
     /// The Dockerfile templates, by name.

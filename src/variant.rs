@@ -4,9 +4,10 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use serde_spanned::Spanned;
 
 use crate::diagnostic::{Diagnostic, Document};
-use crate::spec;
+use crate::spec::{self, Dependency, pep508};
 
 /// A named kind of image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,8 +18,17 @@ pub struct Variant {
     pub description: String,
     /// The Dockerfile template, a file of `templates/`.
     pub template: String,
+    /// What the servers' environment is installed from: a requirements file with hashes, of
+    /// `templates/runtime/`.
+    pub lock: String,
+    /// What `/opt/venv` has beside the kernel and the list: PEP 508 requirements.
+    pub kernel: Vec<Dependency>,
+    /// Debian packages.
+    pub apt: Vec<String>,
     /// The servers that run in a container of it.
     pub servers: Vec<Server>,
+    /// What `ipybox verify` tries beside what it always does.
+    pub checks: Vec<Check>,
     /// What is installed when the user names no dependency list.
     pub dependencies: Document,
 }
@@ -29,8 +39,20 @@ pub struct Variant {
 pub struct Server {
     /// The TCP port it listens on, on every address of the container.
     pub port: u16,
-    /// A script of the servers' environment, and its arguments.
+    /// A module of the servers' environment, and its arguments.
     pub command: Vec<String>,
+}
+
+/// Something that must hold in a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Check {
+    /// What should be.
+    pub name: String,
+    /// Python that a kernel runs; it must end without an error.
+    pub code: String,
+    /// A part of what that must write.
+    pub prints: Option<String>,
 }
 
 /// `variant.toml`.
@@ -39,8 +61,20 @@ pub struct Server {
 struct File {
     description: String,
     template: String,
+    #[serde(default = "every_server")]
+    lock: String,
+    #[serde(default)]
+    kernel: Vec<Spanned<String>>,
+    #[serde(default)]
+    apt: Vec<Spanned<String>>,
     #[serde(default)]
     server: Vec<Server>,
+    #[serde(default)]
+    check: Vec<Check>,
+}
+
+fn every_server() -> String {
+    "server.txt".to_owned()
 }
 
 /// Why there is no such variant.
@@ -74,7 +108,12 @@ pub enum VariantError {
     },
 }
 
-const SHIPPED: [(&str, &str, &str); 3] = [
+const SHIPPED: [(&str, &str, &str); 5] = [
+    (
+        "kernel",
+        include_str!("../variants/kernel/variant.toml"),
+        include_str!("../variants/kernel/dependencies.txt"),
+    ),
     (
         "minimal",
         include_str!("../variants/minimal/variant.toml"),
@@ -89,6 +128,11 @@ const SHIPPED: [(&str, &str, &str); 3] = [
         "example",
         include_str!("../variants/example/variant.toml"),
         include_str!("../variants/example/dependencies.txt"),
+    ),
+    (
+        "eval",
+        include_str!("../variants/eval/variant.toml"),
+        include_str!("../variants/eval/dependencies.txt"),
     ),
 ];
 
@@ -144,16 +188,37 @@ impl Variant {
     }
 
     fn parse(name: &str, settings: Document, dependencies: Document) -> Result<Self, VariantError> {
-        match toml_edit::de::from_str::<File>(&settings.text) {
-            Ok(File { description, template, server }) => {
-                Ok(Self { name: name.to_owned(), description, template, servers: server, dependencies })
-            }
-            Err(error) => Err(VariantError::Invalid {
-                at: error.span(),
-                why: error.message().to_owned(),
-                file: settings,
-            }),
-        }
+        let read = toml_edit::de::from_str::<File>(&settings.text);
+        let read = read.map_err(|error| (error.span(), error.message().to_owned())).and_then(|file| {
+            let File { description, template, lock, kernel, apt, server: servers, check: checks } = file;
+            let kernel = kernel.iter().map(requirement).collect::<Result<_, _>>()?;
+            let apt = apt.iter().map(package).collect::<Result<_, _>>()?;
+            let name = name.to_owned();
+            Ok(Self { name, description, template, lock, kernel, apt, servers, checks, dependencies })
+        });
+        read.map_err(|(at, why)| VariantError::Invalid { file: settings, at, why })
+    }
+}
+
+/// Where something is wrong, in bytes, and what.
+type Mistake = (Option<Range<usize>>, String);
+
+fn requirement(text: &Spanned<String>) -> Result<Dependency, Mistake> {
+    pep508::parse(text.as_ref()).map_err(|error| (Some(text.span()), error.why))
+}
+
+/// A Debian package, with a version or an architecture if need be.
+///
+/// Rule: Debian Policy, 5.6.1 and 5.6.12.
+fn package(text: &Spanned<String>) -> Result<String, Mistake> {
+    let rest = |byte: u8| byte.is_ascii_alphanumeric() || b".+-:~=".contains(&byte);
+    let name = text.as_ref();
+    let first = name.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric);
+    // Behind a name a hyphen asks for its removal.
+    if first && name.bytes().all(rest) && !name.ends_with('-') {
+        Ok(name.clone())
+    } else {
+        Err((Some(text.span()), "expected the name of a Debian package".to_owned()))
     }
 }
 
@@ -184,7 +249,8 @@ mod tests {
     fn every_shipped_variant_is_right() {
         for name in Variant::names(None).unwrap() {
             let variant = Variant::read(&name, None).unwrap();
-            assert!(!Spec::parse(&variant.dependencies.text).unwrap().dependencies.is_empty());
+            let spec = Spec::parse(&variant.dependencies.text).unwrap();
+            assert_eq!(spec.dependencies.is_empty(), name == "kernel");
             assert_eq!(variant.servers[0].port, 8888);
         }
     }

@@ -256,8 +256,10 @@ fn several_lists_ask_for_all_and_standard_input_is_one() {
         [
             "coverage",
             "ipykernel>=6.31,<8",
+            "mcp>=1.9.2,<2",
             "numpy>=2",
             "pip>=25.3",
+            "pydantic>=2.10,<3",
             "pytest",
             "requests",
             "rich>=13,<14",

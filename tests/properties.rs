@@ -66,6 +66,7 @@ fn resolve(list: &str, change: impl FnOnce(&mut Base)) -> Result<Plan, Vec<PlanE
     let variant = Variant::read("minimal", None).unwrap();
     let uv = uv::Release::of(&base.platform);
     let options = Options {
+        bytecode: true,
         user: User::Unprivileged { uid: 1000, gid: 1000 },
         python: None,
         uv,

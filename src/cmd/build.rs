@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{Caller, Failure, Request};
+use super::{Caller, Failure, Request, verify};
 use crate::cli::{BuildArgs, Progress};
 use crate::context;
 use crate::diagnostic::Diagnostic;
@@ -39,6 +39,9 @@ pub(super) async fn run(args: BuildArgs, caller: &mut Caller) -> Result<(), Fail
         build_args: environment.proxies.clone(),
     };
     let image = engine.build(build, |event| report.event(&event)).await?;
+    if args.verify {
+        verify::prove(&engine, &image, &request.variant, report).await?;
+    }
     for tag in &args.tag {
         engine.tag(&image, tag).await?;
     }

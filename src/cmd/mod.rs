@@ -8,6 +8,7 @@ mod plan;
 mod render;
 mod request;
 mod variants;
+mod verify;
 
 use tokio_util::sync::CancellationToken;
 
@@ -15,6 +16,8 @@ pub use failure::{Failure, FailureKind};
 use request::Request;
 
 use crate::cli::{Command, Environment};
+use crate::diagnostic::Diagnostic;
+use crate::engine::{Engine, Host};
 use crate::report::Report;
 
 /// Whom a command works for: what their environment says, how to tell them things, and whether
@@ -29,6 +32,15 @@ pub struct Caller {
     pub interrupt: CancellationToken,
 }
 
+/// A connection to the engine at `host`, as it is written in `DOCKER_HOST`.
+async fn engine(host: &str, caller: &Caller) -> Result<Engine, Failure> {
+    let host: Host = host.parse().map_err(|why: String| {
+        let what = format!("cannot use the engine at `{host}`");
+        Failure::usage(Diagnostic::new(what).why(why).advice("correct `DOCKER_HOST` or `--host`"))
+    })?;
+    Ok(Engine::connect(&host, caller.interrupt.clone()).await?)
+}
+
 /// Runs one command.
 ///
 /// # Errors
@@ -40,6 +52,7 @@ pub async fn run(command: Command, caller: &mut Caller) -> Result<(), Failure> {
         Command::Plan(args) => plan::run(args, caller).await,
         Command::Render(args) => render::run(args, caller).await,
         Command::Deps(args) => deps::run(&args, caller),
+        Command::Verify(args) => verify::run(args, caller).await,
         Command::Variants(args) => variants::run(&args, &caller.report),
     }
 }

@@ -8,7 +8,7 @@ use super::{Caller, Failure};
 use crate::base::Base;
 use crate::cli::ImageArgs;
 use crate::diagnostic::{Diagnostic, Documents};
-use crate::engine::{Engine, EngineError, Host};
+use crate::engine::{Engine, EngineError};
 use crate::git;
 use crate::local::LocalSource;
 use crate::plan::{Options, Plan, PlanError, User, default_base, needed};
@@ -21,7 +21,7 @@ use crate::variant::Variant;
 /// What is known before any engine is asked.
 pub(super) struct Request {
     args: ImageArgs,
-    variant: Variant,
+    pub(super) variant: Variant,
     pub(super) templates: Templates,
     lists: Documents,
     spec: Spec,
@@ -46,6 +46,13 @@ impl Request {
                 Failure::refused(Diagnostic::new(what).why(error.to_string()))
             })?,
         };
+        if templates.get(&format!("runtime/{}", variant.lock)).is_none() {
+            let what = format!("the variant `{}` has an unknown `lock`", variant.name);
+            let why = format!("there is no `{}` in `runtime/` of the templates", variant.lock.escape_debug());
+            return Err(Failure::refused(
+                Diagnostic::new(what).why(why).advice("name `server.txt` or `gateway.txt`"),
+            ));
+        }
         let user = user(&args);
         let cache =
             args.cache_dir.clone().or_else(|| Some(caller.environment.cache_home.as_ref()?.join("ipybox")));
@@ -75,11 +82,7 @@ impl Request {
     }
 
     pub(super) async fn engine(&self, caller: &Caller) -> Result<Engine, Failure> {
-        let host: Host = self.args.host.parse().map_err(|why: String| {
-            let what = format!("cannot use the engine at `{}`", self.args.host);
-            Failure::usage(Diagnostic::new(what).why(why).advice("correct `DOCKER_HOST` or `--host`"))
-        })?;
-        Ok(Engine::connect(&host, caller.interrupt.clone()).await?)
+        super::engine(&self.args.host, caller).await
     }
 
     /// The facts of the base, from a file or from an engine, which pulls the image where it has to.
@@ -112,7 +115,8 @@ impl Request {
         let sources = self.sources(&base, caller);
         let sources =
             caller.interrupt.run_until_cancelled(sources).await.ok_or_else(Failure::interrupted)??;
-        let options = Options { user: self.user, python: self.args.python, uv, sources };
+        let bytecode = !self.args.no_bytecode;
+        let options = Options { user: self.user, python: self.args.python, uv, sources, bytecode };
         let plan = Plan::resolve(&self.spec, &self.variant, base, &options)
             .map_err(|errors| Failure::of_plan(&self.lists, &errors))?;
         if rustix::process::getuid().is_root() && !self.args.root && self.args.uid.is_none() {

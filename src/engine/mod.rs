@@ -1,12 +1,13 @@
 //! A connection to one container engine; the only module that imports bollard, whose types stop at
 //! this door.
 
+mod container;
 mod credentials;
 mod error;
 mod progress;
 mod session;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -24,6 +25,7 @@ use bollard::query_parameters::{
 use futures_util::{StreamExt, TryStreamExt, future};
 use tokio_util::sync::CancellationToken;
 
+pub use container::{Container, Exec, Start};
 pub use error::EngineError;
 pub use progress::BuildEvent;
 
@@ -72,6 +74,23 @@ pub struct Engine {
     docker: Docker,
     host: Host,
     interrupt: CancellationToken,
+}
+
+/// A local image, and what it says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    /// Its id.
+    pub id: ImageId,
+    /// Who its processes run as; empty is root.
+    pub user: String,
+    /// Its environment, as `NAME=VALUE`.
+    pub env: Vec<String>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its health check, as Docker has it: `CMD` or `CMD-SHELL` and a command.
+    pub health: Vec<String>,
+    /// The commands that made its layers.
+    pub history: Vec<String>,
 }
 
 /// One build: a context, and what its steps may use without keeping it.
@@ -135,6 +154,30 @@ impl Engine {
     /// [`EngineError`].
     pub async fn image_id(&self, reference: &Reference) -> Result<Option<String>, EngineError> {
         Ok(self.inspect(reference).await?.map(|image| image.id.unwrap_or_default()))
+    }
+
+    /// A local image; `None` where there is none of this name.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError`].
+    pub async fn image(&self, name: &str) -> Result<Option<Image>, EngineError> {
+        let inspected = match self.docker.inspect_image(name).await {
+            Ok(image) => image,
+            Err(error) if error::status(&error) == Some(404) => return Ok(None),
+            Err(error) => return Err(EngineError::api("inspect an image")(error)),
+        };
+        let history = self.docker.image_history(name).await;
+        let history = history.map_err(EngineError::api("ask for the history of an image"))?;
+        let config = inspected.config.unwrap_or_default();
+        Ok(Some(Image {
+            id: image_id(inspected.id)?,
+            user: config.user.unwrap_or_default(),
+            env: config.env.unwrap_or_default(),
+            labels: config.labels.unwrap_or_default().into_iter().collect(),
+            health: config.healthcheck.and_then(|health| health.test).unwrap_or_default(),
+            history: history.into_iter().map(|step| step.created_by).collect(),
+        }))
     }
 
     async fn inspect(
@@ -221,10 +264,11 @@ impl Engine {
                 architecture: image.architecture.unwrap_or_default(),
             },
             interpreter: None,
-            distributions: std::collections::BTreeMap::new(),
+            distributions: BTreeMap::new(),
             path: path.unwrap_or_default().to_owned(),
             passwd: String::new(),
             group: String::new(),
+            has_apt: false,
             lacks_hosts: false,
             lacks_resolv_conf: false,
         };

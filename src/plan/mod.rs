@@ -4,7 +4,7 @@ mod python;
 mod requirement;
 mod target;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 use std::path::Path;
 
@@ -36,6 +36,12 @@ pub struct Plan {
     pub interpreter: Interpreter,
     /// Who the image runs as.
     pub user: User,
+    /// What the servers' environment is installed from, a file of `templates/runtime/`; with hashes.
+    pub lock: String,
+    /// Debian packages that are installed, sorted.
+    pub apt: Vec<String>,
+    /// Whether modules are compiled when they are installed.
+    pub bytecode: bool,
     /// What `/opt/venv` is resolved from, sorted by distribution: the list and the kernel's needs.
     pub requirements: Vec<Requirement>,
     /// Versions that must not be left where a distribution is installed, and hashes of its files.
@@ -124,6 +130,12 @@ pub const HOME: &str = "/opt/ipybox";
 
 /// The home of the environment that generated code runs in.
 pub const VENV: &str = "/opt/venv";
+
+/// The label that names the variant.
+pub const VARIANT_LABEL: &str = "ipybox.variant";
+
+/// The label that names the distributions of the list, with a blank between them.
+pub const DEPENDENCIES_LABEL: &str = "ipybox.dependencies";
 
 /// What the kernel of an image needs, whatever the list asks for. pip is here so that code can
 /// install packages at run time.
@@ -256,6 +268,16 @@ pub enum PlanError {
         /// The base's version.
         found: String,
     },
+    /// The base cannot get the variant's system packages.
+    #[error("base image `{base}` has no `apt-get`, which the variant `{variant}` needs for {packages}")]
+    NoApt {
+        /// The base image.
+        base: String,
+        /// The variant.
+        variant: String,
+        /// The packages, in words.
+        packages: String,
+    },
     /// There is no installer for the base's platform.
     #[error("base image `{base}` is for {platform}, where images cannot be built")]
     Platform {
@@ -277,6 +299,8 @@ pub struct Options {
     pub uv: Option<uv::Release>,
     /// The files of dependencies that come from this host or a repository.
     pub sources: BTreeMap<Name, LocalSource>,
+    /// Whether modules are compiled when they are installed.
+    pub bytecode: bool,
 }
 
 /// Choices of alternatives that are tried one after another, at most.
@@ -296,11 +320,12 @@ impl Plan {
     ) -> Result<Self, Vec<PlanError>> {
         let mut errors = Vec::new();
         let (needed, dropped) = needed(spec, &base);
-        let mut requirements = kernel_requirements();
+        let mut requirements = kernel_requirements(variant);
         let mut bounds: Vec<_> = spec.bounds.iter().map(Requirement::lower).collect();
         let mut sources = BTreeMap::new();
         let mut indexes = Indexes::of(spec);
         let mut choices = 1_usize;
+        let names: Vec<_> = needed.iter().map(|dependency| dependency.name.clone()).collect();
         for dependency in needed {
             if dependency.constraint.is_empty() {
                 let (name, at) = (dependency.name.clone(), dependency.at.clone());
@@ -346,13 +371,20 @@ impl Plan {
                 platform: format!("{}/{}", base.platform.os, base.platform.architecture),
             });
         });
+        if !variant.apt.is_empty() && !base.has_apt {
+            let (base, variant_name) = (base.reference.to_string(), variant.name.clone());
+            errors.push(PlanError::NoApt { base, variant: variant_name, packages: variant.apt.join(", ") });
+        }
         let (true, Ok(interpreter), Ok(uv)) = (errors.is_empty(), interpreter, uv) else {
             return Err(errors);
         };
         let version = env!("CARGO_PKG_VERSION");
+        let dependencies: BTreeSet<_> = names.iter().map(Name::as_str).collect();
+        let dependencies = Vec::from_iter(dependencies).join(" ");
         let labels = [
+            (DEPENDENCIES_LABEL, dependencies.as_str()),
             ("ipybox.python", interpreter.version.as_str()),
-            ("ipybox.variant", &variant.name),
+            (VARIANT_LABEL, &variant.name),
             ("ipybox.version", version),
             ("org.opencontainers.image.base.name", &base.reference.to_string()),
         ];
@@ -364,6 +396,9 @@ impl Plan {
             labels: labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
             ports: variant.servers.iter().map(|server| server.port).collect(),
             command: command(&variant.servers),
+            lock: variant.lock.clone(),
+            apt: BTreeSet::from_iter(variant.apt.clone()).into_iter().collect(),
+            bytecode: options.bytecode,
             user: options.user,
             interpreter,
             base,
@@ -503,17 +538,14 @@ impl<'a> Indexes<'a> {
 /// The supervisor with the servers' commands, with `--` between them.
 fn command(servers: &[Server]) -> Vec<String> {
     let supervisor =
-        [format!("{HOME}/server/bin/python"), "-I".into(), format!("{HOME}/lib/ipybox/supervisor.py")];
+        [&format!("{HOME}/server/bin/python"), "-I", "-m", "ipybox.supervisor"].map(str::to_owned);
     let commands: Vec<_> = servers.iter().map(|server| server.command.clone()).collect();
     [supervisor.to_vec(), commands.join(&"--".to_owned())].concat()
 }
 
-fn kernel_requirements() -> Vec<Requirement> {
-    let lower = |text| {
-        let dependency = pep508::parse(text).expect("a constant requirement");
-        Requirement::lower(&dependency)
-    };
-    KERNEL.map(lower).into()
+fn kernel_requirements(variant: &Variant) -> Vec<Requirement> {
+    let kernel = KERNEL.map(|text| pep508::parse(text).expect("a constant requirement"));
+    kernel.iter().chain(&variant.kernel).map(Requirement::lower).collect()
 }
 
 fn environment(base: &Base, user: User) -> BTreeMap<String, String> {
@@ -581,6 +613,7 @@ impl PlanError {
             Self::Replaced { .. } => what.advice("choose the base that image was built on"),
             Self::Implementation { .. } => what.advice("choose a base with CPython"),
             Self::TooOld { .. } => what.advice(format!("choose a base with Python {OLDEST_PYTHON} or newer")),
+            Self::NoApt { .. } => what.advice("choose a base of Debian or Ubuntu, or the variant `kernel`"),
             Self::Platform { .. } => what.advice("choose a base for linux/amd64 or linux/arm64"),
         }
     }

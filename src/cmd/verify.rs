@@ -1,0 +1,74 @@
+//! `ipybox verify`: proves that an image runs what its clients will ask of it.
+
+use serde_json::json;
+
+use super::{Caller, Failure};
+use crate::cli::VerifyArgs;
+use crate::diagnostic::Diagnostic;
+use crate::engine::{Engine, Image};
+use crate::plan::VARIANT_LABEL;
+use crate::reference::ImageId;
+use crate::report::Report;
+use crate::variant::Variant;
+use crate::verify::{self, Check, Verdict};
+
+pub(super) async fn run(args: VerifyArgs, caller: &Caller) -> Result<(), Failure> {
+    let engine = super::engine(&args.host, caller).await?;
+    let Some(image) = engine.image(&args.image).await? else {
+        let what = Diagnostic::new(format!("the engine has no image `{}`", args.image.escape_debug()));
+        return Err(Failure::refused(what.advice("build or pull it first, or correct its name")));
+    };
+    let label = image.labels.get(VARIANT_LABEL).map(String::as_str);
+    let name = args.variant.as_deref().or(label).unwrap_or("minimal");
+    let variant = Variant::read(name, args.variants.as_deref())?;
+    if args.json {
+        let checks = verify::verify(&engine, &image, &variant, |_| {}).await?;
+        let passed = verify::all_passed(&checks);
+        let report = json!({"image": image.id, "variant": variant.name, "passed": passed, "checks": checks});
+        let written = caller.report.result(|out| writeln!(out, "{report:#}"));
+        written.map_err(|error| Failure::unwritable("stdout", &error))?;
+        return outcome(&image, &variant, &checks);
+    }
+    let checks = verify::verify(&engine, &image, &variant, |check| {
+        // A reader that went away does not end the checks.
+        let _ = caller.report.result(|out| writeln!(out, "{}", line(check)));
+    })
+    .await?;
+    outcome(&image, &variant, &checks)
+}
+
+/// Verifies an image that was just built.
+pub(super) async fn prove(
+    engine: &Engine,
+    id: &ImageId,
+    variant: &Variant,
+    report: &Report,
+) -> Result<(), Failure> {
+    report.note("verifying the image");
+    let image = engine.image(id.as_str()).await?;
+    let image = image.ok_or_else(|| Failure::refused(Diagnostic::new("the new image is gone")))?;
+    let checks = verify::verify(engine, &image, variant, |check| report.note(&line(check))).await?;
+    outcome(&image, variant, &checks)
+}
+
+/// A line of the table.
+fn line(Check { name, verdict, seconds }: &Check) -> String {
+    match verdict {
+        Verdict::Passed => format!("ok      {name:<42} {seconds:>5.1} s"),
+        Verdict::Failed(why) => {
+            let why = why.replace('\n', "\n        ");
+            format!("FAILED  {name:<42} {seconds:>5.1} s\n        {why}")
+        }
+        Verdict::NotRun => format!("not run {name}"),
+    }
+}
+
+fn outcome(image: &Image, variant: &Variant, checks: &[Check]) -> Result<(), Failure> {
+    let failed = checks.iter().filter(|check| matches!(check.verdict, Verdict::Failed(_))).count();
+    if failed == 0 {
+        return Ok(());
+    }
+    let what = format!("image {} is not what the variant {} promises", image.id.short(), variant.name);
+    let why = format!("{failed} of {} checks failed, as told above", checks.len());
+    Err(Failure::refused(Diagnostic::new(what).why(why)))
+}
