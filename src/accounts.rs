@@ -14,7 +14,8 @@ pub fn passwd(base: &str, user: User) -> Option<String> {
     let User::Unprivileged { uid, gid } = user else {
         return None;
     };
-    let line = format!("{NAME}:x:{uid}:{gid}::{}:/bin/sh", user.home());
+    let home = user.home().expect("an unprivileged user has a home");
+    let line = format!("{NAME}:x:{uid}:{gid}::{home}:/bin/sh");
     Some(with_line(base, &line, |fields| fields.nth(2) == Some(&uid.to_string())))
 }
 
@@ -31,6 +32,27 @@ pub fn group(base: &str, user: User) -> Option<String> {
         fields.next() != Some(NAME) && fields.nth(1) == Some(&gid)
     });
     (!taken).then(|| with_line(base, &format!("{NAME}:x:{gid}:"), |_| false))
+}
+
+/// The ids that a container of a configuration with this `user` runs with; `None` where they are not known.
+///
+/// Rule: OCI image specification, "User": `user`, `uid`, `user:group`, `uid:gid`, `uid:group` or `user:gid`.
+#[must_use]
+pub fn ids(passwd: &str, groups: &str, user: &str) -> Option<(u32, u32)> {
+    let field = |line: &str, index: usize| line.split(':').nth(index).and_then(|text| text.parse().ok());
+    let line_of = |file: &'_ str, name: &str, index: usize| {
+        let is = |line: &&str| line.split(':').nth(index) == Some(name);
+        file.lines().find(is).map(str::to_owned)
+    };
+    let (user, group) = user.split_once(':').map_or((user, None), |(user, group)| (user, Some(group)));
+    let user = if user.is_empty() { "0" } else { user };
+    let line = line_of(passwd, user, 0).or_else(|| line_of(passwd, user, 2));
+    let uid = user.parse().ok().or_else(|| field(line.as_deref()?, 2))?;
+    let gid = match group {
+        Some(group) => group.parse().ok().or_else(|| field(&line_of(groups, group, 0)?, 2))?,
+        None => line.and_then(|line| field(&line, 3)).unwrap_or(0),
+    };
+    Some((uid, gid))
 }
 
 /// `file` with `line` before the first line that `comes_after` holds for, and without any other
@@ -74,6 +96,23 @@ mod tests {
         let lines = group(GROUP, User::Unprivileged { uid: 1, gid: 5 }).unwrap();
         assert!(lines.ends_with("node:x:1000:\nipybox:x:5:\n"));
         assert_eq!(group(GROUP, User::Root), None);
+    }
+
+    #[test]
+    fn the_user_of_a_configuration_has_ids() {
+        for (user, expected) in [
+            ("", Some((0, 0))),
+            ("root", Some((0, 0))),
+            ("node", Some((1000, 1000))),
+            ("1000", Some((1000, 1000))),
+            ("7", Some((7, 0))),
+            ("7:8", Some((7, 8))),
+            ("node:users", Some((1000, 100))),
+            ("nobody", None),
+            ("node:nothing", None),
+        ] {
+            assert_eq!(ids(PASSWD, GROUP, user), expected, "for {user:?}");
+        }
     }
 
     #[test]

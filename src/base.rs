@@ -19,18 +19,22 @@ pub struct Base {
     pub id: ImageId,
     /// What it runs on.
     pub platform: Platform,
-    /// The first `python3` or `python` on its `PATH`; `None` where there is none.
-    pub interpreter: Option<Interpreter>,
-    /// Installed distributions and their versions, as that interpreter sees them.
-    pub distributions: BTreeMap<String, String>,
-    /// `PATH` of its configuration; empty where it has none.
-    pub path: String,
+    /// Its Pythons: those on its `PATH` in that order, then those in places where images keep further ones.
+    pub pythons: Vec<Python>,
+    /// What its configuration says.
+    pub config: Config,
     /// Its `/etc/passwd`; empty where there is none.
     pub passwd: String,
     /// Its `/etc/group`; empty where there is none.
     pub group: String,
+    /// The release of its distribution, such as `bookworm`; `None` where it does not say.
+    pub codename: Option<String>,
     /// Whether it has Debian's `apt-get`.
     pub has_apt: bool,
+    /// Whether it has `curl`.
+    pub has_curl: bool,
+    /// Folders near its root that are symbolic links, and the folders they lead to.
+    pub links: BTreeMap<String, String>,
     /// Whether it has no `/etc/hosts`, or an empty one. The engine would create it for each step of
     /// a build, and so give `/etc` a new time.
     pub lacks_hosts: bool,
@@ -47,7 +51,48 @@ pub struct Platform {
     pub architecture: String,
 }
 
-/// A Python interpreter of a base image.
+/// The parts of an image's configuration that decide what is built on it.
+///
+/// Rule: OCI image specification, "Image Configuration"; `shell` is Docker's.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Config {
+    /// Who its processes run as; empty is root.
+    pub user: String,
+    /// Its environment, as `NAME=VALUE`.
+    pub env: Vec<String>,
+    /// Its entry point.
+    pub entrypoint: Vec<String>,
+    /// Its command.
+    pub cmd: Vec<String>,
+    /// What shell forms run in, where it says so.
+    pub shell: Vec<String>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+impl Config {
+    /// The value of a variable.
+    #[must_use]
+    pub fn variable(&self, name: &str) -> Option<&str> {
+        self.env.iter().find_map(|variable| variable.strip_prefix(name)?.strip_prefix('='))
+    }
+}
+
+/// An interpreter of a base image, and what is installed for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Python {
+    /// The interpreter.
+    #[serde(flatten)]
+    pub interpreter: Interpreter,
+    /// Whether it is a virtual environment.
+    pub is_virtual: bool,
+    /// The folders its distributions are in.
+    pub folders: Vec<String>,
+    /// Its distributions.
+    pub distributions: Vec<Distribution>,
+}
+
+/// A Python interpreter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Interpreter {
     /// Absolute path inside the image.
@@ -60,60 +105,61 @@ pub struct Interpreter {
     pub libc: Option<String>,
 }
 
+/// A distribution that is installed in a base, as its metadata has it.
+///
+/// Rule: Python packaging, "Core metadata specifications".
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Distribution {
+    /// Its name, not normalized.
+    pub name: String,
+    /// Its version, which need not be one of PEP 440.
+    pub version: String,
+    /// What it requires, each in PEP 508 or what somebody took for that.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub requires: Vec<String>,
+    /// Its optional features.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub extras: Vec<String>,
+    /// Whether the system's package manager has installed it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub of_system: bool,
+}
+
 /// The largest file of facts that is read, in bytes.
 const MAX_BYTES: u64 = 16_000_000;
 
 /// Raised when [`PROBE`] or [`Base`] change, so that facts of another kind are asked again.
-const FORMAT: &str = "2";
+const FORMAT: &str = "3";
 
-/// The shell script that asks for the facts that only a container knows. Its lines are `apt`, where there
-/// is `apt-get`, and last the facts of the interpreter as JSON, where one could run a kernel.
-pub const PROBE: &str = r#"
-command -v apt-get >/dev/null && echo apt
-python=$(command -v python3 || command -v python) || exit 0
-exec "$python" -I -c '
-import json, platform, sys
-try:
-    from importlib.metadata import distributions
-except ImportError:
-    distributions = list
-found = {}
-for distribution in distributions():
-    try:
-        name, version = distribution.metadata["Name"], distribution.version
-    except Exception:
-        continue
-    if isinstance(name, str) and isinstance(version, str):
-        found[name] = version
-print(json.dumps({
-    "interpreter": {
-        "path": sys.executable,
-        "version": "%d.%d.%d" % sys.version_info[:3],
-        "implementation": sys.implementation.name,
-        "libc": " ".join(platform.libc_ver()).strip() or None,
-    },
-    "distributions": found,
-}))
-'
-"#;
-
-/// What [`PROBE`] prints.
-#[derive(Deserialize)]
-struct Probed {
-    interpreter: Interpreter,
-    distributions: BTreeMap<String, String>,
-}
+/// The shell script that asks for the facts that only a container knows. Each of its lines is a kind of fact, a
+/// blank and the fact.
+pub const PROBE: &str = concat!(
+    r#"
+for program in apt-get curl; do command -v $program >/dev/null && echo "program $program"; done
+[ -r /etc/os-release ] && (. /etc/os-release; [ -z "$VERSION_CODENAME" ] || echo "codename $VERSION_CODENAME")
+for path in /* /usr/* /var/*; do [ -L "$path" ] && [ -d "$path" ] && echo "link $path $(readlink -f "$path")"; done
+folders=$PATH:/usr/local/bin:/usr/bin:/opt/conda/bin:/opt/*/bin IFS=:
+for folder in $folders; do
+    for python in "$folder"/python3 "$folder"/python "$folder"/python3.1[0-9]; do
+        [ -x "$python" ] && { PYTHONHOME= PYTHONDONTWRITEBYTECODE=1 "$python" -s -c '"#,
+    include_str!("probe.py"),
+    r#"' || echo "broken $python"; }
+    done
+done
+exit 0
+"#
+);
 
 /// Why a base's facts cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum BaseError {
-    /// What the interpreter printed is no answer to [`PROBE`].
+    /// It has interpreters, and none of them answers to [`PROBE`].
     #[error("the Python of base image `{reference}` does not answer")]
     Probe {
         /// The base image.
         reference: Reference,
-        /// What it printed.
-        output: String,
+        /// The first.
+        python: String,
     },
     /// A file of facts cannot be read.
     #[error("cannot read the base's facts from `{}`", path.display())]
@@ -131,12 +177,9 @@ impl BaseError {
     pub fn diagnostic(&self) -> Diagnostic {
         let diagnostic = Diagnostic::new(self.to_string());
         match self {
-            Self::Probe { output, .. } => {
-                let last: String = output.lines().last().unwrap_or_default().chars().take(200).collect();
-                diagnostic
-                    .why(format!("it printed `{}`", last.escape_debug()))
-                    .advice("try `python3 -c 1` in a container of it")
-            }
+            Self::Probe { python, .. } => diagnostic
+                .why(format!("`{}` ends with an error, or prints something else", python.escape_debug()))
+                .advice("try `python3 -c 1` in a container of it"),
             Self::Unreadable { source, .. } => diagnostic
                 .why(source.to_string())
                 .advice("give the `base` of a plan that `ipybox plan` printed"),
@@ -149,18 +192,43 @@ impl Base {
     ///
     /// # Errors
     ///
-    /// [`BaseError::Probe`] for anything else.
+    /// [`BaseError::Probe`] where there are interpreters, and none answers.
     pub fn with_probe(mut self, output: &str) -> Result<Self, BaseError> {
-        let mut lines = output.lines();
-        self.has_apt = output.starts_with("apt\n");
-        let Some(line) = lines.next_back().filter(|line| *line != "apt") else {
-            return Ok(self);
-        };
-        let probed: Probed = serde_json::from_str(line)
-            .map_err(|_| BaseError::Probe { reference: self.reference.clone(), output: output.to_owned() })?;
-        self.interpreter = Some(probed.interpreter);
-        self.distributions = probed.distributions;
-        Ok(self)
+        let mut broken = None;
+        let mut prefixes = Vec::new();
+        for line in output.lines() {
+            let (kind, fact) = line.split_once(' ').unwrap_or_default();
+            match kind {
+                "program" if fact == "apt-get" => self.has_apt = true,
+                "program" => self.has_curl = true,
+                "codename" => self.codename = Some(fact.to_owned()),
+                "link" => {
+                    if let Some((path, target)) = fact.split_once(' ')
+                        && target.starts_with('/')
+                    {
+                        self.links.insert(path.to_owned(), target.to_owned());
+                    }
+                }
+                "python" => {
+                    let (prefix, facts) = fact.split_once(' ').unwrap_or_default();
+                    let Ok(python) = serde_json::from_str::<Python>(facts) else { continue };
+                    // One interpreter has several names.
+                    let known = (prefix.to_owned(), python.interpreter.version.clone());
+                    if !prefixes.contains(&known) {
+                        prefixes.push(known);
+                        self.pythons.push(python);
+                    }
+                }
+                "broken" => broken = broken.or_else(|| Some(fact.to_owned())),
+                _ => {}
+            }
+        }
+        match broken {
+            Some(python) if self.pythons.is_empty() => {
+                Err(BaseError::Probe { reference: self.reference, python })
+            }
+            _ => Ok(self),
+        }
     }
 
     /// Reads the facts from a JSON file, such as the `base` of a printed plan.

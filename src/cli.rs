@@ -10,6 +10,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::plan::PythonVersion;
 use crate::reference::{Reference, ReferenceError};
+use crate::variant::{self, executor_name};
 
 /// The tag of ipybox 0.6, for scripts that name none.
 const DEFAULT_TAG: &str = "ghcr.io/gradion-ai/ipybox";
@@ -81,6 +82,11 @@ impl Cli {
             if image.dependencies.is_empty() {
                 image.dependencies = words("IPYBOX_DEPENDENCIES").into_iter().map(PathBuf::from).collect();
             }
+            complete(&mut image.apt, "IPYBOX_APT", variant::package)
+                .and_then(|()| complete(&mut image.env, "IPYBOX_ENV", env_setting))
+                .and_then(|()| complete(&mut image.label, "IPYBOX_LABEL", label_setting))
+                .and_then(|()| complete(&mut image.copy, "IPYBOX_COPY", copy_setting))
+                .unwrap_or_else(|why| refuse(ErrorKind::ValueValidation, why));
             image.selection.complete();
         }
         if let Command::Deps(args) = &mut cli.command {
@@ -103,7 +109,9 @@ pub enum Command {
     #[command(after_help = "Examples:\n  \
         ipybox build -t sandbox                          the variant minimal, with its own list\n  \
         ipybox build -t sandbox -d dependencies.txt      your packages\n  \
-        ipybox build -t science -V basic --python 3.13   another variant, another Python\n\n\
+        ipybox build -t science -V basic --python 3.13   another variant, another Python\n  \
+        ipybox build -t skills-executor-vision -V any-base --base cuda-image --name vision\n  \
+        ipybox build -t more -V extend-base --base skills-executor-vision --name more -d more.txt\n\n\
         The image id goes to stdout, everything else to stderr. A tag moves only after the new\n\
         image is complete. Every option can come from the environment: --base from IPYBOX_BASE,\n\
         --no-cache from IPYBOX_NO_CACHE (0 or 1), and so on.")]
@@ -188,6 +196,41 @@ pub struct ImageArgs {
     /// Image to build on [default: python:X.Y-slim-bookworm]
     #[arg(long, value_name = "IMAGE", env = "IPYBOX_BASE", hide_env = true)]
     pub base: Option<Reference>,
+
+    /// What an executor server calls itself; clients find it by this name
+    #[arg(long, value_parser = executor_name, env = "IPYBOX_NAME", hide_env = true)]
+    pub name: Option<String>,
+
+    /// Interpreter of the base to use, by its path [default: the first that has packages]
+    #[arg(long, value_name = "PATH", env = "IPYBOX_BASE_PYTHON", hide_env = true)]
+    pub base_python: Option<String>,
+
+    /// Python for a base that has none: a tar archive, such as python-build-standalone's `install_only`
+    #[arg(long, value_name = "FILE", env = "IPYBOX_PYTHON_ARCHIVE", hide_env = true, conflicts_with = "base_python")]
+    pub python_archive: Option<PathBuf>,
+
+    /// Debian package to install; may be repeated
+    #[arg(long, value_name = "PACKAGE", value_parser = variant::package)]
+    pub apt: Vec<String>,
+
+    /// Variable of the image's environment, as NAME=VALUE; may be repeated
+    #[arg(long, value_name = "NAME=VALUE", value_parser = env_setting)]
+    pub env: Vec<(String, String)>,
+
+    /// Let `--env` and variants set variables whose names look like those of secrets
+    #[arg(long, value_parser = BoolishValueParser::new(), env = "IPYBOX_ALLOW_SECRET_ENV", hide_env = true)]
+    pub allow_secret_env: bool,
+
+    /// Label of the image, as NAME=VALUE; may be repeated
+    #[arg(long, value_name = "NAME=VALUE", value_parser = label_setting)]
+    pub label: Vec<(String, String)>,
+
+    /// File or folder to copy into the image, as SOURCE:DESTINATION; may be repeated
+    ///
+    /// The destination is an absolute path; one that ends in `/` is a folder. A folder's content is laid over what is
+    /// there. What goes below /app or the user's home belongs to the image's user, everything else to root.
+    #[arg(long, value_name = "SRC:DST", value_parser = copy_setting)]
+    pub copy: Vec<(PathBuf, String)>,
 
     /// Take the base's facts from this file instead of asking the engine
     #[arg(long, value_name = "FILE", env = "IPYBOX_BASE_FACTS", hide_env = true, conflicts_with = "base")]
@@ -370,6 +413,10 @@ pub struct VariantsArgs {
     /// Show this one
     pub name: Option<String>,
 
+    /// Print the JSON schema of `variant.toml`, for editors
+    #[arg(long, conflicts_with_all = ["name", "variants"])]
+    pub schema: bool,
+
     /// Folder of variants that replaces the shipped ones
     #[arg(long, value_name = "DIR", env = "IPYBOX_VARIANTS", hide_env = true)]
     pub variants: Option<PathBuf>,
@@ -385,6 +432,50 @@ pub enum Progress {
     Plain,
     /// Nothing but mistakes and the result
     Quiet,
+}
+
+/// Takes from the environment what the arguments leave open: words with white space between them.
+fn complete<T>(
+    values: &mut Vec<T>,
+    name: &str,
+    read: impl Fn(&str) -> Result<T, &'static str>,
+) -> Result<(), String> {
+    if values.is_empty() {
+        let word = |word: &String| read(word).map_err(|why| format!("{name}: `{word}`: {why}"));
+        *values = words(name).iter().map(word).collect::<Result<_, _>>()?;
+    }
+    Ok(())
+}
+
+fn setting(
+    text: &str,
+    check: impl Fn(&str) -> Result<(), &'static str>,
+) -> Result<(String, String), &'static str> {
+    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
+    check(name)?;
+    variant::value(value)?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+fn env_setting(text: &str) -> Result<(String, String), &'static str> {
+    setting(text, variant::variable_name)
+}
+
+fn label_setting(text: &str) -> Result<(String, String), &'static str> {
+    let (name, value) = setting(text, variant::label_name)?;
+    if name.starts_with("ipybox.") {
+        return Err("labels that begin with `ipybox.` are the image's own");
+    }
+    Ok((name, value))
+}
+
+fn copy_setting(text: &str) -> Result<(PathBuf, String), &'static str> {
+    let (from, to) = text.rsplit_once(':').ok_or("expected SOURCE:DESTINATION")?;
+    if from.is_empty() {
+        return Err("expected SOURCE:DESTINATION");
+    }
+    variant::destination(to)?;
+    Ok((from.into(), to.to_owned()))
 }
 
 /// A name that an image can be given.

@@ -1,23 +1,22 @@
 //! A [`Plan`] to the files its build gets; equal plans give equal bytes.
 
 use std::collections::BTreeMap;
-use std::io;
-use std::path::Path;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 
+use pep440_rs::Version;
 use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, value};
+use zip::write::SimpleFileOptions;
+use zip::{CompressionMethod, ZipWriter};
 
 use crate::accounts;
 use crate::archive::{Archive, Owner};
+use crate::base::Base;
 use crate::local::LocalSource;
-use crate::plan::{HOME, PackageIndex, Plan};
+use crate::plan::{HOME, Held, PackageIndex, Plan};
 use crate::spec::{Name, Priority, Source, percent_encoded};
 use crate::templates::Templates;
-
-/// The installer's name in a context that holds it.
-pub const UV: &str = "uv";
-
-/// Where build steps find what is built.
-const SOURCES: &str = "/dev/ipybox/sources";
+use crate::variant::{Packages, Who};
 
 /// The files of a build, with the installer among them where the engine does not have it.
 ///
@@ -28,17 +27,32 @@ pub fn of(
     plan: &Plan,
     templates: &Templates,
     dockerfile: String,
-    sources: &BTreeMap<Name, LocalSource>,
+    local: &Local,
     uv: Option<&Path>,
 ) -> io::Result<Archive> {
     let mut context = Archive::default();
     context.add("Dockerfile", dockerfile);
-    context.add("files.tar", image_files(plan, templates).to_tar()?);
-    context.add("server.txt", runtime(templates, &plan.lock));
+    if plan.packages != Packages::Inherited {
+        context.add("files.tar", image_files(plan, templates).to_tar()?);
+        context.add("server.txt", runtime(templates, &plan.lock));
+    }
     for (number, requirements) in plan.requests().iter().enumerate() {
         context.add(&format!("request/{:02}/pyproject.toml", number + 1), pyproject(requirements, plan));
     }
-    context.add("request/uv.toml", uv_settings(&plan.indexes));
+    context.add("request/uv.toml", uv_settings(plan));
+    if plan.packages != Packages::Isolated {
+        context.add("request/base.txt", base_constraints(plan));
+        context.add_directory("request/base", 0o755, Owner::default());
+        for (name, held) in &plan.held {
+            if let Some(version) = &held.version {
+                let wheel = format!("{}-{version}-py3-none-any.whl", name.as_str().replace('-', "_"));
+                context.add(&format!("request/base/{wheel}"), stand_in(name, version, held)?);
+            }
+        }
+    }
+    if !plan.folders.is_empty() {
+        context.add("request/base.pth", folders(&plan.folders));
+    }
     if !plan.bounds.is_empty() {
         context.add("request/constraints.txt", constraints(plan));
     }
@@ -46,15 +60,55 @@ pub fn of(
         context.add("sources.txt", sources_to_build(plan));
         context.add_directory("sources", 0o755, Owner::default());
     }
-    for (name, source) in sources.iter().filter(|(name, _)| plan.sources.contains_key(*name)) {
+    for (name, source) in local.sources.iter().filter(|(name, _)| plan.sources.contains_key(*name)) {
         for (path, file, mode) in source.files() {
             context.add_file(&format!("sources/{name}/{path}"), mode, file)?;
         }
+    }
+    if !plan.copies.is_empty() {
+        let copies = serde_json::to_string_pretty(&plan.copies).map_err(io::Error::other)?;
+        context.add("copies/copies.json", copies);
+        context.add("copies/copy.py", build_file(templates, "copy.py"));
+    }
+    for (number, copy) in local.copies.iter().enumerate() {
+        context.add_directory(&format!("copies/{number}"), 0o755, Owner::default());
+        for (path, file, mode) in copy.files() {
+            context.add_file(&format!("copies/{number}/{path}"), mode, file)?;
+        }
+    }
+    for (number, step) in plan.steps.iter().enumerate() {
+        context.add(&format!("steps/{number}/step.sh"), step.run.as_str());
+        if step.who == Who::User {
+            context.add(&format!("steps/{number}/as_user.py"), build_file(templates, "as_user.py"));
+        }
+    }
+    if let Some(archive) = &local.python_archive {
+        context.add_file(PYTHON_ARCHIVE, 0o644, archive)?;
     }
     if let Some(uv) = uv {
         context.add_file(UV, 0o755, uv)?;
     }
     Ok(context)
+}
+
+/// The installer's name in a context that holds it.
+pub const UV: &str = "uv";
+
+/// The name of an interpreter's archive.
+pub const PYTHON_ARCHIVE: &str = "python-archive";
+
+/// Where build steps find what is built.
+const SOURCES: &str = "/dev/ipybox/sources";
+
+/// Files of this host that a plan speaks of.
+#[derive(Debug, Clone, Default)]
+pub struct Local {
+    /// The files of dependencies.
+    pub sources: BTreeMap<Name, LocalSource>,
+    /// What is copied, in the plan's order.
+    pub copies: Vec<LocalSource>,
+    /// The archive of an interpreter.
+    pub python_archive: Option<PathBuf>,
 }
 
 /// What one `ADD` lays over the base: everything but the two environments.
@@ -67,30 +121,94 @@ fn image_files(plan: &Plan, templates: &Templates) -> Archive {
     if plan.base.lacks_resolv_conf {
         files.add("etc/resolv.conf", "");
     }
-    if let Some(passwd) = accounts::passwd(&plan.base.passwd, plan.user) {
+    let place = |path: &str| in_base(&plan.base, path);
+    if let (Some(passwd), Some(home)) = (accounts::passwd(&plan.base.passwd, plan.user), plan.user.home()) {
         files.add("etc/passwd", passwd);
-        files.add_directory(relative(plan.user.home()), 0o755, Owner { uid, gid });
+        files.add_directory(&place(home), 0o755, Owner { uid, gid });
     }
     if let Some(group) = accounts::group(&plan.base.group, plan.user) {
         files.add("etc/group", group);
     }
-    files.add_directory("app", 0o755, Owner { uid, gid });
-    for (path, text) in templates.modules() {
-        files.add(&format!("{}/lib/{path}", relative(HOME)), text);
+    files.add_directory(&place("/app"), 0o755, Owner { uid, gid });
+    let serves = |module: &str| plan.servers.iter().any(|server| server.command.first().is_some_and(|name| name == module));
+    if serves("ipybox.executor.server") {
+        files.add_directory(&place("/app/workspaces"), 0o755, Owner { uid, gid });
     }
-    files.add_program("usr/local/bin/init-firewall.sh", runtime(templates, "init-firewall.sh"));
-    for (path, file) in [
-        ("server/share/jupyter/kernels/python3/kernel.json", "kernel.json"),
-        ("server/etc/jupyter/jupyter_kernel_gateway_config.py", "jupyter_kernel_gateway_config.py"),
-    ] {
-        files.add(&format!("{}/{path}", relative(HOME)), runtime(templates, file));
+    for (path, text) in templates.modules() {
+        files.add(&place(&format!("{HOME}/lib/{path}")), text);
+    }
+    if plan.apt.iter().any(|name| name == "iptables") {
+        let script = place("/usr/local/bin/init-firewall.sh");
+        files.add_program(&script, runtime(templates, "init-firewall.sh"));
+    }
+    let server = |path: &str| format!("{HOME}/server/{path}");
+    files.add(&place(&server("share/jupyter/kernels/python3/kernel.json")), runtime(templates, "kernel.json"));
+    if serves("kernel_gateway") {
+        let settings = "jupyter_kernel_gateway_config.py";
+        files.add(&place(&server(&format!("etc/jupyter/{settings}"))), runtime(templates, settings));
     }
     files
 }
 
-/// A path of an image as archives have it.
-fn relative(path: &str) -> &str {
-    path.trim_start_matches('/')
+/// A path of an image as archives have it, without the links of its base: a folder in an archive would take the
+/// place of a link.
+fn in_base(base: &Base, path: &str) -> String {
+    const MOST: usize = 8;
+    let mut path = path.to_owned();
+    for _ in 0..MOST {
+        let inside = |link: &str| path.strip_prefix(link).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        let Some((link, target)) = base.links.iter().find(|(link, _)| inside(link)) else { break };
+        path = format!("{}{}", target.trim_end_matches('/'), &path[link.len()..]);
+    }
+    let clean = path.split('/').filter(|part| !matches!(*part, "" | "." | ".."));
+    clean.collect::<Vec<_>>().join("/")
+}
+
+/// What keeps the base's distributions at their versions.
+fn base_constraints(plan: &Plan) -> String {
+    let line = |(name, held): (&Name, &Held)| Some(format!("{name}=={}\n", held.version.as_ref()?));
+    plan.held.iter().filter_map(line).collect()
+}
+
+/// A wheel with a held distribution's metadata and nothing else. It is resolved like any other, also where no
+/// index knows the distribution, and is never installed.
+///
+/// Rule: Python packaging, "Binary distribution format" and "Core metadata specifications".
+fn stand_in(name: &Name, version: &Version, held: &Held) -> io::Result<Vec<u8>> {
+    let mut metadata = format!("Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n");
+    for requirement in &held.requires {
+        metadata += &format!("Requires-Dist: {requirement}\n");
+    }
+    for extra in &held.extras {
+        metadata += &format!("Provides-Extra: {extra}\n");
+    }
+    let mut wheel = ZipWriter::new(io::Cursor::new(Vec::new()));
+    let options = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
+    let folder = format!("{}-{version}.dist-info", name.as_str().replace('-', "_"));
+    for (file, text) in [
+        ("METADATA", metadata.as_str()),
+        ("WHEEL", "Wheel-Version: 1.0\nGenerator: ipybox\nRoot-Is-Purelib: true\nTag: py3-none-any\n"),
+        ("RECORD", ""),
+    ] {
+        wheel.start_file(format!("{folder}/{file}"), options)?;
+        wheel.write_all(text.as_bytes())?;
+    }
+    Ok(wheel.finish()?.into_inner())
+}
+
+/// A `.pth` file that makes distributions of other folders visible.
+///
+/// Rule: Python's documentation of the module `site`: lines that begin with `import` are run.
+fn folders(folders: &[String]) -> String {
+    let line = |folder: &String| {
+        let literal = serde_json::to_string(folder).expect("a text is JSON");
+        format!("import site; site.addsitedir({literal})\n")
+    };
+    folders.iter().map(line).collect()
+}
+
+fn build_file<'a>(templates: &'a Templates, file: &str) -> &'a str {
+    templates.get(&format!("build/{file}")).expect("templates are read with all their files")
 }
 
 fn runtime<'a>(templates: &'a Templates, file: &str) -> &'a str {
@@ -155,8 +273,8 @@ fn asked(indexes: &[PackageIndex]) -> (Vec<&PackageIndex>, bool) {
 
 /// uv's settings. It takes a distribution from the first index that has it, and asks the default one
 /// last.
-fn uv_settings(indexes: &[PackageIndex]) -> String {
-    let (asked, replaced) = asked(indexes);
+fn uv_settings(plan: &Plan) -> String {
+    let (asked, replaced) = asked(&plan.indexes);
     let mut tables = ArrayOfTables::new();
     for (number, index) in asked.iter().enumerate() {
         let mut table = described(&format!("asked-{}", number + 1), index);
@@ -166,6 +284,13 @@ fn uv_settings(indexes: &[PackageIndex]) -> String {
         tables.push(table);
     }
     let mut document = DocumentMut::new();
+    if plan.packages != Packages::Isolated {
+        let mut pip = Table::new();
+        let omitted: Array = plan.held.keys().map(Name::as_str).collect();
+        pip["no-emit-package"] = value(omitted);
+        pip["find-links"] = value(Array::from_iter(["/dev/ipybox/request/base"]));
+        document["pip"] = pip.into();
+    }
     if !tables.is_empty() {
         document["index"] = Item::ArrayOfTables(tables);
     }
@@ -206,4 +331,31 @@ fn sources_to_build(plan: &Plan) -> String {
         text.push('\n');
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_of_an_archive_do_not_replace_links() {
+        let mut base = Base::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/base.json").as_ref()).unwrap();
+        for (link, target) in [("/opt", "/var/opt"), ("/var/opt", "/data"), ("/app", "/"), ("/loop", "/loop/x")] {
+            base.links.insert(link.to_owned(), target.to_owned());
+        }
+        for (path, place) in [
+            ("/opt/ipybox/lib", "data/ipybox/lib"),
+            ("/optional", "optional"),
+            ("/app/workspaces", "workspaces"),
+            ("/usr/local/bin/x", "usr/local/bin/x"),
+        ] {
+            assert_eq!(in_base(&base, path), place);
+        }
+        assert!(in_base(&base, "/loop").starts_with("loop/x/x"));
+    }
+
+    #[test]
+    fn folders_become_python_literals() {
+        assert_eq!(folders(&["/a \"b\"\n".to_owned()]), "import site; site.addsitedir(\"/a \\\"b\\\"\\n\")\n");
+    }
 }

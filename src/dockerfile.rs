@@ -5,8 +5,10 @@ use serde::Serialize;
 use crate::archive::EPOCH;
 use crate::context;
 use crate::diagnostic::Diagnostic;
-use crate::plan::{HOME, Plan};
+use crate::plan::Plan;
+use crate::python_archive::PythonArchive;
 use crate::templates::Templates;
+use crate::variant::{Packages, When, Who};
 
 /// Where a build finds the base and the installer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,8 +64,25 @@ struct Values<'a> {
     env: Vec<Setting<'a>>,
     labels: Vec<Setting<'a>>,
     python: &'a str,
+    /// The archive the interpreter is unpacked from, and the folder in it.
+    archive: Option<Unpacked<'a>>,
+    /// The interpreter that steps may use.
+    servers_python: String,
     /// `UID:GID`.
     owner: String,
+    /// Who the base runs as; empty where it does not say.
+    user: &'a str,
+    /// The base's own shell, in exec form; empty where it does not say.
+    shell: String,
+    /// Whether packages of the base are visible, and stay.
+    layered: bool,
+    /// Whether that needs a `.pth` file.
+    folders: bool,
+    /// Whether files are copied.
+    copies: bool,
+    /// Own steps before the packages, and after everything else.
+    foundation: Vec<OwnStep>,
+    end: Vec<OwnStep>,
     /// Whether wheels are built.
     builds: bool,
     /// Whether versions are constrained beyond what is asked for.
@@ -80,6 +99,20 @@ struct Values<'a> {
 }
 
 #[derive(Serialize)]
+struct Unpacked<'a> {
+    file: &'static str,
+    folder: &'a str,
+}
+
+#[derive(Serialize)]
+struct OwnStep {
+    /// Its place in the plan, from 0.
+    number: usize,
+    /// Whether the image's user runs it.
+    as_user: bool,
+}
+
+#[derive(Serialize)]
 struct Setting<'a> {
     name: &'a str,
     /// Quoted.
@@ -92,8 +125,17 @@ struct Setting<'a> {
 /// # Errors
 ///
 /// [`DockerfileError`].
-pub fn render(plan: &Plan, templates: &Templates, supply: Supply) -> Result<String, DockerfileError> {
+pub fn render(
+    plan: &Plan,
+    templates: &Templates,
+    python_archive: Option<&PythonArchive>,
+    supply: Supply,
+) -> Result<String, DockerfileError> {
     let (uid, gid) = plan.user.ids();
+    let steps = |at: When| {
+        let steps = plan.steps.iter().enumerate().filter(move |(_, step)| step.at == at);
+        steps.map(|(number, step)| OwnStep { number, as_user: step.who == Who::User }).collect()
+    };
     let values = Values {
         ipybox: &plan.ipybox,
         variant: &plan.variant,
@@ -109,14 +151,27 @@ pub fn render(plan: &Plan, templates: &Templates, supply: Supply) -> Result<Stri
         env: settings(&plan.env)?,
         labels: settings(&plan.labels)?,
         python: &plan.interpreter.path,
+        archive: python_archive
+            .map(|archive| Unpacked { file: context::PYTHON_ARCHIVE, folder: archive.folder() }),
+        servers_python: plan.servers_python(),
+        user: &plan.base.config.user,
+        shell: match plan.base.config.shell.as_slice() {
+            [] => String::new(),
+            shell => exec_form(shell),
+        },
+        layered: plan.packages == Packages::Layered,
+        folders: !plan.folders.is_empty(),
+        copies: !plan.copies.is_empty(),
+        foundation: steps(When::Foundation),
+        end: steps(When::End),
         owner: format!("{uid}:{gid}"),
         builds: !plan.sources.is_empty(),
         bounds: !plan.bounds.is_empty(),
         apt: plan.apt.join(" "),
         bytecode: plan.bytecode,
         ports: &plan.ports,
-        health: exec_form(&health(&plan.ports)),
-        command: exec_form(&plan.command),
+        health: exec_form(&plan.health()),
+        command: exec_form(&plan.command()),
         epoch: EPOCH,
     };
     let failed = |source| DockerfileError::Template { name: plan.template.clone(), source };
@@ -127,11 +182,6 @@ pub fn render(plan: &Plan, templates: &Templates, supply: Supply) -> Result<Stri
     tera.add_raw_templates(texts).map_err(failed)?;
     let values = tera::Context::from_serialize(&values).map_err(failed)?;
     tera.render(&plan.template, &values).map(|text| text + "\n").map_err(failed)
-}
-
-fn health(ports: &[u16]) -> Vec<String> {
-    let program = [format!("{HOME}/server/bin/python"), "-I".into(), "-m".into(), "ipybox.health".into()];
-    program.into_iter().chain(ports.iter().map(ToString::to_string)).collect()
 }
 
 fn settings(

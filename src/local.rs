@@ -1,4 +1,5 @@
-//! The files of dependencies that come from this host: a folder, an archive, a commit of a repository.
+//! Files of this host that get into a build: dependencies from a folder, an archive or a repository, and what is
+//! copied into an image.
 
 use std::fs;
 use std::io::{self, Read};
@@ -10,7 +11,7 @@ use sha2::{Digest, Sha256};
 use crate::diagnostic::Diagnostic;
 use crate::spec::is_distribution;
 
-/// Files of a dependency, by path, with what they are worth to a plan.
+/// Files by path, with what they are worth to a plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LocalSource {
     /// Relative path, file of this host and mode, sorted by path.
@@ -62,7 +63,7 @@ impl LocalError {
         match self {
             Self::Unreadable { source, .. } if source.kind() == io::ErrorKind::NotFound => what
                 .why("there is no such file or folder")
-                .advice("correct the path; it is relative to the list's folder"),
+                .advice("correct the path; in a file it is relative to that file's folder"),
             Self::Unreadable { source, .. } => what.why(source.to_string()).advice("make it readable"),
             Self::NoDistribution(_) => what
                 .why("its name ends neither in `.whl` nor in `.tar.gz` or `.zip`")
@@ -102,7 +103,7 @@ impl LocalSource {
             if !["pyproject.toml", "setup.py"].iter().any(|file| project.join(file).is_file()) {
                 return Err(LocalError::NoProject(project));
             }
-            collect(&root, &root, "", &mut files)?;
+            collect(&root, &root, "", &is_left_out, &mut files)?;
         } else {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._+-!".contains(&byte));
@@ -111,9 +112,35 @@ impl LocalSource {
             }
             files.push((name.to_owned(), path.to_owned(), 0o644));
         }
+        Self::of(files, !metadata.is_dir())
+    }
+
+    /// Reads a file, or a folder with everything in it.
+    ///
+    /// # Errors
+    ///
+    /// [`LocalError`].
+    pub fn read_all(path: &Path) -> Result<Self, LocalError> {
+        let unreadable = |source| LocalError::Unreadable { path: path.to_owned(), source };
+        let metadata = fs::metadata(path).map_err(unreadable)?;
+        let mut files = Vec::new();
+        if metadata.is_dir() {
+            let root = fs::canonicalize(path).map_err(unreadable)?;
+            collect(&root, &root, "", &|_, _| false, &mut files)?;
+        } else {
+            let name = fs::canonicalize(path).map_err(unreadable)?;
+            let Some(name) = name.file_name().and_then(|name| name.to_str()) else {
+                return Err(LocalError::Unpackable { path: path.to_owned(), why: "its name is not UTF-8" });
+            };
+            files.push((name.to_owned(), path.to_owned(), mode(&metadata)));
+        }
+        Self::of(files, !metadata.is_dir())
+    }
+
+    fn of(mut files: Vec<(String, PathBuf, u32)>, is_file: bool) -> Result<Self, LocalError> {
         files.sort();
         let digest = digest(&files)?;
-        Ok(Self { files, is_file: !metadata.is_dir(), digest, commit: None })
+        Ok(Self { files, is_file, digest, commit: None })
     }
 
     /// The same files, of a commit.
@@ -151,6 +178,7 @@ fn collect(
     root: &Path,
     folder: &Path,
     prefix: &str,
+    is_left_out: &dyn Fn(&str, &Path) -> bool,
     files: &mut Vec<(String, PathBuf, u32)>,
 ) -> Result<(), LocalError> {
     let unreadable = |source| LocalError::Unreadable { path: folder.to_owned(), source };
@@ -173,27 +201,31 @@ fn collect(
             fs::metadata(&path).map_err(|source| LocalError::Unreadable { path: path.clone(), source })?;
         let relative = format!("{prefix}{name}");
         if metadata.is_dir() {
-            collect(root, &path, &format!("{relative}/"), files)?;
-        } else if metadata.is_file() && !name.to_ascii_lowercase().ends_with(".pyc") {
+            collect(root, &path, &format!("{relative}/"), is_left_out, files)?;
+        } else if metadata.is_file() {
             if files.len() == MAX_FILES {
                 return Err(LocalError::Unpackable {
                     path: root.to_owned(),
                     why: "it holds more than 100,000 files",
                 });
             }
-            let mode = if metadata.permissions().mode() & 0o100 == 0 { 0o644 } else { 0o755 };
-            files.push((relative, path, mode));
+            files.push((relative, path, mode(&metadata)));
         }
     }
     Ok(())
 }
 
-/// Folders that are no part of a project's source.
+fn mode(metadata: &fs::Metadata) -> u32 {
+    if metadata.permissions().mode() & 0o100 == 0 { 0o644 } else { 0o755 }
+}
+
+/// What is no part of a project's source.
 ///
 /// Rule: `CACHEDIR.TAG` marks caches (Cache Directory Tagging Specification), `pyvenv.cfg` virtual
 /// environments (PEP 405).
 fn is_left_out(name: &str, folder: &Path) -> bool {
-    [".git", ".hg", ".svn", "__pycache__", "node_modules", ".nox", ".tox"].contains(&name)
+    name.to_ascii_lowercase().ends_with(".pyc")
+        || [".git", ".hg", ".svn", "__pycache__", "node_modules", ".nox", ".tox"].contains(&name)
         || ["CACHEDIR.TAG", "pyvenv.cfg"].iter().any(|mark| folder.join(mark).is_file())
 }
 

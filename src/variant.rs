@@ -1,12 +1,15 @@
 //! Reads `variants/NAME/`: what a named kind of image starts from.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_spanned::Spanned;
 
 use crate::diagnostic::{Diagnostic, Document};
+use crate::reference::Reference;
 use crate::spec::{self, Dependency, pep508};
 
 /// A named kind of image.
@@ -18,63 +21,182 @@ pub struct Variant {
     pub description: String,
     /// The Dockerfile template, a file of `templates/`.
     pub template: String,
+    /// Where the packages of its list go.
+    pub packages: Packages,
     /// What the servers' environment is installed from: a requirements file with hashes, of
     /// `templates/runtime/`.
     pub lock: String,
+    /// What it is built on where the caller names nothing.
+    pub base: Option<Reference>,
+    /// What its executor server calls itself where the caller gives no name.
+    pub executor: Option<String>,
     /// What `/opt/venv` has beside the kernel and the list: PEP 508 requirements.
     pub kernel: Vec<Dependency>,
     /// Debian packages.
     pub apt: Vec<String>,
     /// The servers that run in a container of it.
     pub servers: Vec<Server>,
+    /// Ports it exposes beside those of its servers.
+    pub ports: Vec<u16>,
+    /// Its environment.
+    pub env: BTreeMap<String, String>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Files that are copied into it.
+    pub copies: Vec<Copy>,
+    /// Commands that change it.
+    pub steps: Vec<Step>,
     /// What `ipybox verify` tries beside what it always does.
     pub checks: Vec<Check>,
     /// What is installed when the user names no dependency list.
     pub dependencies: Document,
+    /// Its folder on this host, where paths of `copies` begin; `None` for one that is shipped.
+    pub folder: Option<PathBuf>,
+}
+
+/// Where the packages of a list go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Packages {
+    /// Into an environment that knows nothing of what the base has.
+    #[default]
+    Isolated,
+    /// Into an environment that sees the base's distributions, and replaces none.
+    Layered,
+    /// Into the environment that the base's own server starts kernels with; nothing there is replaced.
+    Inherited,
 }
 
 /// A server in a container.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Server {
     /// The TCP port it listens on, on every address of the container.
     pub port: u16,
+    /// A variable of the container's environment that names another port.
+    #[serde(default, rename = "port-variable", skip_serializing_if = "Option::is_none")]
+    pub port_variable: Option<String>,
     /// A module of the servers' environment, and its arguments.
     pub command: Vec<String>,
 }
 
-/// Something that must hold in a container.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A file or folder that becomes part of an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Copy {
+    /// A file or folder; relative to the variant's folder.
+    pub from: PathBuf,
+    /// An absolute path in the image. A folder's content is laid over what is there.
+    pub to: String,
+}
+
+/// A command that changes an image while it is built.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Step {
+    /// Lines for `/bin/sh -e`.
+    pub run: String,
+    /// Who runs it.
+    #[serde(default, rename = "as")]
+    pub who: Who,
+    /// When it runs.
+    #[serde(default)]
+    pub at: When,
+}
+
+/// Who runs a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Who {
+    /// The superuser.
+    #[default]
+    Root,
+    /// The user that the image's servers run as.
+    User,
+}
+
+/// When a step runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum When {
+    /// Before the packages of the list are installed, so that another list does not run it again.
+    Foundation,
+    /// After everything else.
+    #[default]
+    End,
+}
+
+/// Something that must hold in a container: `code` or `command` must end well.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Check {
     /// What should be.
     pub name: String,
-    /// Python that a kernel runs; it must end without an error.
-    pub code: String,
+    /// Python that a kernel runs.
+    pub code: Option<String>,
+    /// A command for `/bin/sh`, which the image's user runs in `/app`.
+    pub command: Option<String>,
     /// A part of what that must write.
     pub prints: Option<String>,
 }
 
-/// `variant.toml`.
-#[derive(Deserialize)]
+/// `variant.toml`: a kind of image that `ipybox build -V NAME` makes.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct File {
+    /// One line for people.
     description: String,
-    template: String,
-    #[serde(default = "every_server")]
-    lock: String,
+    /// A shipped variant whose settings hold where this file has none. `kernel`, `apt`, `ports`, `copy`, `step`
+    /// and `check` are added to its own; so are `env` and `labels`, where the same name is replaced.
+    #[schemars(with = "Option<String>")]
+    extends: Option<Spanned<String>>,
+    /// The Dockerfile template, a file of the templates' folder [default: `server.tera`].
+    template: Option<String>,
+    /// Where the packages of the list go [default: `isolated`].
+    packages: Option<Packages>,
+    /// What the servers' environment is installed from, a file of `runtime/` in the templates' folder [default:
+    /// `server.txt`].
+    lock: Option<String>,
+    /// What it is built on where `--base` names nothing.
+    #[schemars(with = "Option<String>")]
+    base: Option<Spanned<String>>,
+    /// `EXECUTOR_NAME`, where `--name` gives none.
+    #[schemars(with = "Option<String>")]
+    name: Option<Spanned<String>>,
+    /// What the environment has beside the list: PEP 508 requirements.
     #[serde(default)]
+    #[schemars(with = "Vec<String>")]
     kernel: Vec<Spanned<String>>,
+    /// Debian packages.
     #[serde(default)]
+    #[schemars(with = "Vec<String>")]
     apt: Vec<Spanned<String>>,
+    /// The servers that run in each container; one alone replaces those of the variant it extends.
     #[serde(default)]
     server: Vec<Server>,
+    /// Ports it exposes beside those of its servers.
     #[serde(default)]
-    check: Vec<Check>,
-}
-
-fn every_server() -> String {
-    "server.txt".to_owned()
+    ports: Vec<u16>,
+    /// Its environment.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<String, String>")]
+    env: BTreeMap<Spanned<String>, Spanned<String>>,
+    /// Its labels.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<String, String>")]
+    labels: BTreeMap<Spanned<String>, Spanned<String>>,
+    /// Files that are copied into it.
+    #[serde(default)]
+    #[schemars(with = "Vec<Copy>")]
+    copy: Vec<Spanned<Copy>>,
+    /// Commands that change it.
+    #[serde(default)]
+    #[schemars(with = "Vec<Step>")]
+    step: Vec<Spanned<Step>>,
+    /// What `ipybox verify` tries beside what it always does.
+    #[serde(default)]
+    #[schemars(with = "Vec<Check>")]
+    check: Vec<Spanned<Check>>,
 }
 
 /// Why there is no such variant.
@@ -108,33 +230,21 @@ pub enum VariantError {
     },
 }
 
-const SHIPPED: [(&str, &str, &str); 5] = [
-    (
-        "kernel",
-        include_str!("../variants/kernel/variant.toml"),
-        include_str!("../variants/kernel/dependencies.txt"),
-    ),
-    (
-        "minimal",
-        include_str!("../variants/minimal/variant.toml"),
-        include_str!("../variants/minimal/dependencies.txt"),
-    ),
-    (
-        "basic",
-        include_str!("../variants/basic/variant.toml"),
-        include_str!("../variants/basic/dependencies.txt"),
-    ),
-    (
-        "example",
-        include_str!("../variants/example/variant.toml"),
-        include_str!("../variants/example/dependencies.txt"),
-    ),
-    (
-        "eval",
-        include_str!("../variants/eval/variant.toml"),
-        include_str!("../variants/eval/dependencies.txt"),
-    ),
-];
+macro_rules! shipped {
+    ($($name:literal),*) => {
+        [$((
+            $name,
+            include_str!(concat!("../variants/", $name, "/variant.toml")),
+            include_str!(concat!("../variants/", $name, "/dependencies.txt")),
+        )),*]
+    };
+}
+
+const SHIPPED: [(&str, &str, &str); 7] =
+    shipped!["kernel", "minimal", "basic", "example", "eval", "any-base", "extend-base"];
+
+/// Most bytes of a value of the environment or of a label.
+const MAX_VALUE: usize = 30_000;
 
 impl Variant {
     /// The names of all variants: the shipped ones in the order of their size, or the folders of
@@ -172,53 +282,261 @@ impl Variant {
             return Err(VariantError::Unknown { name: name.to_owned(), known });
         }
         let Some(folder) = folder else {
-            let (_, settings, dependencies) =
-                SHIPPED.into_iter().find(|(shipped, ..)| *shipped == name).expect("a name of the list above");
-            return Self::parse(
-                name,
-                Document { name: format!("variants/{name}/variant.toml"), text: settings.into() },
-                Document { name: format!("variants/{name}/dependencies.txt"), text: dependencies.into() },
-            );
+            return Self::shipped(name).expect("a name of the list above");
         };
+        let folder = folder.join(name);
         let text = |file: &str| {
-            let path = folder.join(name).join(file);
+            let path = folder.join(file);
             Document::read(&path, spec::MAX_BYTES).map_err(|source| VariantError::Unreadable { path, source })
         };
-        Self::parse(name, text("variant.toml")?, text("dependencies.txt")?)
+        let variant = Self::parse(name, text("variant.toml")?, text("dependencies.txt")?)?;
+        Ok(Self { folder: Some(folder), ..variant })
+    }
+
+    /// A variant in the binary; `None` where none has the name.
+    fn shipped(name: &str) -> Option<Result<Self, VariantError>> {
+        let (_, settings, dependencies) = SHIPPED.into_iter().find(|(shipped, ..)| *shipped == name)?;
+        Some(Self::parse(
+            name,
+            Document { name: format!("variants/{name}/variant.toml"), text: settings.into() },
+            Document { name: format!("variants/{name}/dependencies.txt"), text: dependencies.into() },
+        ))
+    }
+
+    /// The JSON schema of `variant.toml`.
+    #[must_use]
+    pub fn schema() -> serde_json::Value {
+        schemars::schema_for!(File).to_value()
     }
 
     fn parse(name: &str, settings: Document, dependencies: Document) -> Result<Self, VariantError> {
-        let read = toml_edit::de::from_str::<File>(&settings.text);
-        let read = read.map_err(|error| (error.span(), error.message().to_owned())).and_then(|file| {
-            let File { description, template, lock, kernel, apt, server: servers, check: checks } = file;
-            let kernel = kernel.iter().map(requirement).collect::<Result<_, _>>()?;
-            let apt = apt.iter().map(package).collect::<Result<_, _>>()?;
-            let name = name.to_owned();
-            Ok(Self { name, description, template, lock, kernel, apt, servers, checks, dependencies })
+        let read = toml_edit::de::from_str::<File>(&settings.text)
+            .map_err(|error| Mistake { at: error.span(), why: error.message().to_owned() });
+        let read = read.and_then(|file| Self::of(name, file, dependencies));
+        read.map_err(|Mistake { at, why }| VariantError::Invalid { file: settings, at, why })
+    }
+
+    fn of(name: &str, file: File, dependencies: Document) -> Result<Self, Mistake> {
+        let extended = match &file.extends {
+            Some(extends) => extended(extends)?,
+            None => Self::empty(),
+        };
+        let reference = |text: Spanned<String>| {
+            let parsed = text.as_ref().parse();
+            parsed.map_err(|error: crate::reference::ReferenceError| mistake(&text, &error.to_string()))
+        };
+        let executor = |name: Spanned<String>| match executor_name(name.as_ref()) {
+            Ok(valid) => Ok(valid),
+            Err(why) => Err(mistake(&name, why)),
+        };
+        let checked = file.kernel.iter().map(requirement).collect::<Result<Vec<_>, _>>()?;
+        let apt = file.apt.iter().map(|text| package(text.as_ref()).map_err(|why| mistake(text, why)));
+        let apt = apt.collect::<Result<Vec<_>, _>>()?;
+        let copies = file.copy.into_iter().map(|copy| match destination(&copy.as_ref().to) {
+            Ok(_) => Ok(copy.into_inner()),
+            Err(why) => Err(mistake(&copy, why)),
         });
-        read.map_err(|(at, why)| VariantError::Invalid { file: settings, at, why })
+        let steps = file.step.into_iter().map(|step| match step.as_ref().run.trim() {
+            "" => Err(mistake(&step, "expected a command in `run`")),
+            _ if step.as_ref().run.contains('\0') => Err(mistake(&step, "`run` holds a NUL")),
+            _ => Ok(step.into_inner()),
+        });
+        let checks = file.check.into_iter().map(|check| match (&check.as_ref().code, &check.as_ref().command) {
+            (Some(_), None) | (None, Some(_)) => Ok(check.into_inner()),
+            _ => Err(mistake(&check, "expected either `code` or `command`")),
+        });
+        Ok(Self {
+            name: name.to_owned(),
+            description: file.description,
+            template: file.template.unwrap_or(extended.template),
+            packages: file.packages.unwrap_or(extended.packages),
+            lock: file.lock.unwrap_or(extended.lock),
+            base: file.base.map(reference).transpose()?.or(extended.base),
+            executor: file.name.map(executor).transpose()?.or(extended.executor),
+            kernel: [extended.kernel, checked].concat(),
+            apt: [extended.apt, apt].concat(),
+            servers: if file.server.is_empty() { extended.servers } else { file.server },
+            ports: [extended.ports, file.ports].concat(),
+            env: settings(extended.env, file.env, |name| variable_name(name))?,
+            labels: settings(extended.labels, file.labels, |name| label_name(name))?,
+            copies: extended.copies.into_iter().map(Ok).chain(copies).collect::<Result<_, _>>()?,
+            steps: extended.steps.into_iter().map(Ok).chain(steps).collect::<Result<_, _>>()?,
+            checks: extended.checks.into_iter().map(Ok).chain(checks).collect::<Result<_, _>>()?,
+            dependencies,
+            folder: None,
+        })
+    }
+
+    /// What holds where a file says nothing.
+    fn empty() -> Self {
+        Self {
+            name: String::new(),
+            description: String::new(),
+            template: "server.tera".to_owned(),
+            packages: Packages::default(),
+            lock: "server.txt".to_owned(),
+            base: None,
+            executor: None,
+            kernel: Vec::new(),
+            apt: Vec::new(),
+            servers: Vec::new(),
+            ports: Vec::new(),
+            env: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            copies: Vec::new(),
+            steps: Vec::new(),
+            checks: Vec::new(),
+            dependencies: Document { name: String::new(), text: String::new() },
+            folder: None,
+        }
+    }
+
+    /// The port of the server that runs a module, where it has one.
+    #[must_use]
+    pub fn port_of(&self, module: &str) -> Option<u16> {
+        let is = |server: &&Server| server.command.first().is_some_and(|name| name == module);
+        self.servers.iter().find(is).map(|server| server.port)
+    }
+
+    /// The port of its executor server, where it has one.
+    #[must_use]
+    pub fn executor_port(&self) -> Option<u16> {
+        self.port_of("ipybox.executor.server")
     }
 }
 
-/// Where something is wrong, in bytes, and what.
-type Mistake = (Option<Range<usize>>, String);
+/// Something that is wrong in a file: where, in bytes, and what.
+struct Mistake {
+    at: Option<Range<usize>>,
+    why: String,
+}
+
+fn mistake<T>(what: &Spanned<T>, why: &str) -> Mistake {
+    Mistake { at: Some(what.span()), why: why.to_owned() }
+}
+
+/// The shipped variant that another names.
+fn extended(name: &Spanned<String>) -> Result<Variant, Mistake> {
+    match Variant::shipped(name.as_ref()) {
+        Some(variant) => Ok(variant.expect("shipped variants are right")),
+        None => {
+            let known = SHIPPED.map(|(name, ..)| name).join(", ");
+            Err(mistake(name, &format!("there is no shipped variant of this name; there are {known}")))
+        }
+    }
+}
+
+fn settings(
+    mut all: BTreeMap<String, String>,
+    further: BTreeMap<Spanned<String>, Spanned<String>>,
+    check: impl Fn(&str) -> Result<(), &'static str>,
+) -> Result<BTreeMap<String, String>, Mistake> {
+    for (name, text) in further {
+        check(name.as_ref()).map_err(|why| mistake(&name, why))?;
+        value(text.as_ref()).map_err(|why| mistake(&text, why))?;
+        all.insert(name.into_inner(), text.into_inner());
+    }
+    Ok(all)
+}
 
 fn requirement(text: &Spanned<String>) -> Result<Dependency, Mistake> {
-    pep508::parse(text.as_ref()).map_err(|error| (Some(text.span()), error.why))
+    pep508::parse(text.as_ref()).map_err(|error| mistake(text, &error.why))
+}
+
+/// What an executor may call itself: it becomes part of host names.
+///
+/// # Errors
+///
+/// Why a text is no such name.
+pub fn executor_name(text: &str) -> Result<String, &'static str> {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(&byte);
+    let ends = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
+    let bytes = text.as_bytes();
+    if (1..=63).contains(&bytes.len()) && text.bytes().all(plain) && ends(bytes.first()) && ends(bytes.last()) {
+        Ok(text.to_owned())
+    } else {
+        Err("expected up to 63 lower-case letters, digits, `-` and `_`, which begins and ends with a letter or digit")
+    }
+}
+
+/// A name of an environment variable that shells accept.
+///
+/// # Errors
+///
+/// Why a text is no such name.
+pub fn variable_name(text: &str) -> Result<(), &'static str> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    if !text.is_empty() && text.bytes().all(plain) && !text.starts_with(|first: char| first.is_ascii_digit()) {
+        Ok(())
+    } else {
+        Err("expected the name of a variable: letters, digits and `_`")
+    }
+}
+
+/// A name of a label.
+///
+/// Rule: Docker docs, "Docker object labels", "Key format recommendations".
+///
+/// # Errors
+///
+/// Why a text is no such name.
+pub fn label_name(text: &str) -> Result<(), &'static str> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._/-".contains(&byte);
+    if text.is_empty() || !text.bytes().all(plain) {
+        Err("expected the name of a label: letters, digits, `.`, `_`, `/` and `-`")
+    } else {
+        Ok(())
+    }
+}
+
+/// A value of the environment or of a label.
+///
+/// # Errors
+///
+/// Why a text is none.
+pub fn value(text: &str) -> Result<(), &'static str> {
+    if text.chars().any(char::is_control) {
+        Err("a Dockerfile ends its instructions with line breaks: the value must hold no control character")
+    } else if text.len() > MAX_VALUE {
+        Err("the value is longer than 30,000 bytes")
+    } else {
+        Ok(())
+    }
+}
+
+/// A place for copied files: absolute, and none that the image needs for itself.
+///
+/// # Errors
+///
+/// Why a text is no such place.
+pub fn destination(text: &str) -> Result<String, &'static str> {
+    let path = text.trim_end_matches('/');
+    let clean = |part: &str| !matches!(part, "" | "." | "..") && !part.chars().any(char::is_control);
+    let Some(relative) = path.strip_prefix('/').filter(|path| path.split('/').all(clean)) else {
+        return Err("expected an absolute path without `.` and `..`");
+    };
+    let top = |folders: &[&str]| folders.iter().any(|top| Path::new(relative).starts_with(top));
+    if top(&["dev", "proc", "sys", "opt/ipybox", "opt/venv"]) {
+        return Err("nothing can be copied to /dev, /proc, /sys, /opt/ipybox and /opt/venv");
+    }
+    Ok(path.to_owned())
 }
 
 /// A Debian package, with a version or an architecture if need be.
 ///
 /// Rule: Debian Policy, 5.6.1 and 5.6.12.
-fn package(text: &Spanned<String>) -> Result<String, Mistake> {
+///
+/// # Errors
+///
+/// Why a text is no such name.
+pub fn package(name: &str) -> Result<String, &'static str> {
     let rest = |byte: u8| byte.is_ascii_alphanumeric() || b".+-:~=".contains(&byte);
-    let name = text.as_ref();
     let first = name.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric);
     // Behind a name a hyphen asks for its removal.
     if first && name.bytes().all(rest) && !name.ends_with('-') {
-        Ok(name.clone())
+        Ok(name.to_owned())
     } else {
-        Err((Some(text.span()), "expected the name of a Debian package".to_owned()))
+        Err("expected the name of a Debian package")
     }
 }
 
@@ -250,8 +568,61 @@ mod tests {
         for name in Variant::names(None).unwrap() {
             let variant = Variant::read(&name, None).unwrap();
             let spec = Spec::parse(&variant.dependencies.text).unwrap();
-            assert_eq!(spec.dependencies.is_empty(), name == "kernel");
-            assert_eq!(variant.servers[0].port, 8888);
+            let own = ["kernel", "any-base", "extend-base"].contains(&name.as_str());
+            assert_eq!(spec.dependencies.is_empty(), own);
+            assert_eq!(variant.servers[0].port, if name.ends_with("-base") { 62680 } else { 8888 });
         }
+    }
+
+    fn refused(settings: &str) -> String {
+        let document = |text: &str| Document { name: "x".into(), text: text.into() };
+        match Variant::parse("x", document(settings), document("")) {
+            Err(VariantError::Invalid { at: Some(_), why, .. }) => why,
+            other => panic!("`{settings}` gave {other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_in_a_file_has_a_place() {
+        for (line, part) in [
+            ("apt = [\"curl;id\"]", "Debian package"),
+            ("extends = \"nothing\"", "no shipped variant"),
+            ("name = \"A b\"", "lower-case"),
+            ("base = \"UPPER/case\"", "lower"),
+            ("env = { \"A B\" = \"x\" }", "name of a variable"),
+            ("env = { A = \"x\\ny\" }", "control character"),
+            ("labels = { \"a b\" = \"x\" }", "name of a label"),
+            ("[[copy]]\nfrom = \"a\"\nto = \"relative\"", "absolute path"),
+            ("[[copy]]\nfrom = \"a\"\nto = \"/etc/../opt/venv\"", "absolute path"),
+            ("[[copy]]\nfrom = \"a\"\nto = \"/opt/venv/bin\"", "nothing can be copied"),
+            ("[[step]]\nrun = \" \"", "expected a command"),
+            ("[[step]]\nrun = \"a\"\nas = \"me\"", "unknown variant"),
+            ("[[check]]\nname = \"a\"", "either `code` or `command`"),
+            ("stray = 1", "unknown field"),
+        ] {
+            let why = refused(&format!("description = \"x\"\n{line}\n"));
+            assert!(why.contains(part), "`{line}`: {why}");
+        }
+    }
+
+    #[test]
+    fn what_a_variant_extends_holds_where_it_is_silent() {
+        let document = |text: &str| Document { name: "x".into(), text: text.into() };
+        let text = "description = \"x\"\nextends = \"any-base\"\napt = [\"graphviz\"]\nports = [3000]\n\
+                    env = { EXECUTOR_PORT = \"62681\" }\n";
+        let variant = Variant::parse("x", document(text), document("")).unwrap();
+        let parent = Variant::read("any-base", None).unwrap();
+        assert_eq!(variant.servers, parent.servers);
+        assert_eq!(variant.packages, Packages::Layered);
+        assert_eq!(variant.env["EXECUTOR_PORT"], "62681");
+        assert_eq!(variant.env.len(), parent.env.len());
+        assert_eq!((variant.apt, variant.ports), (vec!["graphviz".to_owned()], vec![3000]));
+    }
+
+    #[test]
+    fn the_schema_of_the_documents_is_this_one() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/variant.schema.json");
+        let schema = format!("{:#}\n", Variant::schema());
+        assert_eq!(std::fs::read_to_string(path).unwrap_or_default(), schema, "run `ipybox variants --schema`");
     }
 }

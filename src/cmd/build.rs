@@ -6,7 +6,7 @@ use super::{Caller, Failure, Request, verify};
 use crate::cli::{BuildArgs, Progress};
 use crate::context;
 use crate::diagnostic::Diagnostic;
-use crate::dockerfile::{self, Supply};
+use crate::dockerfile::Supply;
 use crate::engine::{Build, Engine, EngineError};
 use crate::plan::Plan;
 use crate::report::{self, Report};
@@ -26,9 +26,9 @@ pub(super) async fn run(args: BuildArgs, caller: &mut Caller) -> Result<(), Fail
     let request = Request::read(args.image, caller)?;
     let engine = request.engine(caller).await?;
     let base = request.base(&engine, args.pull, report).await?;
-    let (plan, sources) = request.plan(base, caller).await?;
-    let dockerfile = dockerfile::render(&plan, &request.templates, Supply::Engine)?;
-    let context = context::of(&plan, &request.templates, dockerfile, &sources, None).map_err(|error| {
+    let (plan, local) = request.plan(base, caller).await?;
+    let dockerfile = request.dockerfile(&plan, Supply::Engine)?;
+    let context = context::of(&plan, &request.templates, dockerfile, &local, None).map_err(|error| {
         Failure::refused(Diagnostic::new("cannot read a file of the build").why(error.to_string()))
     })?;
     supply(&engine, &plan, &request, report).await?;
@@ -38,7 +38,8 @@ pub(super) async fn run(args: BuildArgs, caller: &mut Caller) -> Result<(), Fail
         secrets: certificates.map(|bundle| (CA_SECRET.to_owned(), bundle)).into_iter().collect(),
         build_args: environment.proxies.clone(),
     };
-    let image = engine.build(build, |event| report.event(&event)).await?;
+    let built = engine.build(build, |event| report.event(&event)).await;
+    let image = built.map_err(|error| request.explain(&plan, error))?;
     if args.verify {
         verify::prove(&engine, &image, &request.variant, report).await?;
     }

@@ -9,6 +9,7 @@ use crate::engine::EngineError;
 use crate::git::GitError;
 use crate::local::LocalError;
 use crate::plan::PlanError;
+use crate::python_archive::PythonArchiveError;
 use crate::trust::TrustError;
 use crate::uv::UvError;
 use crate::variant::VariantError;
@@ -104,7 +105,7 @@ macro_rules! refused {
     )*};
 }
 
-refused!(BaseError, TrustError, DockerfileError, LocalError);
+refused!(BaseError, TrustError, DockerfileError, LocalError, PythonArchiveError);
 
 impl From<GitError> for Failure {
     fn from(error: GitError) -> Self {

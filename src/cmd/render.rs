@@ -8,15 +8,15 @@ use super::{Caller, Failure, Request};
 use crate::cli::RenderArgs;
 use crate::context;
 use crate::diagnostic::Diagnostic;
-use crate::dockerfile::{self, Supply};
+use crate::dockerfile::Supply;
 
 pub(super) async fn run(args: RenderArgs, caller: &Caller) -> Result<(), Failure> {
     let request = Request::read(args.image, caller)?;
     if let Some(folder) = &args.out {
         check_empty(folder)?;
     }
-    let (plan, sources) = request.resolve(caller).await?;
-    let dockerfile = dockerfile::render(&plan, &request.templates, Supply::Context)?;
+    let (plan, local) = request.resolve(caller).await?;
+    let dockerfile = request.dockerfile(&plan, Supply::Context)?;
     if args.out.is_none() && args.tar.is_none() {
         let written = caller.report.result(|out| out.write_all(dockerfile.as_bytes()));
         return written.map_err(|error| Failure::unwritable("stdout", &error));
@@ -26,7 +26,7 @@ pub(super) async fn run(args: RenderArgs, caller: &Caller) -> Result<(), Failure
     };
     let installer = installer?;
     let context =
-        context::of(&plan, &request.templates, dockerfile, &sources, Some(&installer)).map_err(|error| {
+        context::of(&plan, &request.templates, dockerfile, &local, Some(&installer)).map_err(|error| {
             let what = "cannot read a file of the build";
             Failure::refused(Diagnostic::new(what).why(error.to_string()))
         })?;

@@ -1,22 +1,31 @@
 //! What a command is asked for, read and put together with a base to a plan.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 use super::lists;
 use super::{Caller, Failure};
 use crate::base::Base;
 use crate::cli::ImageArgs;
+use crate::context::Local;
 use crate::diagnostic::{Diagnostic, Documents};
+use crate::dockerfile::{self, Supply};
 use crate::engine::{Engine, EngineError};
 use crate::git;
 use crate::local::LocalSource;
-use crate::plan::{Options, Plan, PlanError, User, default_base, needed};
+use crate::plan::{
+    Options, Plan, PlanError, Provenance, Target, User, choose, default_base, needed,
+};
+use crate::python_archive::PythonArchive;
 use crate::report::Report;
+use crate::secret;
 use crate::spec::{Dependency, Name, Source, Spec};
 use crate::templates::Templates;
 use crate::uv;
-use crate::variant::Variant;
+use crate::variant::{Packages, Variant};
+
+/// What uv says of requirements that cannot all be met.
+const NO_SOLUTION: &str = "No solution found";
 
 /// What is known before any engine is asked.
 pub(super) struct Request {
@@ -26,6 +35,8 @@ pub(super) struct Request {
     lists: Documents,
     spec: Spec,
     user: User,
+    python_archive: Option<PythonArchive>,
+    copies: Vec<(String, LocalSource)>,
     cache: PathBuf,
 }
 
@@ -50,9 +61,24 @@ impl Request {
             let what = format!("the variant `{}` has an unknown `lock`", variant.name);
             let why = format!("there is no `{}` in `runtime/` of the templates", variant.lock.escape_debug());
             return Err(Failure::refused(
-                Diagnostic::new(what).why(why).advice("name `server.txt` or `gateway.txt`"),
+                Diagnostic::new(what).why(why).advice("name `server.txt`, `gateway.txt` or `executor.txt`"),
             ));
         }
+        if variant.packages == Packages::Inherited && (args.root || args.uid.is_some() || args.gid.is_some()) {
+            let what = format!("the variant `{}` takes over the user of its base", variant.name);
+            return Err(Failure::usage(Diagnostic::new(what).advice("leave out `--root`, `--uid` and `--gid`")));
+        }
+        if variant.packages == Packages::Inherited
+            && variant.base.is_none()
+            && args.base.is_none()
+            && args.base_facts.is_none()
+        {
+            let what = format!("the variant `{}` needs an image to extend", variant.name);
+            return Err(Failure::usage(Diagnostic::new(what).advice("name it with `--base`")));
+        }
+        check_secrets(&args, &variant)?;
+        let python_archive = args.python_archive.as_deref().map(PythonArchive::read).transpose()?;
+        let copies = copies(&args, &variant)?;
         let user = user(&args);
         let cache =
             args.cache_dir.clone().or_else(|| Some(caller.environment.cache_home.as_ref()?.join("ipybox")));
@@ -60,12 +86,12 @@ impl Request {
             let what = Diagnostic::new("there is no folder for the cache: `HOME` is not set");
             return Err(Failure::refused(what.advice("give one with `--cache-dir`")));
         };
-        Ok(Self { args, variant, templates, lists, spec, user, cache })
+        Ok(Self { args, variant, templates, lists, spec, user, python_archive, copies, cache })
     }
 
     /// The plan and the files of local sources, asking an engine only where the base's facts are in no
     /// file.
-    pub(super) async fn resolve(&self, caller: &Caller) -> Result<(Plan, LocalSources), Failure> {
+    pub(super) async fn resolve(&self, caller: &Caller) -> Result<(Plan, Local), Failure> {
         let base = match &self.args.base_facts {
             Some(file) => Base::read(file)?,
             None => self.base(&self.engine(caller).await?, false, &caller.report).await?,
@@ -90,7 +116,7 @@ impl Request {
         if let Some(file) = &self.args.base_facts {
             return Ok(Base::read(file)?);
         }
-        let reference = match &self.args.base {
+        let reference = match self.args.base.as_ref().or(self.variant.base.as_ref()) {
             Some(reference) => reference.clone(),
             None => default_base(&self.spec.python, self.args.python)
                 .map_err(|error| Failure::of_plan(&self.lists, &[error]))?,
@@ -106,20 +132,33 @@ impl Request {
         }
     }
 
-    pub(super) async fn plan(&self, base: Base, caller: &Caller) -> Result<(Plan, LocalSources), Failure> {
+    pub(super) async fn plan(&self, base: Base, caller: &Caller) -> Result<(Plan, Local), Failure> {
         let report = &caller.report;
         let uv = match (uv::Release::of(&base.platform), &self.args.uv) {
             (Some(release), Some(program)) => Some(release.with_program(program)?),
             (release, _) => release,
         };
-        let sources = self.sources(&base, caller);
-        let sources =
+        let mut options = Options {
+            user: self.user,
+            python: self.args.python,
+            base_python: self.args.base_python.clone(),
+            archive: self.python_archive.clone(),
+            name: self.args.name.clone(),
+            apt: self.args.apt.clone(),
+            env: self.args.env.iter().cloned().collect(),
+            labels: self.args.label.iter().cloned().collect(),
+            copies: self.copies.clone(),
+            uv,
+            sources: LocalSources::new(),
+            bytecode: !self.args.no_bytecode,
+        };
+        let sources = self.sources(&base, &options, caller);
+        options.sources =
             caller.interrupt.run_until_cancelled(sources).await.ok_or_else(Failure::interrupted)??;
-        let bytecode = !self.args.no_bytecode;
-        let options = Options { user: self.user, python: self.args.python, uv, sources, bytecode };
         let plan = Plan::resolve(&self.spec, &self.variant, base, &options)
             .map_err(|errors| Failure::of_plan(&self.lists, &errors))?;
-        if rustix::process::getuid().is_root() && !self.args.root && self.args.uid.is_none() {
+        let is_ours = matches!(plan.user, User::Unprivileged { .. });
+        if rustix::process::getuid().is_root() && is_ours && self.args.uid.is_none() {
             let (uid, gid) = plan.user.ids();
             report.warning(
                 &format!("you are root, so the image's user gets the ids {uid}:{gid}"),
@@ -131,12 +170,74 @@ impl Request {
         for (name, why) in &plan.dropped {
             report.note(&format!("`{name}` is left out: {why}"));
         }
-        Ok((plan, options.sources))
+        if plan.provenance == Provenance::Apt {
+            report.note(&format!(
+                "the base has no Python; its distribution's own, {}, is installed",
+                plan.interpreter.version
+            ));
+        }
+        let local = Local {
+            sources: options.sources,
+            copies: options.copies.into_iter().map(|(_, files)| files).collect(),
+            python_archive: self.python_archive.as_ref().map(|archive| archive.path().to_owned()),
+        };
+        Ok((plan, local))
+    }
+
+    /// The Dockerfile of a plan.
+    pub(super) fn dockerfile(&self, plan: &Plan, supply: Supply) -> Result<String, Failure> {
+        Ok(dockerfile::render(plan, &self.templates, self.python_archive.as_ref(), supply)?)
+    }
+
+    /// What a failed build means to the caller: where the packages of the base speak against entries of the list,
+    /// which ones.
+    pub(super) fn explain(&self, plan: &Plan, error: EngineError) -> Failure {
+        let output = match &error {
+            EngineError::Step { output, .. } if output.iter().any(|line| line.contains(NO_SOLUTION)) => output,
+            _ => return error.into(),
+        };
+        let words = || output.iter().flat_map(|line| line.split_whitespace());
+        let is_of_base = |word: &str| {
+            let (name, version) = word.trim_end_matches([',', '.', ';']).split_once("==")?;
+            let name = Name::parse(name)?;
+            let has = plan.held.get(&name)?.version.as_ref()?;
+            (has.to_string() == version).then(|| format!("`{name}` {has}"))
+        };
+        let of_base: BTreeSet<_> = words().filter_map(is_of_base).collect();
+        let name_of = |word: &str| {
+            let length = word.find(|next: char| !next.is_ascii_alphanumeric() && !"._-".contains(next));
+            Name::parse(word[..length.unwrap_or(word.len())].trim_end_matches('.'))
+        };
+        let named: BTreeSet<_> = words().filter_map(name_of).collect();
+        let involved = self.spec.dependencies.iter().filter(|one| named.contains(&one.name));
+        let base = &plan.base.reference;
+        let beside = Vec::from_iter(of_base).join(", ");
+        let mistakes: Vec<_> = involved
+            .map(|dependency| {
+                let name = &dependency.name;
+                Diagnostic::new(format!("`{name}` cannot be installed on base image `{base}`"))
+                    .at(dependency.at.clone())
+                    .why(format!("not beside {beside}, which the base has and keeps"))
+                    .advice("widen its constraint, leave it out, or choose another base")
+            })
+            .collect();
+        let failure = Failure::from(error);
+        if beside.is_empty() || mistakes.is_empty() {
+            return failure;
+        }
+        Failure { documents: self.lists.clone(), diagnostics: mistakes, ..failure }
     }
 
     /// The files of dependencies that come from this host or a repository; all mistakes at once.
-    async fn sources(&self, base: &Base, caller: &Caller) -> Result<LocalSources, Failure> {
-        let (needed, _) = needed(&self.spec, base);
+    async fn sources(
+        &self,
+        base: &Base,
+        options: &Options,
+        caller: &Caller,
+    ) -> Result<LocalSources, Failure> {
+        let python = choose(&self.spec, self.variant.packages, base, options).ok();
+        let version = python.as_ref().map(|(python, _)| python.interpreter.version.as_str());
+        let (needed, _) = needed(&self.spec, Target { platform: &base.platform, python: version });
         let mut sources = LocalSources::new();
         let mut mistakes = Vec::new();
         for dependency in needed {
@@ -184,8 +285,32 @@ impl Request {
     }
 }
 
+/// What flags and variant copy into the image.
+fn copies(args: &ImageArgs, variant: &Variant) -> Result<Vec<(String, LocalSource)>, Failure> {
+    let folder = variant.folder.as_deref().unwrap_or(Path::new(""));
+    let own = variant.copies.iter().map(|copy| (folder.join(&copy.from), copy.to.clone()));
+    let mut copies = Vec::new();
+    for (from, to) in own.chain(args.copy.iter().cloned()) {
+        copies.push((to, LocalSource::read_all(&from)?));
+    }
+    Ok(copies)
+}
+
+/// The environment of an image stays in it for everybody to read.
+fn check_secrets(args: &ImageArgs, variant: &Variant) -> Result<(), Failure> {
+    let names = args.env.iter().map(|(name, _)| name).chain(variant.env.keys());
+    match names.into_iter().find(|name| secret::is_telling(name)) {
+        Some(name) if !args.allow_secret_env => Err(Failure::refused(
+            Diagnostic::new(format!("the variable `{name}` looks like a secret"))
+                .why("everybody who has the image can read its environment")
+                .advice("give it to containers when they start, or use `--allow-secret-env` if it is none"),
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// The files of dependencies, by distribution.
-pub(super) type LocalSources = BTreeMap<Name, LocalSource>;
+type LocalSources = BTreeMap<Name, LocalSource>;
 
 /// Who the image runs as: the caller, unless that is root.
 fn user(args: &ImageArgs) -> User {

@@ -3,17 +3,18 @@
 use super::Failure;
 use crate::cli::VariantsArgs;
 use crate::report::Report;
-use crate::variant::Variant;
+use crate::variant::{Packages, Variant};
 
 pub(super) fn run(args: &VariantsArgs, report: &Report) -> Result<(), Failure> {
     let folder = args.variants.as_deref();
     let text = match &args.name {
+        _ if args.schema => format!("{:#}\n", Variant::schema()),
         Some(name) => show(&Variant::read(name, folder)?),
         None => {
             let mut lines = String::new();
             for name in Variant::names(folder)? {
                 let variant = Variant::read(&name, folder)?;
-                lines += &format!("{name:<10} {}\n", variant.description);
+                lines += &format!("{name:<12} {}\n", variant.description);
             }
             lines
         }
@@ -24,8 +25,35 @@ pub(super) fn run(args: &VariantsArgs, report: &Report) -> Result<(), Failure> {
 
 fn show(variant: &Variant) -> String {
     let mut text = format!("{}: {}\n\n", variant.name, variant.description);
+    let mut line = |what: &str, value: &str| text += &format!("{what:<11} {value}\n");
+    if let Some(base) = &variant.base {
+        line("base", &base.to_string());
+    }
+    if let Some(name) = &variant.executor {
+        line("name", name);
+    }
+    line("packages", match variant.packages {
+        Packages::Isolated => "in an environment of their own",
+        Packages::Layered => "beside those of the base, which stay as they are",
+        Packages::Inherited => "in the environment of the base's server",
+    });
     for server in &variant.servers {
-        text += &format!("port {}  {}\n", server.port, server.command.join(" "));
+        line(&format!("port {}", server.port), &server.command.join(" "));
+    }
+    if !variant.apt.is_empty() {
+        line("apt", &variant.apt.join(" "));
+    }
+    for (name, value) in &variant.env {
+        line("env", &format!("{name}={value}"));
+    }
+    for copy in &variant.copies {
+        line("copy", &format!("{} to {}", copy.from.display(), copy.to));
+    }
+    for step in &variant.steps {
+        line("step", step.run.trim().lines().next().unwrap_or_default());
+    }
+    for check in &variant.checks {
+        line("check", &check.name);
     }
     text += &format!("\n# {}\n{}", variant.dependencies.name, variant.dependencies.text);
     text

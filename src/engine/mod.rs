@@ -30,7 +30,7 @@ pub use error::EngineError;
 pub use progress::BuildEvent;
 
 use crate::archive::{self, Archive};
-use crate::base::{self, Base, Platform};
+use crate::base::{self, Base, Config, Platform};
 use crate::reference::{ImageId, Reference};
 use progress::Progress;
 use session::Session;
@@ -254,8 +254,7 @@ impl Engine {
         if let Some(base) = Base::cached(cache, &id, reference) {
             return Ok(Some(base));
         }
-        let env = image.config.and_then(|config| config.env).unwrap_or_default();
-        let path = env.iter().find_map(|variable| variable.strip_prefix("PATH="));
+        let config = image.config.unwrap_or_default();
         let base = Base {
             reference: reference.clone(),
             id,
@@ -263,12 +262,21 @@ impl Engine {
                 os: image.os.unwrap_or_default(),
                 architecture: image.architecture.unwrap_or_default(),
             },
-            interpreter: None,
-            distributions: BTreeMap::new(),
-            path: path.unwrap_or_default().to_owned(),
+            pythons: Vec::new(),
+            config: Config {
+                user: config.user.unwrap_or_default(),
+                env: config.env.unwrap_or_default(),
+                entrypoint: config.entrypoint.unwrap_or_default(),
+                cmd: config.cmd.unwrap_or_default(),
+                shell: config.shell.unwrap_or_default(),
+                labels: config.labels.unwrap_or_default().into_iter().collect(),
+            },
             passwd: String::new(),
             group: String::new(),
+            codename: None,
             has_apt: false,
+            has_curl: false,
+            links: BTreeMap::new(),
             lacks_hosts: false,
             lacks_resolv_conf: false,
         };

@@ -1,25 +1,32 @@
 //! A [`Spec`] and options to a [`Plan`]: pure, and the only place that makes choices.
 
+mod error;
+mod held;
+mod index;
 mod python;
 mod requirement;
 mod target;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::ops::Range;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde::Serialize;
 
-pub use python::{PythonVersion, default_base};
+pub use error::PlanError;
+pub use held::Held;
+pub use index::PackageIndex;
+pub use python::{Provenance, PythonVersion, choose, default_base};
 pub use requirement::Requirement;
-pub use target::needed;
+pub use target::{Target, needed};
 
+use crate::accounts;
 use crate::base::{Base, Interpreter};
-use crate::diagnostic::Diagnostic;
 use crate::local::LocalSource;
-use crate::spec::{Constraint, Dependency, Name, Priority, Source, Spec, pep508};
+use crate::python_archive::PythonArchive;
+use crate::spec::{Dependency, Name, Priority, Source, Spec, pep508};
 use crate::uv;
-use crate::variant::{Server, Variant};
+use crate::variant::{Packages, Server, Step, Variant};
+use index::Indexes;
 
 /// Everything that decides an image, with nothing left to decide.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -32,8 +39,18 @@ pub struct Plan {
     pub template: String,
     /// The image built on.
     pub base: Base,
-    /// The interpreter of that base that both environments are made with.
+    /// The interpreter that both environments are made with.
     pub interpreter: Interpreter,
+    /// Where that comes from.
+    pub provenance: Provenance,
+    /// SHA-256 of the archive it is unpacked from, where it is.
+    pub python_archive: Option<String>,
+    /// Where the packages go.
+    pub packages: Packages,
+    /// What the base has and keeps: it constrains what is installed, and is not installed.
+    pub held: BTreeMap<Name, Held>,
+    /// Folders of distributions that a layered environment would not see by itself.
+    pub folders: Vec<String>,
     /// Who the image runs as.
     pub user: User,
     /// What the servers' environment is installed from, a file of `templates/runtime/`; with hashes.
@@ -52,27 +69,20 @@ pub struct Plan {
     pub sources: BTreeMap<Name, PlannedSource>,
     /// Entries of the list that are not installed, and why.
     pub dropped: BTreeMap<String, String>,
-    /// TCP ports that servers of the image listen on.
+    /// Files that are copied into the image, in this order.
+    pub copies: Vec<PlannedCopy>,
+    /// Commands that change the image, in this order.
+    pub steps: Vec<Step>,
+    /// TCP ports that the image exposes.
     pub ports: Vec<u16>,
-    /// The first process of a container, in exec form.
-    pub command: Vec<String>,
+    /// The servers of the image; none where they are the base's.
+    pub servers: Vec<Server>,
     /// The environment of the image.
     pub env: BTreeMap<String, String>,
     /// The labels of the image.
     pub labels: BTreeMap<String, String>,
     /// The installer: its version, and the SHA-256 of the wheel it comes in.
     pub uv: uv::Release,
-}
-
-/// A package index.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct PackageIndex {
-    /// Its address.
-    pub url: String,
-    /// When it is asked.
-    pub priority: Priority,
-    /// The distributions that come from it and no other.
-    pub only: Vec<Name>,
 }
 
 /// What a distribution is built from.
@@ -90,6 +100,19 @@ pub struct PlannedSource {
     pub file: Option<String>,
 }
 
+/// A file or folder that is copied into an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PlannedCopy {
+    /// An absolute path.
+    pub to: String,
+    /// Whether it is a folder.
+    pub is_folder: bool,
+    /// User and group id it belongs to.
+    pub owner: (u32, u32),
+    /// SHA-256 over its files.
+    pub digest: String,
+}
+
 /// Who an image runs as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -103,6 +126,13 @@ pub enum User {
     },
     /// The superuser, as images of ipybox 0.6 built with `--root`.
     Root,
+    /// Whoever the base runs as.
+    Inherited {
+        /// User id.
+        uid: u32,
+        /// Group id.
+        gid: u32,
+    },
 }
 
 impl User {
@@ -110,17 +140,18 @@ impl User {
     #[must_use]
     pub fn ids(self) -> (u32, u32) {
         match self {
-            Self::Unprivileged { uid, gid } => (uid, gid),
+            Self::Unprivileged { uid, gid } | Self::Inherited { uid, gid } => (uid, gid),
             Self::Root => (0, 0),
         }
     }
 
-    /// Its home directory.
+    /// Its home directory; `None` where that is the base's matter.
     #[must_use]
-    pub fn home(self) -> &'static str {
+    pub fn home(self) -> Option<&'static str> {
         match self {
-            Self::Unprivileged { .. } => "/home/ipybox",
-            Self::Root => "/root",
+            Self::Unprivileged { .. } => Some("/home/ipybox"),
+            Self::Root => Some("/root"),
+            Self::Inherited { .. } => None,
         }
     }
 }
@@ -141,160 +172,39 @@ pub const DEPENDENCIES_LABEL: &str = "ipybox.dependencies";
 /// install packages at run time.
 const KERNEL: [&str; 2] = ["ipykernel>=6.31,<8", "pip>=25.3"];
 
+/// What a kernel in a layered environment needs: any that the base may have.
+const LAYERED_KERNEL: [&str; 2] = ["ipykernel>=6", "pip>=25.3"];
+
+/// The variable that names an executor server.
+const EXECUTOR_NAME: &str = "EXECUTOR_NAME";
+
+/// The module that is an executor server.
+const EXECUTOR: &str = "ipybox.executor.server";
+
 /// The oldest interpreter that the locked servers support.
 const OLDEST_PYTHON: PythonVersion = PythonVersion { minor: 10 };
-
-/// Why there is no plan. `at` is in bytes of the dependency list.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PlanError {
-    /// A constraint holds for no version.
-    #[error("no version of `{name}` can meet its constraint")]
-    NoVersion {
-        /// The distribution.
-        name: Name,
-        /// What it asks for.
-        constraint: String,
-        /// Its entry.
-        at: Range<usize>,
-    },
-    /// So many unions that trying each choice would take too long.
-    #[error("the list leaves {choices} choices of alternatives to try")]
-    TooManyAlternatives {
-        /// How many.
-        choices: usize,
-        /// The last entry with alternatives.
-        at: Range<usize>,
-    },
-    /// A dependency names an index that no list describes.
-    #[error("dependency `{name}` comes from an index that is not described: `{index}`")]
-    UnknownIndex {
-        /// The distribution.
-        name: Name,
-        /// What it calls the index.
-        index: String,
-        /// Those that are described.
-        known: Vec<String>,
-        /// Its entry.
-        at: Range<usize>,
-    },
-    /// An index would have to be asked behind the installer's own.
-    #[error("the index `{url}` would be asked before the installer's own")]
-    Supplemental {
-        /// Its address.
-        url: String,
-        /// Where it is described.
-        at: Range<usize>,
-    },
-    /// Two entries get one distribution from different places.
-    #[error("dependency `{name}` comes from two places")]
-    TwoSources {
-        /// The distribution.
-        name: Name,
-        /// The second entry.
-        at: Range<usize>,
-    },
-    /// The list's `python` excludes the base's interpreter.
-    #[error("the list excludes the base's Python {found}")]
-    PythonExcluded {
-        /// The base image.
-        base: String,
-        /// The base's version.
-        found: String,
-        /// What the list admits.
-        admits: String,
-        /// The list's `python`.
-        at: Range<usize>,
-    },
-    /// The list's `python` admits no version that could be chosen.
-    #[error("the list admits no supported Python")]
-    NoPython {
-        /// What the list admits.
-        admits: String,
-        /// The list's `python`.
-        at: Range<usize>,
-    },
-    /// The version asked for is excluded by the list's `python`.
-    #[error("the list excludes Python {asked}, which `--python` asks for")]
-    AskedExcluded {
-        /// The version asked for.
-        asked: PythonVersion,
-        /// What the list admits.
-        admits: String,
-        /// The list's `python`.
-        at: Range<usize>,
-    },
-    /// The base's interpreter is not of the version asked for.
-    #[error("base image `{base}` has Python {found}, not {asked}")]
-    NotAsked {
-        /// The base image.
-        base: String,
-        /// The base's version.
-        found: String,
-        /// The version asked for.
-        asked: PythonVersion,
-    },
-    /// The base has no interpreter.
-    #[error("base image `{0}` has no Python")]
-    NoInterpreter(String),
-    /// The path of the base's interpreter is not one that a shell takes as it is.
-    #[error("the Python of base image `{base}` has a path that cannot be used")]
-    InterpreterPath {
-        /// The base image.
-        base: String,
-        /// The path.
-        path: String,
-    },
-    /// The base's interpreter lies where the image's own environments will.
-    #[error("the Python of base image `{base}` lies in `{path}`, which the new image replaces")]
-    Replaced {
-        /// The base image.
-        base: String,
-        /// The interpreter.
-        path: String,
-    },
-    /// The base's interpreter is not `CPython`.
-    #[error("the Python of base image `{base}` is {implementation}, not CPython")]
-    Implementation {
-        /// The base image.
-        base: String,
-        /// By its own name.
-        implementation: String,
-    },
-    /// The base's interpreter is too old.
-    #[error("base image `{base}` has Python {found}, which is too old")]
-    TooOld {
-        /// The base image.
-        base: String,
-        /// The base's version.
-        found: String,
-    },
-    /// The base cannot get the variant's system packages.
-    #[error("base image `{base}` has no `apt-get`, which the variant `{variant}` needs for {packages}")]
-    NoApt {
-        /// The base image.
-        base: String,
-        /// The variant.
-        variant: String,
-        /// The packages, in words.
-        packages: String,
-    },
-    /// There is no installer for the base's platform.
-    #[error("base image `{base}` is for {platform}, where images cannot be built")]
-    Platform {
-        /// The base image.
-        base: String,
-        /// Such as `linux/s390x`.
-        platform: String,
-    },
-}
 
 /// What the caller decides.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Who the image runs as.
+    /// Who the image runs as, unless that is inherited.
     pub user: User,
     /// The interpreter's version, where the caller names one.
     pub python: Option<PythonVersion>,
+    /// The path of the base's interpreter, where the caller names one.
+    pub base_python: Option<String>,
+    /// An interpreter for a base that has none.
+    pub archive: Option<PythonArchive>,
+    /// What an executor server calls itself.
+    pub name: Option<String>,
+    /// Debian packages beside the variant's.
+    pub apt: Vec<String>,
+    /// Environment beside the variant's.
+    pub env: BTreeMap<String, String>,
+    /// Labels beside the variant's.
+    pub labels: BTreeMap<String, String>,
+    /// What is copied into the image, by its place there.
+    pub copies: Vec<(String, LocalSource)>,
     /// The installer; `None` where there is none for the base's platform.
     pub uv: Option<uv::Release>,
     /// The files of dependencies that come from this host or a repository.
@@ -319,96 +229,330 @@ impl Plan {
         options: &Options,
     ) -> Result<Self, Vec<PlanError>> {
         let mut errors = Vec::new();
-        let (needed, dropped) = needed(spec, &base);
-        let mut requirements = kernel_requirements(variant);
-        let mut bounds: Vec<_> = spec.bounds.iter().map(Requirement::lower).collect();
-        let mut sources = BTreeMap::new();
-        let mut indexes = Indexes::of(spec);
-        let mut choices = 1_usize;
-        let names: Vec<_> = needed.iter().map(|dependency| dependency.name.clone()).collect();
-        for dependency in needed {
-            if dependency.constraint.is_empty() {
-                let (name, at) = (dependency.name.clone(), dependency.at.clone());
-                errors.push(PlanError::NoVersion { name, constraint: dependency.constraint.to_string(), at });
-                continue;
-            }
-            let mut requirement = Requirement::lower(dependency);
-            if requirement.alternatives.len() > 1 {
-                let before = choices;
-                choices = choices.saturating_mul(requirement.alternatives.len());
-                if choices > MAX_CHOICES && before <= MAX_CHOICES {
-                    errors.push(PlanError::TooManyAlternatives { choices, at: dependency.at.clone() });
-                }
-            }
-            match source(dependency, &options.sources, &mut indexes) {
-                Ok(Some(source)) => {
-                    requirement.source = Source::default();
-                    let name = dependency.name.clone();
-                    if sources.insert(name.clone(), source.clone()).is_some_and(|earlier| earlier != source) {
-                        errors.push(PlanError::TwoSources { name, at: dependency.at.clone() });
-                    }
-                }
-                Ok(None) => {}
-                Err(error) => errors.push(error),
-            }
-            if !requirement.hashes.is_empty() && requirement.source == Source::default() {
-                bounds.push(requirement.clone());
-            }
-            requirements.push(requirement);
-        }
-        let primary = spec.indexes.iter().any(|index| index.priority == Priority::Default);
-        let supplemental = spec.indexes.iter().find(|index| index.priority == Priority::Supplemental);
-        if let (false, Some(index)) = (primary, supplemental) {
-            errors.push(PlanError::Supplemental { url: index.url.clone(), at: index.at.clone() });
-        }
-        requirements.sort_by(|one, other| one.name.cmp(&other.name));
-        bounds.sort_by(|one, other| one.name.cmp(&other.name));
-        let interpreter =
-            python::check(&spec.python, &base, options.python).map_err(|error| errors.push(error));
+        let packages = variant.packages;
+        let chosen = choose(spec, packages, &base, options).map_err(|error| errors.push(error)).ok();
+        let python = chosen.as_ref().map(|(python, _)| python);
+        let version = python.map(|python| python.interpreter.version.as_str());
+        let target = Target { platform: &base.platform, python: version };
+        let (needed, dropped) = needed(spec, target);
+        let held = python.map(|python| held::held(python, packages, target)).unwrap_or_default();
+        let asked = asked(spec, &needed, variant, &base, &held, options, &mut errors);
+        let dependencies = dependencies(&needed, packages, &base);
         let uv = options.uv.clone().ok_or_else(|| {
             errors.push(PlanError::Platform {
                 base: base.reference.to_string(),
                 platform: format!("{}/{}", base.platform.os, base.platform.architecture),
             });
         });
-        if !variant.apt.is_empty() && !base.has_apt {
-            let (base, variant_name) = (base.reference.to_string(), variant.name.clone());
-            errors.push(PlanError::NoApt { base, variant: variant_name, packages: variant.apt.join(", ") });
+        let user = user(packages, &base, options).map_err(|error| errors.push(error));
+        let env = environment(variant, &base, user.ok(), options, &mut errors);
+        let apt = apt(variant, &base, chosen.as_ref().map(|(_, provenance)| *provenance), options, &mut errors);
+        if packages == Packages::Inherited {
+            let lacks = lacks(&base);
+            if !lacks.is_empty() {
+                // What else may be wrong with it does not matter.
+                return Err(vec![PlanError::NoExecutor { base: base.reference.to_string(), lacks }]);
+            }
         }
-        let (true, Ok(interpreter), Ok(uv)) = (errors.is_empty(), interpreter, uv) else {
+        let (true, Some((python, provenance)), Ok(uv), Ok(user)) = (errors.is_empty(), chosen, uv, user) else {
             return Err(errors);
         };
-        let version = env!("CARGO_PKG_VERSION");
-        let dependencies: BTreeSet<_> = names.iter().map(Name::as_str).collect();
-        let dependencies = Vec::from_iter(dependencies).join(" ");
-        let labels = [
-            (DEPENDENCIES_LABEL, dependencies.as_str()),
-            ("ipybox.python", interpreter.version.as_str()),
-            (VARIANT_LABEL, &variant.name),
-            ("ipybox.version", version),
-            ("org.opencontainers.image.base.name", &base.reference.to_string()),
-        ];
+        let servers = if packages == Packages::Inherited { &[][..] } else { &variant.servers };
+        let ports = servers.iter().map(|server| server.port).chain(variant.ports.iter().copied());
         Ok(Self {
-            ipybox: version.to_owned(),
+            ipybox: env!("CARGO_PKG_VERSION").to_owned(),
             variant: variant.name.clone(),
             template: variant.template.clone(),
-            env: environment(&base, options.user),
-            labels: labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
-            ports: variant.servers.iter().map(|server| server.port).collect(),
-            command: command(&variant.servers),
+            labels: labels(variant, &base, &python.interpreter, dependencies, options),
+            ports: BTreeSet::from_iter(ports).into_iter().collect(),
+            servers: servers.to_vec(),
             lock: variant.lock.clone(),
-            apt: BTreeSet::from_iter(variant.apt.clone()).into_iter().collect(),
+            folders: if python.is_virtual && packages == Packages::Layered { python.folders } else { Vec::new() },
+            python_archive: options.archive.as_ref().map(|archive| archive.sha256().to_owned()),
             bytecode: options.bytecode,
-            user: options.user,
-            interpreter,
+            copies: options.copies.iter().map(|(to, files)| copy(to, files, user)).collect(),
+            steps: variant.steps.clone(),
+            interpreter: python.interpreter,
+            provenance,
+            packages,
+            held,
+            env,
+            apt,
+            user,
             base,
-            requirements,
-            bounds,
-            indexes: indexes.used(),
-            sources,
+            requirements: asked.requirements,
+            bounds: asked.bounds,
+            indexes: asked.indexes,
+            sources: asked.sources,
             dropped,
             uv,
         })
+    }
+
+    /// The first process of a container, in exec form; empty where it is the base's.
+    #[must_use]
+    pub fn command(&self) -> Vec<String> {
+        if self.servers.is_empty() {
+            return Vec::new();
+        }
+        let supervisor = [&self.servers_python(), "-I", "-m", "ipybox.supervisor"].map(str::to_owned);
+        let commands: Vec<_> = self.servers.iter().map(|server| server.command.clone()).collect();
+        [supervisor.to_vec(), commands.join(&"--".to_owned())].concat()
+    }
+
+    /// A command that ends well where every server answers, in exec form.
+    #[must_use]
+    pub fn health(&self) -> Vec<String> {
+        let program = [&self.servers_python(), "-I", "-m", "ipybox.health"].map(str::to_owned);
+        let port = |server: &Server| match &server.port_variable {
+            Some(variable) => format!("{variable}={}", server.port),
+            None => server.port.to_string(),
+        };
+        program.into_iter().chain(self.servers.iter().map(port)).collect()
+    }
+
+    /// The interpreter that build steps may use once the servers are installed.
+    #[must_use]
+    pub fn servers_python(&self) -> String {
+        match self.packages {
+            Packages::Inherited => self.interpreter.path.clone(),
+            Packages::Isolated | Packages::Layered => format!("{HOME}/server/bin/python"),
+        }
+    }
+}
+
+/// What the installer is asked for.
+#[derive(Default)]
+struct Asked {
+    requirements: Vec<Requirement>,
+    bounds: Vec<Requirement>,
+    sources: BTreeMap<Name, PlannedSource>,
+    indexes: Vec<PackageIndex>,
+}
+
+fn asked(
+    spec: &Spec,
+    needed: &[&Dependency],
+    variant: &Variant,
+    base: &Base,
+    held: &BTreeMap<Name, Held>,
+    options: &Options,
+    errors: &mut Vec<PlanError>,
+) -> Asked {
+    let mut asked = Asked { requirements: kernel_requirements(variant, base, held, errors), ..Asked::default() };
+    let mut indexes = Indexes::of(spec);
+    let mut choices = 1_usize;
+    for bound in &spec.bounds {
+        match held.get(&bound.name).map(|held| held::check(bound, held, &base.reference)) {
+            Some(agrees) => errors.extend(agrees.err()),
+            None => asked.bounds.push(Requirement::lower(bound)),
+        }
+    }
+    for &dependency in needed {
+        let name = || dependency.name.clone();
+        if dependency.constraint.is_empty() {
+            let (constraint, at) = (dependency.constraint.to_string(), dependency.at.clone());
+            errors.push(PlanError::NoVersion { name: name(), constraint, at });
+            continue;
+        }
+        if let Some(held) = held.get(&dependency.name) {
+            errors.extend(held::check(dependency, held, &base.reference).err());
+            asked.requirements.push(Requirement::of_any_version(dependency));
+            continue;
+        }
+        let mut requirement = Requirement::lower(dependency);
+        if requirement.alternatives.len() > 1 {
+            let before = choices;
+            choices = choices.saturating_mul(requirement.alternatives.len());
+            if choices > MAX_CHOICES && before <= MAX_CHOICES {
+                errors.push(PlanError::TooManyAlternatives { choices, at: dependency.at.clone() });
+            }
+        }
+        match source(dependency, &options.sources, &mut indexes) {
+            Ok(Some(source)) => {
+                requirement.source = Source::default();
+                let earlier = asked.sources.insert(name(), source.clone());
+                if earlier.is_some_and(|earlier| earlier != source) {
+                    errors.push(PlanError::TwoSources { name: name(), at: dependency.at.clone() });
+                }
+            }
+            Ok(None) => {}
+            Err(error) => errors.push(error),
+        }
+        if !requirement.hashes.is_empty() && requirement.source == Source::default() {
+            asked.bounds.push(requirement.clone());
+        }
+        asked.requirements.push(requirement);
+    }
+    let primary = spec.indexes.iter().any(|index| index.priority == Priority::Default);
+    let supplemental = spec.indexes.iter().find(|index| index.priority == Priority::Supplemental);
+    if let (false, Some(index)) = (primary, supplemental) {
+        errors.push(PlanError::Supplemental { url: index.url.clone(), at: index.at.clone() });
+    }
+    asked.requirements.sort_by(|one, other| one.name.cmp(&other.name));
+    asked.bounds.sort_by(|one, other| one.name.cmp(&other.name));
+    asked.indexes = indexes.used();
+    asked
+}
+
+/// What generated code needs whatever the list; all of it, or an error for what the base has otherwise.
+fn kernel_requirements(
+    variant: &Variant,
+    base: &Base,
+    held: &BTreeMap<Name, Held>,
+    errors: &mut Vec<PlanError>,
+) -> Vec<Requirement> {
+    let kernel: &[&str] = match variant.packages {
+        Packages::Isolated => &KERNEL,
+        Packages::Layered => &LAYERED_KERNEL,
+        Packages::Inherited => &[],
+    };
+    let kernel = kernel.iter().map(|text| pep508::parse(text).expect("a constant requirement"));
+    let mut requirements = Vec::new();
+    for dependency in kernel.chain(variant.kernel.iter().cloned()) {
+        let refused = held.get(&dependency.name).and_then(|held| {
+            held::check(&dependency, held, &base.reference).err()
+        });
+        if let Some(PlanError::BaseHas { base, name, has, asks, .. }) = refused {
+            errors.push(PlanError::KernelNeeds { base, name, has, asks });
+        }
+        requirements.push(Requirement::lower(&dependency));
+    }
+    requirements
+}
+
+/// Who the image runs as.
+fn user(packages: Packages, base: &Base, options: &Options) -> Result<User, PlanError> {
+    if packages != Packages::Inherited {
+        return Ok(options.user);
+    }
+    let user = &base.config.user;
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte);
+    let ids = accounts::ids(&base.passwd, &base.group, user).filter(|_| user.bytes().all(plain));
+    let (uid, gid) = ids.ok_or_else(|| {
+        let (base, user) = (base.reference.to_string(), user.escape_debug().to_string());
+        PlanError::BaseUser { base, user }
+    })?;
+    Ok(User::Inherited { uid, gid })
+}
+
+/// What an image lacks to be extended.
+fn lacks(base: &Base) -> Vec<String> {
+    let mut lacks = Vec::new();
+    let command = [base.config.entrypoint.as_slice(), &base.config.cmd].concat().join(" ");
+    if ![EXECUTOR, "executor_server:app"].iter().any(|server| command.contains(server)) {
+        lacks.push("no command that starts an executor server".to_owned());
+    }
+    match base.pythons.first() {
+        None => lacks.push("no Python".to_owned()),
+        Some(python) => {
+            let has = |name: &str| python.distributions.iter().any(|one| one.name.eq_ignore_ascii_case(name));
+            if !has("ipykernel") {
+                lacks.push(format!("no `ipykernel` for `{}`", python.interpreter.path.escape_debug()));
+            }
+        }
+    }
+    lacks
+}
+
+/// Debian packages: those asked for, and what an image of this kind needs of them on this base.
+fn apt(
+    variant: &Variant,
+    base: &Base,
+    provenance: Option<Provenance>,
+    options: &Options,
+    errors: &mut Vec<PlanError>,
+) -> Vec<String> {
+    let mut apt: BTreeSet<String> = variant.apt.iter().chain(&options.apt).cloned().collect();
+    if !apt.is_empty() && !base.has_apt {
+        let packages = Vec::from_iter(apt.clone()).join(", ");
+        let (base, variant) = (base.reference.to_string(), variant.name.clone());
+        errors.push(PlanError::NoApt { base, variant, packages });
+    }
+    if provenance == Some(Provenance::Apt) {
+        apt.insert("python3".to_owned());
+    }
+    // Compose files of executors ask for their health with it.
+    let is_executor = variant.executor_port().is_some() && variant.packages != Packages::Inherited;
+    if is_executor && base.has_apt && !base.has_curl {
+        apt.insert("curl".to_owned());
+    }
+    apt.into_iter().collect()
+}
+
+/// What is in the label of the list's distributions.
+fn dependencies(needed: &[&Dependency], packages: Packages, base: &Base) -> String {
+    let before = base.config.labels.get(DEPENDENCIES_LABEL).filter(|_| packages == Packages::Inherited);
+    let before = before.map(String::as_str).unwrap_or_default().split_whitespace();
+    let names: BTreeSet<_> = needed.iter().map(|dependency| dependency.name.as_str()).chain(before).collect();
+    Vec::from_iter(names).join(" ")
+}
+
+fn labels(
+    variant: &Variant,
+    base: &Base,
+    interpreter: &Interpreter,
+    dependencies: String,
+    options: &Options,
+) -> BTreeMap<String, String> {
+    let own = [
+        (DEPENDENCIES_LABEL, dependencies),
+        ("ipybox.python", interpreter.version.clone()),
+        (VARIANT_LABEL, variant.name.clone()),
+        ("ipybox.version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("org.opencontainers.image.base.name", base.reference.to_string()),
+    ];
+    let mut labels = variant.labels.clone();
+    labels.extend(options.labels.clone());
+    labels.extend(own.map(|(name, value)| (name.to_owned(), value)));
+    labels
+}
+
+fn environment(
+    variant: &Variant,
+    base: &Base,
+    user: Option<User>,
+    options: &Options,
+    errors: &mut Vec<PlanError>,
+) -> BTreeMap<String, String> {
+    const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+    let mut env = variant.env.clone();
+    env.extend(options.env.clone());
+    let own = ["HOME", "PATH", "VIRTUAL_ENV", "PYTHONHOME"];
+    errors.extend(own.iter().filter(|name| env.contains_key(**name)).map(|name| PlanError::OwnVariable((*name).into())));
+    match (options.name.as_ref().or(variant.executor.as_ref()), variant.executor_port()) {
+        (Some(name), Some(_)) => {
+            env.insert(EXECUTOR_NAME.to_owned(), name.clone());
+        }
+        (None, Some(_)) if !env.contains_key(EXECUTOR_NAME) => {
+            errors.push(PlanError::NeedsName(variant.name.clone()));
+        }
+        (Some(_), None) => errors.push(PlanError::NothingToName(variant.name.clone())),
+        _ => {}
+    }
+    if let Some(home) = user.and_then(User::home) {
+        let rest = base.config.variable("PATH").filter(|path| !path.is_empty()).unwrap_or(SYSTEM_PATH);
+        env.insert("HOME".to_owned(), home.to_owned());
+        env.insert("PATH".to_owned(), format!("{VENV}/bin:{rest}"));
+        env.insert("VIRTUAL_ENV".to_owned(), VENV.to_owned());
+        if base.config.variable("PYTHONHOME").is_some() {
+            env.insert("PYTHONHOME".to_owned(), String::new());
+        }
+    }
+    env
+}
+
+fn copy(to: &str, files: &LocalSource, user: User) -> PlannedCopy {
+    let to = match files.file().filter(|_| to.ends_with('/')) {
+        Some(file) => format!("{to}{file}"),
+        None => to.trim_end_matches('/').to_owned(),
+    };
+    let theirs = ["/app"].into_iter().chain(user.home()).any(|folder| Path::new(&to).starts_with(folder));
+    PlannedCopy {
+        is_folder: files.file().is_none(),
+        owner: if theirs { user.ids() } else { (0, 0) },
+        digest: files.digest().to_owned(),
+        to,
     }
 }
 
@@ -486,140 +630,4 @@ fn source(
 fn is_wheel(url: &str) -> bool {
     let path = url.split('?').next().unwrap_or_default();
     Path::new(path).extension().is_some_and(|extension| extension == "whl")
-}
-
-/// The indexes that lists describe, and what is taken from each alone.
-struct Indexes<'a> {
-    described: Vec<(&'a crate::spec::Index, Vec<Name>)>,
-    by_name: HashMap<&'a str, usize>,
-}
-
-impl<'a> Indexes<'a> {
-    fn of(spec: &'a Spec) -> Self {
-        let described: Vec<_> = spec.indexes.iter().map(|index| (index, Vec::new())).collect();
-        let by_name = spec
-            .indexes
-            .iter()
-            .enumerate()
-            .filter_map(|(at, index)| Some((index.name.as_deref()?, at)))
-            .collect();
-        Self { described, by_name }
-    }
-
-    fn take(&mut self, index: &str, distribution: &Name) -> Option<()> {
-        let (_, only) = &mut self.described[*self.by_name.get(index)?];
-        only.push(distribution.clone());
-        Some(())
-    }
-
-    fn names(&self) -> Vec<String> {
-        let mut names: Vec<_> = self.by_name.keys().map(|&name| name.to_owned()).collect();
-        names.sort();
-        names
-    }
-
-    /// Those that are asked for anything.
-    fn used(self) -> Vec<PackageIndex> {
-        let mut seen = HashSet::new();
-        let index = |(index, mut only): (&'a crate::spec::Index, Vec<Name>)| {
-            only.sort();
-            only.dedup();
-            let used = index.priority != Priority::Explicit || !only.is_empty();
-            (used && seen.insert((index.url.as_str(), index.priority))).then(|| PackageIndex {
-                url: index.url.clone(),
-                priority: index.priority,
-                only,
-            })
-        };
-        self.described.into_iter().filter_map(index).collect()
-    }
-}
-
-/// The supervisor with the servers' commands, with `--` between them.
-fn command(servers: &[Server]) -> Vec<String> {
-    let supervisor =
-        [&format!("{HOME}/server/bin/python"), "-I", "-m", "ipybox.supervisor"].map(str::to_owned);
-    let commands: Vec<_> = servers.iter().map(|server| server.command.clone()).collect();
-    [supervisor.to_vec(), commands.join(&"--".to_owned())].concat()
-}
-
-fn kernel_requirements(variant: &Variant) -> Vec<Requirement> {
-    let kernel = KERNEL.map(|text| pep508::parse(text).expect("a constant requirement"));
-    kernel.iter().chain(&variant.kernel).map(Requirement::lower).collect()
-}
-
-fn environment(base: &Base, user: User) -> BTreeMap<String, String> {
-    const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-    let rest = if base.path.is_empty() { SYSTEM_PATH } else { &base.path };
-    let variables = [
-        ("HOME", user.home().to_owned()),
-        ("PATH", format!("{VENV}/bin:{rest}")),
-        ("VIRTUAL_ENV", VENV.to_owned()),
-    ];
-    variables.map(|(name, value)| (name.to_owned(), value)).into()
-}
-
-impl PlanError {
-    /// The refusal; its place is in bytes of the dependency list.
-    #[must_use]
-    pub fn diagnostic(&self) -> Diagnostic {
-        let what = Diagnostic::new(self.to_string());
-        match self {
-            Self::NoVersion { constraint, at, .. } => what
-                .at(at.clone())
-                .why(format!("`{constraint}` excludes every version"))
-                .advice("write `||` where one of the parts will do"),
-            Self::TooManyAlternatives { at, .. } => what
-                .at(at.clone())
-                .why(format!("each has to be resolved, and {MAX_CHOICES} are tried at most"))
-                .advice("write fewer unions; `>=1,!=2.*` says what `<2 || >=3` says, without a choice"),
-            Self::UnknownIndex { known, at, .. } => {
-                let what = what.at(at.clone()).why("`source` is the name of a package index");
-                if known.is_empty() {
-                    what.advice("describe it with `[[tool.poetry.source]]` in a `pyproject.toml`, or leave out `source`")
-                } else {
-                    what.advice(format!("name one of {}", known.join(", ")))
-                }
-            }
-            Self::Supplemental { at, .. } => what
-                .at(at.clone())
-                .why("uv asks its own index last, and takes a package from the first index that has it")
-                .advice("make it `explicit` and name it with `source`, or `primary`"),
-            Self::TwoSources { at, .. } => what
-                .at(at.clone())
-                .why("another entry takes it from elsewhere")
-                .advice("keep one of the two"),
-            Self::PythonExcluded { base, admits, at, .. } => what
-                .at(at.clone())
-                .why(format!("admits {admits}"))
-                .advice(format!(
-                    "widen `python` (`3.11` is 3.11.0 alone, `3.11.*` any 3.11), or choose another base than `{base}`"
-                )),
-            Self::NoPython { admits, at } => what
-                .at(at.clone())
-                .why(format!("admits {admits}"))
-                .advice(format!("widen `python`; {} are supported", python::supported())),
-            Self::AskedExcluded { admits, at, .. } => what
-                .at(at.clone())
-                .why(format!("admits {admits}"))
-                .advice("widen `python`, or ask for another version"),
-            Self::NotAsked { .. } => what.advice("leave out `--python`, or choose another base"),
-            Self::NoInterpreter(_) => what
-                .why("neither `python3` nor `python` on its PATH runs")
-                .advice("choose a base with Python, such as `python:3.12-slim-bookworm`"),
-            Self::InterpreterPath { path, .. } => what
-                .why(format!("it is `{}`", path.escape_debug()))
-                .advice("choose a base whose Python has an absolute path of letters, digits, `.`, `_`, `+` and `-`"),
-            Self::Replaced { .. } => what.advice("choose the base that image was built on"),
-            Self::Implementation { .. } => what.advice("choose a base with CPython"),
-            Self::TooOld { .. } => what.advice(format!("choose a base with Python {OLDEST_PYTHON} or newer")),
-            Self::NoApt { .. } => what.advice("choose a base of Debian or Ubuntu, or the variant `kernel`"),
-            Self::Platform { .. } => what.advice("choose a base for linux/amd64 or linux/arm64"),
-        }
-    }
-}
-
-/// A constraint as a list writes it.
-fn admits(constraint: &Constraint) -> String {
-    format!("`{constraint}`")
 }

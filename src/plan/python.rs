@@ -7,10 +7,12 @@ use std::str::FromStr;
 use pep440_rs::Version;
 use serde::Serialize;
 
-use super::{HOME, OLDEST_PYTHON, PlanError, VENV, admits};
-use crate::base::{Base, Interpreter};
+use super::error::admits;
+use super::{HOME, OLDEST_PYTHON, Options, PlanError, VENV};
+use crate::base::{Base, Interpreter, Python};
 use crate::reference::Reference;
-use crate::spec::Constraint;
+use crate::spec::{Constraint, Spec};
+use crate::variant::Packages;
 
 /// A feature version of Python 3.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -75,23 +77,112 @@ pub fn default_base(
     }
 }
 
-/// The base's interpreter, where it is one that list and caller admit.
-pub(super) fn check(
+/// Where Debian's and Ubuntu's packages put an interpreter.
+const OF_DISTRIBUTION: &str = "/usr/bin/python3";
+
+/// The Python that comes with releases of Debian and Ubuntu.
+const DISTRIBUTIONS: [(&str, &str); 6] = [
+    ("bookworm", "3.11.2"),
+    ("trixie", "3.13.5"),
+    ("jammy", "3.10.12"),
+    ("noble", "3.12.3"),
+    ("plucky", "3.13.3"),
+    ("questing", "3.13.7"),
+];
+
+/// Distributions that tell nothing of what an interpreter is used for.
+const INSTALLERS: [&str; 3] = ["pip", "setuptools", "wheel"];
+
+/// Where the interpreter of an image comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Provenance {
+    /// The base has it.
+    Base,
+    /// The package manager of the base's distribution installs it.
+    Apt,
+    /// It is unpacked from `--python-archive`.
+    Archive,
+}
+
+/// The Python an image is made with.
+///
+/// # Errors
+///
+/// [`PlanError`] where there is none that list and caller admit.
+pub fn choose(
+    spec: &Spec,
+    packages: Packages,
+    base: &Base,
+    options: &Options,
+) -> Result<(Python, Provenance), PlanError> {
+    let reference = || base.reference.to_string();
+    let check = |python: &Python| check(&spec.python, base, &python.interpreter, options.python);
+    if let Some(archive) = &options.archive {
+        let python = provided(archive.interpreter());
+        return check(&python).map(|()| (python, Provenance::Archive));
+    }
+    let candidates: Vec<&Python> = match &options.base_python {
+        Some(path) => base.pythons.iter().filter(|python| python.interpreter.path == *path).collect(),
+        None => base.pythons.iter().collect(),
+    };
+    let Some(first) = candidates.first() else {
+        let known: Vec<_> = base.pythons.iter().map(|python| python.interpreter.path.clone()).collect();
+        if let (Some(path), false) = (&options.base_python, known.is_empty()) {
+            return Err(PlanError::NoSuchPython { base: reference(), path: path.clone(), known });
+        }
+        let version = DISTRIBUTIONS.iter().find(|(name, _)| base.codename.as_deref() == Some(*name));
+        return match version {
+            Some((_, version)) if base.has_apt && packages != Packages::Inherited => {
+                let libc = None;
+                let (path, version, implementation) =
+                    (OF_DISTRIBUTION.to_owned(), (*version).to_owned(), "cpython".to_owned());
+                let python = provided(Interpreter { path, version, implementation, libc });
+                check(&python).map(|()| (python, Provenance::Apt))
+            }
+            _ => Err(PlanError::NoInterpreter(reference())),
+        };
+    };
+    let is_ours = |python: &Python| {
+        [VENV, HOME].iter().any(|folder| python.interpreter.path.starts_with(&format!("{folder}/")))
+    };
+    if packages == Packages::Inherited {
+        return check(first).map(|()| ((*first).clone(), Provenance::Base));
+    }
+    if is_ours(first) {
+        return Err(PlanError::Replaced { base: reference(), path: first.interpreter.path.clone() });
+    }
+    let usable = || candidates.iter().filter(|python| !is_ours(python) && check(python).is_ok());
+    let populated = |python: &&&Python| {
+        let is_own = |name: &str| !INSTALLERS.contains(&name.to_ascii_lowercase().as_str());
+        python.distributions.iter().any(|one| !one.of_system && is_own(&one.name))
+    };
+    let preferred = usable().find(populated).filter(|_| packages == Packages::Layered);
+    match preferred.or_else(|| usable().next()) {
+        Some(python) => Ok(((*python).clone(), Provenance::Base)),
+        None => Err(check(first).expect_err("the first is one of those that cannot be used")),
+    }
+}
+
+/// A Python that nothing is installed for yet.
+fn provided(interpreter: Interpreter) -> Python {
+    Python { interpreter, is_virtual: false, folders: Vec::new(), distributions: Vec::new() }
+}
+
+/// Whether list and caller admit an interpreter.
+fn check(
     python: &[(Constraint, Range<usize>)],
     base: &Base,
+    interpreter: &Interpreter,
     asked: Option<PythonVersion>,
-) -> Result<Interpreter, PlanError> {
+) -> Result<(), PlanError> {
     let reference = || base.reference.to_string();
-    let interpreter = base.interpreter.clone().ok_or_else(|| PlanError::NoInterpreter(reference()))?;
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._+-".contains(&byte);
     if !(interpreter.path.starts_with('/') && interpreter.path.bytes().all(plain)) {
-        return Err(PlanError::InterpreterPath { base: reference(), path: interpreter.path });
-    }
-    if [VENV, HOME].iter().any(|folder| interpreter.path.starts_with(&format!("{folder}/"))) {
-        return Err(PlanError::Replaced { base: reference(), path: interpreter.path });
+        return Err(PlanError::InterpreterPath { base: reference(), path: interpreter.path.clone() });
     }
     if interpreter.implementation != "cpython" {
-        let implementation = interpreter.implementation;
+        let implementation = interpreter.implementation.clone();
         return Err(PlanError::Implementation { base: reference(), implementation });
     }
     let found = interpreter.version.clone();
@@ -110,7 +201,7 @@ pub(super) fn check(
         let (admits, at) = (admits(constraint), at.clone());
         return Err(PlanError::PythonExcluded { base: reference(), found, admits, at });
     }
-    Ok(interpreter)
+    Ok(())
 }
 
 /// The versions there are, for people.

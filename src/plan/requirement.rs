@@ -6,7 +6,7 @@ use pep440_rs::{Operator, VersionSpecifiers};
 use serde::ser::SerializeSeq;
 use serde::{Serialize, Serializer};
 
-use crate::spec::{Dependency, Marker, Name, Source, pep508};
+use crate::spec::{Constraint, Dependency, Marker, Name, Source, pep508};
 
 /// The PEP 508 form of a dependency, which installers understand.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +60,13 @@ impl Requirement {
             source: dependency.source.clone(),
             hashes: dependency.hashes.clone(),
         }
+    }
+
+    /// Lowers `dependency` without its versions and its source, which are what the base has.
+    #[must_use]
+    pub fn of_any_version(dependency: &Dependency) -> Self {
+        let (constraint, source) = (Constraint::any(), Source::default());
+        Self::lower(&Dependency { constraint, source, hashes: Vec::new(), ..dependency.clone() })
     }
 
     /// The text of one alternative.

@@ -26,10 +26,6 @@ impl Name {
         if bytes.iter().zip(&bytes[1..]).all(|(one, next)| plain(one) || *one == b'-' && *next != b'-') {
             return Some(Self(written.to_ascii_lowercase()));
         }
-        let plain = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-        if bytes.iter().zip(&bytes[1..]).all(|(one, next)| plain(one) || *one == b'-' && *next != b'-') {
-            return Some(Self(written.to_ascii_lowercase()));
-        }
         let mut name = String::with_capacity(written.len());
         let mut after_hyphen = false;
         for &byte in bytes {

@@ -15,6 +15,7 @@ use tokio::time::{sleep, timeout};
 use crate::engine::{Container, Engine, EngineError, Exec, Image, Start};
 use crate::plan::DEPENDENCIES_LABEL;
 use crate::report;
+use crate::secret;
 use crate::variant::{Server as Program, Variant};
 use http::Server;
 use kernel::{Kernel, Until};
@@ -258,8 +259,6 @@ fn server(container: &Container, port: u16) -> Result<Server, Fault> {
 /// What looks like a secret in a text, without telling it: a variable with a telling name, or an address with
 /// a user.
 fn secret_in(text: &str) -> Option<String> {
-    const WORDS: [&str; 8] =
-        ["TOKEN", "SECRET", "PASSWORD", "PASSWD", "APIKEY", "CREDENTIAL", "CREDENTIALS", "PASSPHRASE"];
     let is_name = |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
     text.split_whitespace().find_map(|word| {
         if let Some((scheme, rest)) = word.split_once("://") {
@@ -269,10 +268,8 @@ fn secret_in(text: &str) -> Option<String> {
                 .then(|| "an address has a user or password".to_owned());
         }
         let (name, value) = word.trim_start_matches('-').split_once('=')?;
-        let upper = name.to_ascii_uppercase().replace('-', "_");
-        let telling = upper.split('_').any(|part| WORDS.contains(&part)) || upper.contains("API_KEY");
         let has_value = !value.trim_matches(['"', '\'']).is_empty();
-        (is_name(name) && telling && has_value).then(|| format!("`{name}` has a value"))
+        (is_name(name) && secret::is_telling(name) && has_value).then(|| format!("`{name}` has a value"))
     })
 }
 
@@ -454,7 +451,7 @@ async fn dependencies_import(kernel: &Kernel, names: &[&str]) -> Tried {
 }
 
 async fn passes(kernel: &Kernel, own: &crate::variant::Check) -> Tried {
-    let outcome = kernel.run(&own.code).await?;
+    let outcome = kernel.run(own.code.as_deref().unwrap_or_default()).await?;
     match (outcome.error, &own.prints) {
         (Some(error), _) => Err(error.into()),
         (None, Some(expected)) if !outcome.text.contains(expected) => {

@@ -1,11 +1,12 @@
 """Tell whether servers of this container answer.
 
-    python -I -m ipybox.health PORT...
+    python -I -m ipybox.health [VARIABLE=]PORT...
 
-The exit status is 0 when each answers over HTTP within `LIMIT` seconds with a status below 500.
+A variable of the environment, where it is set, names another port. The exit status is 0 when each answers over HTTP within `LIMIT` seconds with a status below 500.
 """
 
 import http.client
+import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
@@ -26,7 +27,13 @@ def problem(port: str) -> str | None:
     return f"port {port}: status {status}" if status >= 500 else None
 
 
-def main(ports: list[str]) -> int:
+def named(argument: str) -> str:
+    variable, _, port = argument.rpartition("=")
+    return os.environ.get(variable) or port
+
+
+def main(arguments: list[str]) -> int:
+    ports = [named(argument) for argument in arguments]
     if not ports:
         print("no port given")
         return 1

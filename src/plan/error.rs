@@ -1,0 +1,298 @@
+//! What makes a plan impossible.
+
+use std::ops::Range;
+
+use super::{MAX_CHOICES, OLDEST_PYTHON, PythonVersion, python};
+use crate::diagnostic::Diagnostic;
+use crate::spec::{Constraint, Name};
+
+/// Why there is no plan. `at` is in bytes of the dependency list.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// A constraint holds for no version.
+    #[error("no version of `{name}` can meet its constraint")]
+    NoVersion {
+        /// The distribution.
+        name: Name,
+        /// What it asks for.
+        constraint: String,
+        /// Its entry.
+        at: Range<usize>,
+    },
+    /// So many unions that trying each choice would take too long.
+    #[error("the list leaves {choices} choices of alternatives to try")]
+    TooManyAlternatives {
+        /// How many.
+        choices: usize,
+        /// The last entry with alternatives.
+        at: Range<usize>,
+    },
+    /// A dependency names an index that no list describes.
+    #[error("dependency `{name}` comes from an index that is not described: `{index}`")]
+    UnknownIndex {
+        /// The distribution.
+        name: Name,
+        /// What it calls the index.
+        index: String,
+        /// Those that are described.
+        known: Vec<String>,
+        /// Its entry.
+        at: Range<usize>,
+    },
+    /// An index would have to be asked behind the installer's own.
+    #[error("the index `{url}` would be asked before the installer's own")]
+    Supplemental {
+        /// Its address.
+        url: String,
+        /// Where it is described.
+        at: Range<usize>,
+    },
+    /// Two entries get one distribution from different places.
+    #[error("dependency `{name}` comes from two places")]
+    TwoSources {
+        /// The distribution.
+        name: Name,
+        /// The second entry.
+        at: Range<usize>,
+    },
+    /// The list's `python` excludes the base's interpreter.
+    #[error("the list excludes the base's Python {found}")]
+    PythonExcluded {
+        /// The base image.
+        base: String,
+        /// The base's version.
+        found: String,
+        /// What the list admits.
+        admits: String,
+        /// The list's `python`.
+        at: Range<usize>,
+    },
+    /// The list's `python` admits no version that could be chosen.
+    #[error("the list admits no supported Python")]
+    NoPython {
+        /// What the list admits.
+        admits: String,
+        /// The list's `python`.
+        at: Range<usize>,
+    },
+    /// The version asked for is excluded by the list's `python`.
+    #[error("the list excludes Python {asked}, which `--python` asks for")]
+    AskedExcluded {
+        /// The version asked for.
+        asked: PythonVersion,
+        /// What the list admits.
+        admits: String,
+        /// The list's `python`.
+        at: Range<usize>,
+    },
+    /// The base's interpreter is not of the version asked for.
+    #[error("base image `{base}` has Python {found}, not {asked}")]
+    NotAsked {
+        /// The base image.
+        base: String,
+        /// The base's version.
+        found: String,
+        /// The version asked for.
+        asked: PythonVersion,
+    },
+    /// The base has no interpreter.
+    #[error("base image `{0}` has no Python")]
+    NoInterpreter(String),
+    /// The path of the base's interpreter is not one that a shell takes as it is.
+    #[error("the Python of base image `{base}` has a path that cannot be used")]
+    InterpreterPath {
+        /// The base image.
+        base: String,
+        /// The path.
+        path: String,
+    },
+    /// The base's interpreter lies where the image's own environments will.
+    #[error("the Python of base image `{base}` lies in `{path}`, which the new image replaces")]
+    Replaced {
+        /// The base image.
+        base: String,
+        /// The interpreter.
+        path: String,
+    },
+    /// The base's interpreter is not `CPython`.
+    #[error("the Python of base image `{base}` is {implementation}, not CPython")]
+    Implementation {
+        /// The base image.
+        base: String,
+        /// By its own name.
+        implementation: String,
+    },
+    /// The base's interpreter is too old.
+    #[error("base image `{base}` has Python {found}, which is too old")]
+    TooOld {
+        /// The base image.
+        base: String,
+        /// The base's version.
+        found: String,
+    },
+    /// The base cannot get the variant's system packages.
+    #[error("base image `{base}` has no `apt-get`, which the variant `{variant}` needs for {packages}")]
+    NoApt {
+        /// The base image.
+        base: String,
+        /// The variant.
+        variant: String,
+        /// The packages, in words.
+        packages: String,
+    },
+    /// The base has no interpreter at the path that `--base-python` names.
+    #[error("base image `{base}` has no Python at `{path}`")]
+    NoSuchPython {
+        /// The base image.
+        base: String,
+        /// The path asked for.
+        path: String,
+        /// The paths there are.
+        known: Vec<String>,
+    },
+    /// The list asks for another version than the base has, and the base's packages stay as they are.
+    #[error("base image `{base}` has `{name}` {has}, which stays as it is")]
+    BaseHas {
+        /// The base image.
+        base: String,
+        /// The distribution.
+        name: Name,
+        /// The base's version.
+        has: String,
+        /// What the list asks for.
+        asks: String,
+        /// Its entry.
+        at: Range<usize>,
+    },
+    /// The same of what kernels need.
+    #[error("base image `{base}` has `{name}` {has}, and kernels need `{asks}`")]
+    KernelNeeds {
+        /// The base image.
+        base: String,
+        /// The distribution.
+        name: Name,
+        /// The base's version.
+        has: String,
+        /// What a kernel needs.
+        asks: String,
+    },
+    /// The base is no executor image.
+    #[error("base image `{base}` is no executor image")]
+    NoExecutor {
+        /// The base image.
+        base: String,
+        /// What it lacks, in phrases.
+        lacks: Vec<String>,
+    },
+    /// The base runs as a user that cannot be known.
+    #[error("base image `{base}` runs as the user `{user}`, whose ids are not known")]
+    BaseUser {
+        /// The base image.
+        base: String,
+        /// As its configuration has it.
+        user: String,
+    },
+    /// The variant has an executor server, and nobody gave it a name.
+    #[error("the variant `{0}` needs a name for its executor")]
+    NeedsName(String),
+    /// There is a name for an executor server, and the variant has none.
+    #[error("the variant `{0}` has no executor that could be given a name")]
+    NothingToName(String),
+    /// A variable that the image sets itself.
+    #[error("the variable `{0}` is the image's own")]
+    OwnVariable(String),
+    /// There is no installer for the base's platform.
+    #[error("base image `{base}` is for {platform}, where images cannot be built")]
+    Platform {
+        /// The base image.
+        base: String,
+        /// Such as `linux/s390x`.
+        platform: String,
+    },
+}
+
+impl PlanError {
+    /// The refusal; its place is in bytes of the dependency list.
+    #[must_use]
+    pub fn diagnostic(&self) -> Diagnostic {
+        let what = Diagnostic::new(self.to_string());
+        match self {
+            Self::NoVersion { constraint, at, .. } => what
+                .at(at.clone())
+                .why(format!("`{constraint}` excludes every version"))
+                .advice("write `||` where one of the parts will do"),
+            Self::TooManyAlternatives { at, .. } => what
+                .at(at.clone())
+                .why(format!("each has to be resolved, and {MAX_CHOICES} are tried at most"))
+                .advice("write fewer unions; `>=1,!=2.*` says what `<2 || >=3` says, without a choice"),
+            Self::UnknownIndex { known, at, .. } => {
+                let what = what.at(at.clone()).why("`source` is the name of a package index");
+                if known.is_empty() {
+                    what.advice("describe it with `[[tool.poetry.source]]` in a `pyproject.toml`, or leave out `source`")
+                } else {
+                    what.advice(format!("name one of {}", known.join(", ")))
+                }
+            }
+            Self::Supplemental { at, .. } => what
+                .at(at.clone())
+                .why("uv asks its own index last, and takes a package from the first index that has it")
+                .advice("make it `explicit` and name it with `source`, or `primary`"),
+            Self::TwoSources { at, .. } => what
+                .at(at.clone())
+                .why("another entry takes it from elsewhere")
+                .advice("keep one of the two"),
+            Self::PythonExcluded { base, admits, at, .. } => what
+                .at(at.clone())
+                .why(format!("admits {admits}"))
+                .advice(format!(
+                    "widen `python` (`3.11` is 3.11.0 alone, `3.11.*` any 3.11), or choose another base than `{base}`"
+                )),
+            Self::NoPython { admits, at } => what
+                .at(at.clone())
+                .why(format!("admits {admits}"))
+                .advice(format!("widen `python`; {} are supported", python::supported())),
+            Self::AskedExcluded { admits, at, .. } => what
+                .at(at.clone())
+                .why(format!("admits {admits}"))
+                .advice("widen `python`, or ask for another version"),
+            Self::NotAsked { .. } => what.advice("leave out `--python`, or choose another base"),
+            Self::NoInterpreter(_) => what
+                .why("none is on its PATH or in `/opt`, and it is no release of Debian or Ubuntu whose own could be installed")
+                .advice("give one with `--python-archive FILE`, or choose a base with Python, such as `python:3.12-slim-bookworm`"),
+            Self::InterpreterPath { path, .. } => what
+                .why(format!("it is `{}`", path.escape_debug()))
+                .advice("choose a base whose Python has an absolute path of letters, digits, `.`, `_`, `+` and `-`"),
+            Self::Replaced { .. } => what.advice("choose the base that image was built on, or the variant `extend-base`"),
+            Self::Implementation { .. } => what.advice("choose a base with CPython"),
+            Self::TooOld { .. } => what.advice(format!("choose a base with Python {OLDEST_PYTHON} or newer")),
+            Self::NoSuchPython { known, .. } => what.advice(format!("name one of {}", known.join(", "))),
+            Self::BaseHas { name, asks, at, .. } => what
+                .at(at.clone())
+                .why(format!("this asks for `{asks}`"))
+                .advice(format!("widen the constraint of `{name}`, leave it out, or choose another base")),
+            Self::KernelNeeds { .. } => what
+                .why("packages of the base are never replaced")
+                .advice("choose a base with a newer one, or without any"),
+            Self::NoExecutor { lacks, .. } => what
+                .why(format!("it has {}", lacks.join(", ")))
+                .advice("extend an image of `any-base`, or build one on this base: `-V any-base`"),
+            Self::BaseUser { .. } => what
+                .why("neither is it a number, nor does `/etc/passwd` of the base have it")
+                .advice("choose another base"),
+            Self::NeedsName(_) => what
+                .why("clients find an executor by its name")
+                .advice("give one with `--name`, such as `--name science`"),
+            Self::NothingToName(_) => what.advice("leave out `--name`, or choose `-V any-base`"),
+            Self::OwnVariable(_) => what
+                .why("interpreter and packages would not be found with another value")
+                .advice("leave it out"),
+            Self::NoApt { .. } => what.advice("choose a base of Debian or Ubuntu, or a variant that needs none"),
+            Self::Platform { .. } => what.advice("choose a base for linux/amd64 or linux/arm64"),
+        }
+    }
+}
+
+/// A constraint as a list writes it.
+pub(super) fn admits(constraint: &Constraint) -> String {
+    format!("`{constraint}`")
+}

@@ -1,0 +1,92 @@
+//! What a base has, and keeps as it is.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+
+use pep440_rs::Version;
+use serde::Serialize;
+
+use super::PlanError;
+use super::target::Target;
+use crate::base::Python;
+use crate::reference::Reference;
+use crate::spec::{Dependency, Name, Source, pep508};
+use crate::variant::Packages;
+
+/// A distribution of the base that is never installed, upgraded or replaced.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Held {
+    /// Its version; `None` where it is none of PEP 440, and counts as any.
+    #[serde(serialize_with = "as_text")]
+    pub version: Option<Version>,
+    /// What it and its extras require. What the base itself does not meet is left out: it was the base's
+    /// matter before it became ours.
+    pub requires: Vec<String>,
+    /// Its optional features.
+    pub extras: Vec<Name>,
+}
+
+#[expect(clippy::ref_option, reason = "serde passes the field")]
+fn as_text<S: serde::Serializer>(version: &Option<Version>, serializer: S) -> Result<S::Ok, S::Error> {
+    version.as_ref().map(ToString::to_string).serialize(serializer)
+}
+
+/// The distributions of a base that stay as they are, by name.
+pub(super) fn held(python: &Python, packages: Packages, target: Target<'_>) -> BTreeMap<Name, Held> {
+    // A layered environment has a pip of its own, since a base's may be too old or refuse to install.
+    let kept = |name: &Name| match packages {
+        Packages::Isolated => false,
+        Packages::Layered => name.as_str() != "pip",
+        Packages::Inherited => true,
+    };
+    let versions: BTreeMap<Name, Option<Version>> = python
+        .distributions
+        .iter()
+        .filter_map(|one| Some((Name::parse(&one.name)?, Version::from_str(&one.version).ok())))
+        .filter(|(name, _)| kept(name))
+        .collect();
+    let is_met = |dependency: &Dependency| match versions.get(&dependency.name) {
+        Some(Some(version)) => dependency.constraint.contains(version),
+        Some(None) => true,
+        None => false,
+    };
+    let required = |line: &String| {
+        let dependency = pep508::parse(line).ok()?;
+        let marker = dependency.marker.as_ref();
+        let of_extra = marker.is_some_and(|marker| marker.mentions("extra"));
+        let holds = marker.is_none_or(|marker| marker.holds(&|name| target.variable(name)) != Some(false));
+        let is_usable = matches!(dependency.source, Source::Registry { .. });
+        // An extra may bring what the base lacks, but nothing in place of what it has.
+        let stays = if of_extra { !versions.contains_key(&dependency.name) } else { holds };
+        (is_usable && (stays && of_extra || is_met(&dependency))).then(|| line.trim().to_owned())
+    };
+    let mut held = BTreeMap::new();
+    for one in &python.distributions {
+        let Some(name) = Name::parse(&one.name) else { continue };
+        if let Some(version) = versions.get(&name) {
+            held.entry(name).or_insert_with(|| Held {
+                version: version.clone(),
+                requires: one.requires.iter().filter_map(required).collect(),
+                extras: one.extras.iter().filter_map(|extra| Name::parse(extra)).collect(),
+            });
+        }
+    }
+    held
+}
+
+/// Whether a dependency agrees with what the base has of it.
+pub(super) fn check(dependency: &Dependency, held: &Held, base: &Reference) -> Result<(), PlanError> {
+    let from_index = matches!(dependency.source, Source::Registry { .. });
+    let fits = held.version.as_ref().is_none_or(|version| dependency.constraint.contains(version));
+    if from_index && fits {
+        return Ok(());
+    }
+    let asks = if from_index { dependency.constraint.to_string() } else { dependency.source.to_string() };
+    Err(PlanError::BaseHas {
+        base: base.to_string(),
+        name: dependency.name.clone(),
+        has: held.version.as_ref().map_or_else(|| "another".to_owned(), ToString::to_string),
+        asks,
+        at: dependency.at.clone(),
+    })
+}
