@@ -2,10 +2,8 @@
 //!
 //! `cargo bench --bench stages`
 
-use std::collections::BTreeMap;
-
 use ipybox::base::Base;
-use ipybox::context;
+use ipybox::context::{self, Local};
 use ipybox::dockerfile::{self, Supply};
 use ipybox::plan::{Options, Plan, User};
 use ipybox::spec::Spec;
@@ -40,13 +38,7 @@ fn resolve(spec: &Spec) -> Plan {
     let base = Base::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/base.json").as_ref()).expect("facts");
     let variant = Variant::read("example", None).expect("a shipped variant");
     let uv = uv::Release::of(&base.platform);
-    let options = Options {
-        bytecode: true,
-        user: User::Unprivileged { uid: 1000, gid: 1000 },
-        python: None,
-        uv,
-        sources: BTreeMap::new(),
-    };
+    let options = Options::new(User::Unprivileged { uid: 1000, gid: 1000 }, uv);
     Plan::resolve(spec, &variant, base, &options).expect("a plan")
 }
 
@@ -78,7 +70,7 @@ fn context(bencher: divan::Bencher<'_, '_>) {
     let (plan, templates) = (plan(), Templates::shipped());
     let dockerfile = dockerfile::render(&plan, &templates, Supply::Engine).expect("a shipped template");
     bencher.bench(|| {
-        let context = context::of(&plan, &templates, dockerfile.clone(), &BTreeMap::new(), None)
+        let context = context::of(&plan, &templates, dockerfile.clone(), &Local::default(), None)
             .expect("no file is read");
         context.to_tar().expect("memory can be written")
     });

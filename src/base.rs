@@ -1,6 +1,6 @@
 //! The facts of a base image: asked once, cached by image id, or read from a file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -29,10 +29,8 @@ pub struct Base {
     pub group: String,
     /// The release of its distribution, such as `bookworm`; `None` where it does not say.
     pub codename: Option<String>,
-    /// Whether it has Debian's `apt-get`.
-    pub has_apt: bool,
-    /// Whether it has `curl`.
-    pub has_curl: bool,
+    /// Those of the programs `apt-get` and `curl` that it has.
+    pub programs: BTreeSet<String>,
     /// Folders near its root that are symbolic links, and the folders they lead to.
     pub links: BTreeMap<String, String>,
     /// Whether it has no `/etc/hosts`, or an empty one. The engine would create it for each step of
@@ -129,7 +127,7 @@ pub struct Distribution {
 const MAX_BYTES: u64 = 16_000_000;
 
 /// Raised when [`PROBE`] or [`Base`] change, so that facts of another kind are asked again.
-const FORMAT: &str = "3";
+const FORMAT: &str = "4";
 
 /// The shell script that asks for the facts that only a container knows. Each of its lines is a kind of fact, a
 /// blank and the fact.
@@ -199,8 +197,7 @@ impl Base {
         for line in output.lines() {
             let (kind, fact) = line.split_once(' ').unwrap_or_default();
             match kind {
-                "program" if fact == "apt-get" => self.has_apt = true,
-                "program" => self.has_curl = true,
+                "program" => drop(self.programs.insert(fact.to_owned())),
                 "codename" => self.codename = Some(fact.to_owned()),
                 "link" => {
                     if let Some((path, target)) = fact.split_once(' ')
@@ -229,6 +226,12 @@ impl Base {
             }
             _ => Ok(self),
         }
+    }
+
+    /// Whether it has one of the programs that are asked for.
+    #[must_use]
+    pub fn has(&self, program: &str) -> bool {
+        self.programs.contains(program)
     }
 
     /// Reads the facts from a JSON file, such as the `base` of a printed plan.

@@ -206,7 +206,13 @@ pub struct ImageArgs {
     pub base_python: Option<String>,
 
     /// Python for a base that has none: a tar archive, such as python-build-standalone's `install_only`
-    #[arg(long, value_name = "FILE", env = "IPYBOX_PYTHON_ARCHIVE", hide_env = true, conflicts_with = "base_python")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "IPYBOX_PYTHON_ARCHIVE",
+        hide_env = true,
+        conflicts_with = "base_python"
+    )]
     pub python_archive: Option<PathBuf>,
 
     /// Debian package to install; may be repeated

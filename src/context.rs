@@ -130,7 +130,9 @@ fn image_files(plan: &Plan, templates: &Templates) -> Archive {
         files.add("etc/group", group);
     }
     files.add_directory(&place("/app"), 0o755, Owner { uid, gid });
-    let serves = |module: &str| plan.servers.iter().any(|server| server.command.first().is_some_and(|name| name == module));
+    let serves = |module: &str| {
+        plan.servers.iter().any(|server| server.command.first().is_some_and(|name| name == module))
+    };
     if serves("ipybox.executor.server") {
         files.add_directory(&place("/app/workspaces"), 0o755, Owner { uid, gid });
     }
@@ -142,7 +144,8 @@ fn image_files(plan: &Plan, templates: &Templates) -> Archive {
         files.add_program(&script, runtime(templates, "init-firewall.sh"));
     }
     let server = |path: &str| format!("{HOME}/server/{path}");
-    files.add(&place(&server("share/jupyter/kernels/python3/kernel.json")), runtime(templates, "kernel.json"));
+    files
+        .add(&place(&server("share/jupyter/kernels/python3/kernel.json")), runtime(templates, "kernel.json"));
     if serves("kernel_gateway") {
         let settings = "jupyter_kernel_gateway_config.py";
         files.add(&place(&server(&format!("etc/jupyter/{settings}"))), runtime(templates, settings));
@@ -156,7 +159,8 @@ fn in_base(base: &Base, path: &str) -> String {
     const MOST: usize = 8;
     let mut path = path.to_owned();
     for _ in 0..MOST {
-        let inside = |link: &str| path.strip_prefix(link).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        let inside =
+            |link: &str| path.strip_prefix(link).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
         let Some((link, target)) = base.links.iter().find(|(link, _)| inside(link)) else { break };
         path = format!("{}{}", target.trim_end_matches('/'), &path[link.len()..]);
     }
@@ -340,7 +344,9 @@ mod tests {
     #[test]
     fn folders_of_an_archive_do_not_replace_links() {
         let mut base = Base::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/base.json").as_ref()).unwrap();
-        for (link, target) in [("/opt", "/var/opt"), ("/var/opt", "/data"), ("/app", "/"), ("/loop", "/loop/x")] {
+        for (link, target) in
+            [("/opt", "/var/opt"), ("/var/opt", "/data"), ("/app", "/"), ("/loop", "/loop/x")]
+        {
             base.links.insert(link.to_owned(), target.to_owned());
         }
         for (path, place) in [
@@ -356,6 +362,9 @@ mod tests {
 
     #[test]
     fn folders_become_python_literals() {
-        assert_eq!(folders(&["/a \"b\"\n".to_owned()]), "import site; site.addsitedir(\"/a \\\"b\\\"\\n\")\n");
+        assert_eq!(
+            folders(&["/a \"b\"\n".to_owned()]),
+            "import site; site.addsitedir(\"/a \\\"b\\\"\\n\")\n"
+        );
     }
 }

@@ -6,7 +6,6 @@ use crate::archive::EPOCH;
 use crate::context;
 use crate::diagnostic::Diagnostic;
 use crate::plan::Plan;
-use crate::python_archive::PythonArchive;
 use crate::templates::Templates;
 use crate::variant::{Packages, When, Who};
 
@@ -56,6 +55,7 @@ impl DockerfileError {
 
 /// What the templates see.
 #[derive(Serialize)]
+#[expect(clippy::struct_excessive_bools, reason = "templates have conditions and no types")]
 struct Values<'a> {
     ipybox: &'a str,
     variant: &'a str,
@@ -125,12 +125,7 @@ struct Setting<'a> {
 /// # Errors
 ///
 /// [`DockerfileError`].
-pub fn render(
-    plan: &Plan,
-    templates: &Templates,
-    python_archive: Option<&PythonArchive>,
-    supply: Supply,
-) -> Result<String, DockerfileError> {
+pub fn render(plan: &Plan, templates: &Templates, supply: Supply) -> Result<String, DockerfileError> {
     let (uid, gid) = plan.user.ids();
     let steps = |at: When| {
         let steps = plan.steps.iter().enumerate().filter(move |(_, step)| step.at == at);
@@ -151,8 +146,10 @@ pub fn render(
         env: settings(&plan.env)?,
         labels: settings(&plan.labels)?,
         python: &plan.interpreter.path,
-        archive: python_archive
-            .map(|archive| Unpacked { file: context::PYTHON_ARCHIVE, folder: archive.folder() }),
+        archive: plan
+            .python_archive
+            .as_ref()
+            .map(|archive| Unpacked { file: context::PYTHON_ARCHIVE, folder: &archive.folder }),
         servers_python: plan.servers_python(),
         user: &plan.base.config.user,
         shell: match plan.base.config.shell.as_slice() {

@@ -126,17 +126,19 @@ fn contents(tar: impl Read) -> io::Result<Option<(String, String)>> {
         }
     }
     let plain = |folder: &String| {
-        folder.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._+-".contains(&byte)) && !folder.starts_with('.')
+        folder.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._+-".contains(&byte))
+            && !folder.starts_with('.')
     };
     Ok(program.filter(plain).zip(version))
 }
 
-/// The version of `PY_VERSION` in CPython's `patchlevel.h`, without what follows its numbers.
+/// The version of `PY_VERSION` in `patchlevel.h`, without what follows its numbers.
 fn version_in(header: &str) -> Option<String> {
     let define = header.lines().find_map(|line| line.strip_prefix("#define PY_VERSION"))?;
     let text = define.trim().trim_matches('"');
     let numbers = text.trim_end_matches('+');
-    let plain = numbers.split('.').count() == 3 && numbers.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let plain =
+        numbers.split('.').count() == 3 && numbers.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
     plain.then(|| numbers.to_owned())
 }
 

@@ -341,10 +341,11 @@ impl Variant {
             _ if step.as_ref().run.contains('\0') => Err(mistake(&step, "`run` holds a NUL")),
             _ => Ok(step.into_inner()),
         });
-        let checks = file.check.into_iter().map(|check| match (&check.as_ref().code, &check.as_ref().command) {
-            (Some(_), None) | (None, Some(_)) => Ok(check.into_inner()),
-            _ => Err(mistake(&check, "expected either `code` or `command`")),
-        });
+        let checks =
+            file.check.into_iter().map(|check| match (&check.as_ref().code, &check.as_ref().command) {
+                (Some(_), None) | (None, Some(_)) => Ok(check.into_inner()),
+                _ => Err(mistake(&check, "expected either `code` or `command`")),
+            });
         Ok(Self {
             name: name.to_owned(),
             description: file.description,
@@ -357,8 +358,8 @@ impl Variant {
             apt: [extended.apt, apt].concat(),
             servers: if file.server.is_empty() { extended.servers } else { file.server },
             ports: [extended.ports, file.ports].concat(),
-            env: settings(extended.env, file.env, |name| variable_name(name))?,
-            labels: settings(extended.labels, file.labels, |name| label_name(name))?,
+            env: settings(extended.env, file.env, variable_name)?,
+            labels: settings(extended.labels, file.labels, label_name)?,
             copies: extended.copies.into_iter().map(Ok).chain(copies).collect::<Result<_, _>>()?,
             steps: extended.steps.into_iter().map(Ok).chain(steps).collect::<Result<_, _>>()?,
             checks: extended.checks.into_iter().map(Ok).chain(checks).collect::<Result<_, _>>()?,
@@ -452,10 +453,13 @@ pub fn executor_name(text: &str) -> Result<String, &'static str> {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(&byte);
     let ends = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
     let bytes = text.as_bytes();
-    if (1..=63).contains(&bytes.len()) && text.bytes().all(plain) && ends(bytes.first()) && ends(bytes.last()) {
+    if (1..=63).contains(&bytes.len()) && text.bytes().all(plain) && ends(bytes.first()) && ends(bytes.last())
+    {
         Ok(text.to_owned())
     } else {
-        Err("expected up to 63 lower-case letters, digits, `-` and `_`, which begins and ends with a letter or digit")
+        Err(
+            "expected up to 63 lower-case letters, digits, `-` and `_`, which begins and ends with a letter or digit",
+        )
     }
 }
 
@@ -466,7 +470,8 @@ pub fn executor_name(text: &str) -> Result<String, &'static str> {
 /// Why a text is no such name.
 pub fn variable_name(text: &str) -> Result<(), &'static str> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-    if !text.is_empty() && text.bytes().all(plain) && !text.starts_with(|first: char| first.is_ascii_digit()) {
+    if !text.is_empty() && text.bytes().all(plain) && !text.starts_with(|first: char| first.is_ascii_digit())
+    {
         Ok(())
     } else {
         Err("expected the name of a variable: letters, digits and `_`")
@@ -623,6 +628,10 @@ mod tests {
     fn the_schema_of_the_documents_is_this_one() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/variant.schema.json");
         let schema = format!("{:#}\n", Variant::schema());
-        assert_eq!(std::fs::read_to_string(path).unwrap_or_default(), schema, "run `ipybox variants --schema`");
+        assert_eq!(
+            std::fs::read_to_string(path).unwrap_or_default(),
+            schema,
+            "run `ipybox variants --schema`"
+        );
     }
 }

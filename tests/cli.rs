@@ -220,7 +220,7 @@ fn variants_can_be_the_users_own() {
     fs::write(folder.join("variant.toml"), "description = \"mine\"\ntemplate = \"server.tera\"\n").unwrap();
     fs::write(folder.join("dependencies.txt"), "rich = \"*\"\n").unwrap();
     let listed = sandbox.run(&["variants", "--variants", "variants"]);
-    assert_eq!(text(&listed.stdout), "mine       mine\n");
+    assert_eq!(text(&listed.stdout), "mine         mine\n");
     fs::write(folder.join("variant.toml"), "description = \"mine\"\ntemplat = \"server.tera\"\n").unwrap();
     insta::assert_snapshot!(
         "variant_invalid",

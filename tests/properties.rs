@@ -2,12 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::collections::BTreeMap;
-
 use ipybox::archive::Archive;
-use ipybox::base::Base;
-use ipybox::context;
-use ipybox::dockerfile::{self, Supply};
+use ipybox::base::{Base, Distribution};
+use ipybox::context::{self, Local};
+use ipybox::dockerfile::{self, DockerfileError, Supply};
 use ipybox::plan::{Options, Plan, PlanError, User};
 use ipybox::reference::Reference;
 use ipybox::spec::{Constraint, Marker, Name, Spec, pep508};
@@ -60,25 +58,33 @@ fn plan(list: &str) -> Plan {
 }
 
 fn resolve(list: &str, change: impl FnOnce(&mut Base)) -> Result<Plan, Vec<PlanError>> {
+    resolve_as("minimal", list, |base, _| change(base))
+}
+
+fn resolve_as(
+    variant: &str,
+    list: &str,
+    change: impl FnOnce(&mut Base, &mut Options),
+) -> Result<Plan, Vec<PlanError>> {
     let facts = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/base.json");
     let mut base = Base::read(facts.as_ref()).unwrap();
-    change(&mut base);
-    let variant = Variant::read("minimal", None).unwrap();
-    let uv = uv::Release::of(&base.platform);
-    let options = Options {
-        bytecode: true,
-        user: User::Unprivileged { uid: 1000, gid: 1000 },
-        python: None,
-        uv,
-        sources: BTreeMap::new(),
-    };
+    let variant = Variant::read(variant, None).unwrap();
+    let user = User::Unprivileged { uid: 1000, gid: 1000 };
+    let mut options = Options::new(user, uv::Release::of(&base.platform));
+    change(&mut base, &mut options);
     Plan::resolve(&Spec::parse(list).unwrap(), &variant, base, &options)
+}
+
+/// How many instructions a Dockerfile has.
+fn instructions(plan: &Plan) -> Result<usize, DockerfileError> {
+    let text = dockerfile::render(plan, &Templates::shipped(), Supply::Context)?;
+    Ok(text.lines().filter(|line| !line.starts_with("    ")).count())
 }
 
 fn context_bytes(plan: &Plan) -> Vec<u8> {
     let templates = Templates::shipped();
     let dockerfile = dockerfile::render(plan, &templates, Supply::Engine).unwrap();
-    context::of(plan, &templates, dockerfile, &BTreeMap::new(), None).unwrap().to_tar().unwrap()
+    context::of(plan, &templates, dockerfile, &Local::default(), None).unwrap().to_tar().unwrap()
 }
 
 proptest! {
@@ -158,20 +164,62 @@ proptest! {
 
     #[test]
     fn no_value_of_a_base_becomes_an_instruction(path in "(\\PC|\n|\t|\\$|\"|'|\\\\|#){0,30}", python in "/?(\\PC|[a-z/]|\n|'|\\$|<|EOF){1,4}") {
-        let templates = Templates::shipped();
-        let count = |plan: &Plan| dockerfile::render(plan, &templates, Supply::Context)
-            .map(|text| text.lines().filter(|line| !line.starts_with("    ")).count());
-        let expected = count(&plan("")).unwrap();
+        let expected = instructions(&plan("")).unwrap();
         let hostile = resolve("", |base| {
-            base.path.clone_from(&path);
-            base.interpreter.as_mut().unwrap().path.clone_from(&python);
+            base.config.env = vec![format!("PATH={path}")];
+            base.pythons[0].interpreter.path.clone_from(&python);
         });
         match hostile {
-            Ok(hostile) => match count(&hostile) {
+            Ok(hostile) => match instructions(&hostile) {
                 Ok(found) => prop_assert_eq!(found, expected),
                 Err(_) => prop_assert!(path.contains(char::is_control)),
             },
             Err(_) => prop_assert!(!python.starts_with('/') || python.contains(|c: char| !c.is_ascii_alphanumeric())),
+        }
+    }
+
+    #[test]
+    fn no_text_of_a_base_or_a_user_becomes_an_instruction_of_an_executor(
+        text in "(\\PC|\n|\t|\\$|\"|'|\\\\|#|/|==|;){1,20}", name in "[a-z]{1,8}", variant in "any-base|extend-base",
+    ) {
+        let plan = |text: &str| resolve_as(&variant, &format!("{name} = \"*\"\n"), |base, options| {
+            options.name = Some("x".to_owned());
+            options.env.insert("A".to_owned(), text.to_owned());
+            options.labels.insert("a".to_owned(), text.to_owned());
+            base.config.cmd = vec!["executor_server:app".to_owned(), text.to_owned()];
+            base.config.shell = vec![text.to_owned()];
+            let python = &mut base.pythons[0];
+            python.is_virtual = true;
+            python.folders = vec![text.to_owned()];
+            for (name, version) in [("ipykernel", "7.0"), (text, "1.0"), ("b", text), (&name, "1.0+x")] {
+                let (name, version) = (name.to_owned(), version.to_owned());
+                let (requires, extras) = (vec![text.to_owned(), format!("{name}; extra == '{text}'")], vec![text.to_owned()]);
+                python.distributions.push(Distribution { name, version, requires, extras, of_system: false });
+            }
+        });
+        let expected = instructions(&plan("a").unwrap()).unwrap();
+        let hostile = plan(&text).unwrap();
+        match instructions(&hostile) {
+            Ok(found) => prop_assert_eq!(found, expected),
+            Err(_) => prop_assert!(text.contains(char::is_control)),
+        }
+        if !text.contains(char::is_control) {
+            // Each file of the context is well-formed, whatever the base says.
+            let templates = Templates::shipped();
+            let dockerfile = dockerfile::render(&hostile, &templates, Supply::Engine).unwrap();
+            prop_assert!(context::of(&hostile, &templates, dockerfile, &Local::default(), None).unwrap().to_tar().is_ok());
+        }
+        let refused = resolve_as(&variant, "", |base, options| {
+            options.name = Some("x".to_owned());
+            base.config.cmd = vec!["executor_server:app".to_owned()];
+            base.config.user.clone_from(&text);
+            let (name, version) = ("ipykernel".to_owned(), "7".to_owned());
+            let one = Distribution { name, version, requires: Vec::new(), extras: Vec::new(), of_system: false };
+            base.pythons[0].distributions.push(one);
+        });
+        if let (Ok(plan), "extend-base") = (refused, variant.as_str()) {
+            let plain = |c: char| c.is_ascii_alphanumeric() || "._:-".contains(c);
+            prop_assert!(plan.base.config.user.chars().all(plain));
         }
     }
 

@@ -6,7 +6,7 @@ use super::{Caller, Failure, Request, verify};
 use crate::cli::{BuildArgs, Progress};
 use crate::context;
 use crate::diagnostic::Diagnostic;
-use crate::dockerfile::Supply;
+use crate::dockerfile::{self, Supply};
 use crate::engine::{Build, Engine, EngineError};
 use crate::plan::Plan;
 use crate::report::{self, Report};
@@ -27,7 +27,7 @@ pub(super) async fn run(args: BuildArgs, caller: &mut Caller) -> Result<(), Fail
     let engine = request.engine(caller).await?;
     let base = request.base(&engine, args.pull, report).await?;
     let (plan, local) = request.plan(base, caller).await?;
-    let dockerfile = request.dockerfile(&plan, Supply::Engine)?;
+    let dockerfile = dockerfile::render(&plan, &request.templates, Supply::Engine)?;
     let context = context::of(&plan, &request.templates, dockerfile, &local, None).map_err(|error| {
         Failure::refused(Diagnostic::new("cannot read a file of the build").why(error.to_string()))
     })?;

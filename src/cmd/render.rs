@@ -8,7 +8,7 @@ use super::{Caller, Failure, Request};
 use crate::cli::RenderArgs;
 use crate::context;
 use crate::diagnostic::Diagnostic;
-use crate::dockerfile::Supply;
+use crate::dockerfile::{self, Supply};
 
 pub(super) async fn run(args: RenderArgs, caller: &Caller) -> Result<(), Failure> {
     let request = Request::read(args.image, caller)?;
@@ -16,7 +16,7 @@ pub(super) async fn run(args: RenderArgs, caller: &Caller) -> Result<(), Failure
         check_empty(folder)?;
     }
     let (plan, local) = request.resolve(caller).await?;
-    let dockerfile = request.dockerfile(&plan, Supply::Context)?;
+    let dockerfile = dockerfile::render(&plan, &request.templates, Supply::Context)?;
     if args.out.is_none() && args.tar.is_none() {
         let written = caller.report.result(|out| out.write_all(dockerfile.as_bytes()));
         return written.map_err(|error| Failure::unwritable("stdout", &error));

@@ -9,13 +9,10 @@ use crate::base::Base;
 use crate::cli::ImageArgs;
 use crate::context::Local;
 use crate::diagnostic::{Diagnostic, Documents};
-use crate::dockerfile::{self, Supply};
 use crate::engine::{Engine, EngineError};
 use crate::git;
 use crate::local::LocalSource;
-use crate::plan::{
-    Options, Plan, PlanError, Provenance, Target, User, choose, default_base, needed,
-};
+use crate::plan::{Options, Plan, PlanError, Provenance, Target, User, choose, default_base, needed};
 use crate::python_archive::PythonArchive;
 use crate::report::Report;
 use crate::secret;
@@ -64,9 +61,12 @@ impl Request {
                 Diagnostic::new(what).why(why).advice("name `server.txt`, `gateway.txt` or `executor.txt`"),
             ));
         }
-        if variant.packages == Packages::Inherited && (args.root || args.uid.is_some() || args.gid.is_some()) {
+        if variant.packages == Packages::Inherited && (args.root || args.uid.is_some() || args.gid.is_some())
+        {
             let what = format!("the variant `{}` takes over the user of its base", variant.name);
-            return Err(Failure::usage(Diagnostic::new(what).advice("leave out `--root`, `--uid` and `--gid`")));
+            return Err(Failure::usage(
+                Diagnostic::new(what).advice("leave out `--root`, `--uid` and `--gid`"),
+            ));
         }
         if variant.packages == Packages::Inherited
             && variant.base.is_none()
@@ -139,7 +139,6 @@ impl Request {
             (release, _) => release,
         };
         let mut options = Options {
-            user: self.user,
             python: self.args.python,
             base_python: self.args.base_python.clone(),
             archive: self.python_archive.clone(),
@@ -148,9 +147,8 @@ impl Request {
             env: self.args.env.iter().cloned().collect(),
             labels: self.args.label.iter().cloned().collect(),
             copies: self.copies.clone(),
-            uv,
-            sources: LocalSources::new(),
             bytecode: !self.args.no_bytecode,
+            ..Options::new(self.user, uv)
         };
         let sources = self.sources(&base, &options, caller);
         options.sources =
@@ -184,16 +182,13 @@ impl Request {
         Ok((plan, local))
     }
 
-    /// The Dockerfile of a plan.
-    pub(super) fn dockerfile(&self, plan: &Plan, supply: Supply) -> Result<String, Failure> {
-        Ok(dockerfile::render(plan, &self.templates, self.python_archive.as_ref(), supply)?)
-    }
-
     /// What a failed build means to the caller: where the packages of the base speak against entries of the list,
     /// which ones.
     pub(super) fn explain(&self, plan: &Plan, error: EngineError) -> Failure {
         let output = match &error {
-            EngineError::Step { output, .. } if output.iter().any(|line| line.contains(NO_SOLUTION)) => output,
+            EngineError::Step { output, .. } if output.iter().any(|line| line.contains(NO_SOLUTION)) => {
+                output
+            }
             _ => return error.into(),
         };
         let words = || output.iter().flat_map(|line| line.split_whitespace());
@@ -211,7 +206,7 @@ impl Request {
         let named: BTreeSet<_> = words().filter_map(name_of).collect();
         let involved = self.spec.dependencies.iter().filter(|one| named.contains(&one.name));
         let base = &plan.base.reference;
-        let beside = Vec::from_iter(of_base).join(", ");
+        let beside = of_base.into_iter().collect::<Vec<_>>().join(", ");
         let mistakes: Vec<_> = involved
             .map(|dependency| {
                 let name = &dependency.name;

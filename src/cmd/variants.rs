@@ -32,11 +32,14 @@ fn show(variant: &Variant) -> String {
     if let Some(name) = &variant.executor {
         line("name", name);
     }
-    line("packages", match variant.packages {
-        Packages::Isolated => "in an environment of their own",
-        Packages::Layered => "beside those of the base, which stay as they are",
-        Packages::Inherited => "in the environment of the base's server",
-    });
+    line(
+        "packages",
+        match variant.packages {
+            Packages::Isolated => "in an environment of their own",
+            Packages::Layered => "beside those of the base, which stay as they are",
+            Packages::Inherited => "in the environment of the base's server",
+        },
+    );
     for server in &variant.servers {
         line(&format!("port {}", server.port), &server.command.join(" "));
     }

@@ -7,7 +7,7 @@ mod error;
 mod progress;
 mod session;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -274,8 +274,7 @@ impl Engine {
             passwd: String::new(),
             group: String::new(),
             codename: None,
-            has_apt: false,
-            has_curl: false,
+            programs: BTreeSet::new(),
             links: BTreeMap::new(),
             lacks_hosts: false,
             lacks_resolv_conf: false,

@@ -43,8 +43,8 @@ pub struct Plan {
     pub interpreter: Interpreter,
     /// Where that comes from.
     pub provenance: Provenance,
-    /// SHA-256 of the archive it is unpacked from, where it is.
-    pub python_archive: Option<String>,
+    /// The archive it is unpacked from, where it is.
+    pub python_archive: Option<PlannedArchive>,
     /// Where the packages go.
     pub packages: Packages,
     /// What the base has and keeps: it constrains what is installed, and is not installed.
@@ -98,6 +98,15 @@ pub struct PlannedSource {
     pub sha256: Option<String>,
     /// Its file, where it is one archive and no folder.
     pub file: Option<String>,
+}
+
+/// An archive that an interpreter is unpacked from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PlannedArchive {
+    /// The folder in it that is the installation.
+    pub folder: String,
+    /// SHA-256 of the archive.
+    pub sha256: String,
 }
 
 /// A file or folder that is copied into an image.
@@ -213,6 +222,27 @@ pub struct Options {
     pub bytecode: bool,
 }
 
+impl Options {
+    /// Nothing is asked for but an image that runs as `user`, made with the installer `uv`.
+    #[must_use]
+    pub fn new(user: User, uv: Option<uv::Release>) -> Self {
+        Self {
+            user,
+            python: None,
+            base_python: None,
+            archive: None,
+            name: None,
+            apt: Vec::new(),
+            env: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            copies: Vec::new(),
+            uv,
+            sources: BTreeMap::new(),
+            bytecode: true,
+        }
+    }
+}
+
 /// Choices of alternatives that are tried one after another, at most.
 const MAX_CHOICES: usize = 32;
 
@@ -246,7 +276,8 @@ impl Plan {
         });
         let user = user(packages, &base, options).map_err(|error| errors.push(error));
         let env = environment(variant, &base, user.ok(), options, &mut errors);
-        let apt = apt(variant, &base, chosen.as_ref().map(|(_, provenance)| *provenance), options, &mut errors);
+        let apt =
+            apt(variant, &base, chosen.as_ref().map(|(_, provenance)| *provenance), options, &mut errors);
         if packages == Packages::Inherited {
             let lacks = lacks(&base);
             if !lacks.is_empty() {
@@ -254,7 +285,8 @@ impl Plan {
                 return Err(vec![PlanError::NoExecutor { base: base.reference.to_string(), lacks }]);
             }
         }
-        let (true, Some((python, provenance)), Ok(uv), Ok(user)) = (errors.is_empty(), chosen, uv, user) else {
+        let (true, Some((python, provenance)), Ok(uv), Ok(user)) = (errors.is_empty(), chosen, uv, user)
+        else {
             return Err(errors);
         };
         let servers = if packages == Packages::Inherited { &[][..] } else { &variant.servers };
@@ -264,11 +296,18 @@ impl Plan {
             variant: variant.name.clone(),
             template: variant.template.clone(),
             labels: labels(variant, &base, &python.interpreter, dependencies, options),
-            ports: BTreeSet::from_iter(ports).into_iter().collect(),
+            ports: ports.collect::<BTreeSet<_>>().into_iter().collect(),
             servers: servers.to_vec(),
             lock: variant.lock.clone(),
-            folders: if python.is_virtual && packages == Packages::Layered { python.folders } else { Vec::new() },
-            python_archive: options.archive.as_ref().map(|archive| archive.sha256().to_owned()),
+            folders: if python.is_virtual && packages == Packages::Layered {
+                python.folders
+            } else {
+                Vec::new()
+            },
+            python_archive: options.archive.as_ref().map(|archive| PlannedArchive {
+                folder: archive.folder().to_owned(),
+                sha256: archive.sha256().to_owned(),
+            }),
             bytecode: options.bytecode,
             copies: options.copies.iter().map(|(to, files)| copy(to, files, user)).collect(),
             steps: variant.steps.clone(),
@@ -339,7 +378,8 @@ fn asked(
     options: &Options,
     errors: &mut Vec<PlanError>,
 ) -> Asked {
-    let mut asked = Asked { requirements: kernel_requirements(variant, base, held, errors), ..Asked::default() };
+    let mut asked =
+        Asked { requirements: kernel_requirements(variant, base, held, errors), ..Asked::default() };
     let mut indexes = Indexes::of(spec);
     let mut choices = 1_usize;
     for bound in &spec.bounds {
@@ -410,9 +450,8 @@ fn kernel_requirements(
     let kernel = kernel.iter().map(|text| pep508::parse(text).expect("a constant requirement"));
     let mut requirements = Vec::new();
     for dependency in kernel.chain(variant.kernel.iter().cloned()) {
-        let refused = held.get(&dependency.name).and_then(|held| {
-            held::check(&dependency, held, &base.reference).err()
-        });
+        let refused =
+            held.get(&dependency.name).and_then(|held| held::check(&dependency, held, &base.reference).err());
         if let Some(PlanError::BaseHas { base, name, has, asks, .. }) = refused {
             errors.push(PlanError::KernelNeeds { base, name, has, asks });
         }
@@ -464,8 +503,8 @@ fn apt(
     errors: &mut Vec<PlanError>,
 ) -> Vec<String> {
     let mut apt: BTreeSet<String> = variant.apt.iter().chain(&options.apt).cloned().collect();
-    if !apt.is_empty() && !base.has_apt {
-        let packages = Vec::from_iter(apt.clone()).join(", ");
+    if !apt.is_empty() && !base.has("apt-get") {
+        let packages = apt.iter().cloned().collect::<Vec<_>>().join(", ");
         let (base, variant) = (base.reference.to_string(), variant.name.clone());
         errors.push(PlanError::NoApt { base, variant, packages });
     }
@@ -474,7 +513,7 @@ fn apt(
     }
     // Compose files of executors ask for their health with it.
     let is_executor = variant.executor_port().is_some() && variant.packages != Packages::Inherited;
-    if is_executor && base.has_apt && !base.has_curl {
+    if is_executor && base.has("apt-get") && !base.has("curl") {
         apt.insert("curl".to_owned());
     }
     apt.into_iter().collect()
@@ -485,7 +524,7 @@ fn dependencies(needed: &[&Dependency], packages: Packages, base: &Base) -> Stri
     let before = base.config.labels.get(DEPENDENCIES_LABEL).filter(|_| packages == Packages::Inherited);
     let before = before.map(String::as_str).unwrap_or_default().split_whitespace();
     let names: BTreeSet<_> = needed.iter().map(|dependency| dependency.name.as_str()).chain(before).collect();
-    Vec::from_iter(names).join(" ")
+    names.into_iter().collect::<Vec<_>>().join(" ")
 }
 
 fn labels(
@@ -519,7 +558,9 @@ fn environment(
     let mut env = variant.env.clone();
     env.extend(options.env.clone());
     let own = ["HOME", "PATH", "VIRTUAL_ENV", "PYTHONHOME"];
-    errors.extend(own.iter().filter(|name| env.contains_key(**name)).map(|name| PlanError::OwnVariable((*name).into())));
+    errors.extend(
+        own.iter().filter(|name| env.contains_key(**name)).map(|name| PlanError::OwnVariable((*name).into())),
+    );
     match (options.name.as_ref().or(variant.executor.as_ref()), variant.executor_port()) {
         (Some(name), Some(_)) => {
             env.insert(EXECUTOR_NAME.to_owned(), name.clone());

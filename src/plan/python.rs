@@ -133,7 +133,7 @@ pub fn choose(
         }
         let version = DISTRIBUTIONS.iter().find(|(name, _)| base.codename.as_deref() == Some(*name));
         return match version {
-            Some((_, version)) if base.has_apt && packages != Packages::Inherited => {
+            Some((_, version)) if base.has("apt-get") && packages != Packages::Inherited => {
                 let libc = None;
                 let (path, version, implementation) =
                     (OF_DISTRIBUTION.to_owned(), (*version).to_owned(), "cpython".to_owned());

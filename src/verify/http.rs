@@ -21,8 +21,10 @@ pub(super) const MOST: usize = 64 << 20;
 #[derive(Debug, Clone)]
 pub(super) struct Server {
     pub(super) address: SocketAddr,
-    /// Shown as Jupyter's servers want it.
+    /// Shown in the scheme that the server knows.
     pub(super) token: Option<String>,
+    /// That scheme: `token` of Jupyter's servers, or `Bearer`.
+    pub(super) scheme: &'static str,
 }
 
 /// A status and a body.
@@ -50,7 +52,7 @@ impl Server {
             .header(header::HOST, self.address.to_string())
             .header(header::CONTENT_TYPE, "application/json");
         if let Some(token) = &self.token {
-            request = request.header(header::AUTHORIZATION, format!("token {token}"));
+            request = request.header(header::AUTHORIZATION, format!("{} {token}", self.scheme));
         }
         let request = request.body(Full::new(body)).map_err(io::Error::other)?;
         let response = sender.send_request(request).await.map_err(io::Error::other)?;

@@ -2,6 +2,7 @@
 //!
 //! Source: Jupyter, "Messaging in Jupyter" and "WebSocket protocols" (the default one, JSON).
 
+use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 use super::http::{MOST, Server};
+use super::{Tried, shortened};
 
 /// Longest wait for a cell that should end by itself.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -48,6 +50,43 @@ pub(super) enum Until {
     Idle,
     /// As `Idle`, but at the first error as well, as smolagents does.
     IdleOrError,
+}
+
+impl Outcome {
+    /// Checks that this wrote `expected` and nothing else.
+    pub(super) fn is(self, expected: &str) -> Tried {
+        match self.error {
+            Some(error) => Err(error.into()),
+            None if self.text == expected => Ok(()),
+            None => Err(format!("expected {expected:?}, found {:?}", shortened(&self.text)).into()),
+        }
+    }
+
+    /// Checks that this ended well, and wrote what it should.
+    pub(super) fn has(self, expected: Option<&str>) -> Tried {
+        match (self.error, expected) {
+            (Some(error), _) => Err(error.into()),
+            (None, Some(expected)) if !self.text.contains(expected) => {
+                Err(format!("expected {expected:?} in {:?}", shortened(&self.text)).into())
+            }
+            (None, _) => Ok(()),
+        }
+    }
+
+    /// Checks what [`super::IMPORTS`] found.
+    pub(super) fn has_no_problem(self) -> Tried {
+        if let Some(error) = self.error {
+            return Err(error.into());
+        }
+        let last = self.text.lines().last().unwrap_or_default();
+        let problems: BTreeMap<String, String> =
+            serde_json::from_str(last).map_err(|_| format!("found {:?}", shortened(&self.text)))?;
+        if problems.is_empty() {
+            return Ok(());
+        }
+        let problems: Vec<_> = problems.iter().map(|(name, why)| format!("{name}: {why}")).collect();
+        Err(problems.join("; ").into())
+    }
 }
 
 impl Kernel {

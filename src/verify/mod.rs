@@ -1,14 +1,16 @@
 //! Proves that an image runs what its clients will ask of it.
 
+mod executor;
+mod gateway;
 mod http;
 mod kernel;
+mod resources;
 
 use std::io;
 use std::time::{Duration, Instant};
 
 use hyper::Method;
 use serde::Serialize;
-use serde_json::{Value, json};
 use tokio::time::error::Elapsed;
 use tokio::time::{sleep, timeout};
 
@@ -16,9 +18,10 @@ use crate::engine::{Container, Engine, EngineError, Exec, Image, Start};
 use crate::plan::DEPENDENCIES_LABEL;
 use crate::report;
 use crate::secret;
-use crate::variant::{Server as Program, Variant};
+use crate::variant::{Packages, Server as Program, Variant};
+use executor::Executor;
 use http::Server;
-use kernel::{Kernel, Until};
+use kernel::{Kernel, Outcome};
 
 /// One thing that was tried.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -60,22 +63,6 @@ const IMPORTS: &str = include_str!("imports.py");
 const INSTALL: &str = include_str!("install.py");
 const FILES: &str = include_str!("files.py");
 
-/// An MCP server that `MCP` is tried with.
-const MCP_SERVER: &str = "\
-from mcp.server.fastmcp import FastMCP
-
-server = FastMCP(\"verify\")
-
-
-@server.tool()
-def add(a: int, b: int) -> str:
-    \"\"\"Adds two numbers.\"\"\"
-    return f\"sum {a + b}\"
-
-
-server.run()
-";
-
 /// Either nothing to say, or what is wrong.
 type Tried = Result<(), Fault>;
 
@@ -95,29 +82,62 @@ pub async fn verify(
 ) -> Result<Vec<Check>, EngineError> {
     let mut session = Session { image, variant, checks: Vec::new(), each };
     session.check("no secret in environment and history", async { no_secret_in_configuration(image) }).await;
-    let ports: Vec<_> = variant.servers.iter().map(|server| server.port).collect();
+    let ports = session.ports();
     let start = Start { ports: &ports, capabilities: &CAPABILITIES, ..Start::default() };
     engine.with_container(&image.id, &start, async |container| session.in_container(container).await).await?;
     if session.checks.iter().any(|check| check.name == ANSWERS && check.verdict != Verdict::Passed) {
         return Ok(session.checks);
     }
+    if !session.is_of_ours() {
+        return Ok(session.checks);
+    }
     engine
         .with_container(&image.id, &start, async |container| session.the_end_of_a_server(container).await)
         .await?;
-    if let Some(gateway) = session.port_of("kernel_gateway") {
-        let token = "verify-token";
-        let env = [format!("KG_AUTH_TOKEN={token}")];
-        let start = Start { ports: &ports, env: &env, ..Start::default() };
-        engine
-            .with_container(&image.id, &start, async |container| {
-                session.check("a token is asked for", token_is_asked_for(container, gateway, token)).await
-            })
-            .await?;
-    }
+    let (executor, gateway) = (session.executor_port(), variant.port_of("kernel_gateway"));
+    let variable = if executor.is_some() { "EXECUTOR_TOKEN" } else { "KG_AUTH_TOKEN" };
+    let token = "verify-token";
+    let env = [format!("{variable}={token}")];
+    let start = Start { ports: &ports, env: &env, ..Start::default() };
+    engine
+        .with_container(&image.id, &start, async |container| {
+            let name = "a token is asked for";
+            if let Some(port) = gateway {
+                session.check(name, gateway::token_is_asked_for(container, port, token)).await;
+            } else if let Some(port) = executor {
+                session.check(name, executor::token_is_asked_for(container, port, token)).await;
+            }
+        })
+        .await?;
     Ok(session.checks)
 }
 
 const ANSWERS: &str = "servers answer";
+
+/// What runs Python the way a client of the image does.
+#[derive(Clone, Copy)]
+enum Runner<'a> {
+    Kernel(&'a Kernel),
+    Executor(&'a Executor),
+}
+
+impl Runner<'_> {
+    /// Runs code; what it writes comes without white space at its end.
+    async fn run(self, code: &str) -> io::Result<Outcome> {
+        let outcome = match self {
+            Self::Kernel(kernel) => kernel.run(code).await?,
+            Self::Executor(executor) => executor.python(code).await?.into(),
+        };
+        Ok(Outcome { text: outcome.text.trim_end().to_owned(), ..outcome })
+    }
+}
+
+/// Runs a command of the user's as the image's user, in its working directory.
+async fn command_passes(container: &Container, command: &str, expected: Option<&str>) -> Tried {
+    let ended = container.exec("", &["/bin/sh", "-c", command]).await?;
+    let error = (ended.code != 0).then(|| format!("exit code {}: {}", ended.code, ended.output.trim()));
+    Outcome { text: ended.output, error }.has(expected)
+}
 
 /// The checks of one image so far.
 struct Session<'a, F> {
@@ -147,75 +167,139 @@ impl<F: FnMut(&Check)> Session<'_, F> {
         self.checks.push(check);
     }
 
-    fn port_of(&self, module: &str) -> Option<u16> {
-        let is = |server: &&Program| server.command.first().is_some_and(|name| name == module);
-        self.variant.servers.iter().find(is).map(|server| server.port)
+    /// The ports that servers of the image listen on.
+    fn ports(&self) -> Vec<u16> {
+        self.variant.servers.iter().map(|server| self.port(server)).collect()
+    }
+
+    /// The port of a server in this image, whose environment may name another.
+    fn port(&self, server: &Program) -> u16 {
+        let named = server.port_variable.as_ref().and_then(|name| {
+            self.image.env.iter().find_map(|variable| variable.strip_prefix(name)?.strip_prefix('='))
+        });
+        named.and_then(|port| port.parse().ok()).unwrap_or(server.port)
+    }
+
+    fn executor_port(&self) -> Option<u16> {
+        self.variant.executor_port()?;
+        self.ports().first().copied()
+    }
+
+    /// Whether the servers are this program's, and not of an image that somebody built by hand.
+    fn is_of_ours(&self) -> bool {
+        self.variant.packages != Packages::Inherited || self.image.labels.contains_key(executor::LABEL)
     }
 
     async fn in_container(&mut self, container: &Container) {
-        let ports: Vec<_> = self.variant.servers.iter().map(|server| server.port).collect();
+        let ports = self.ports();
         if !self.check(ANSWERS, all_answer(container, &ports)).await {
             let rest = Check { name: "everything else".into(), verdict: Verdict::NotRun, seconds: 0.0 };
             return self.note(rest);
         }
-        let server = |port| server(container, port);
-        if let Some(Ok(gateway)) = self.port_of("kernel_gateway").map(server) {
-            self.kernels(&gateway).await;
+        let server_of = |port: Option<u16>| port.and_then(|port| server(container, port).ok());
+        let gateway = server_of(self.variant.port_of("kernel_gateway"));
+        if let Some(gateway) = &gateway {
+            self.kernels(gateway, container).await;
         }
-        let pair =
-            (self.port_of("kernel_gateway").map(server), self.port_of("ipybox.resource.server").map(server));
-        if let (Some(Ok(gateway)), Some(Ok(resources))) = pair {
-            self.check("files go in and out", files_go_in_and_out(&resources)).await;
-            self.check("sources of modules are told", sources_are_told(&resources)).await;
-            self.check("MCP tools become functions", tools_become_functions(&gateway, &resources)).await;
+        if let Some(executor) = server_of(self.executor_port()) {
+            self.executor(&Executor(executor), container).await;
         }
-        let found = timeout(PATIENCE, container.exec("0:0", &[PYTHON, "-I", "-c", FILES])).await;
-        for (kind, name) in
-            [("owner ", "files belong to whom they should"), ("secret ", "no secret or certificate in files")]
+        if let (Some(gateway), Some(resources)) =
+            (&gateway, server_of(self.variant.port_of("ipybox.resource.server")))
         {
-            self.check(name, async { no_finding(&found, kind) }).await;
+            self.check("files go in and out", resources::files_go_in_and_out(&resources)).await;
+            self.check("sources of modules are told", resources::sources_are_told(&resources)).await;
+            self.check("MCP tools become functions", resources::tools_become_functions(gateway, &resources))
+                .await;
         }
-        self.check("the health check passes", healthy(container, &self.image.health)).await;
-        let gateway = self.port_of("kernel_gateway").map(server);
-        if let Some(Ok(gateway)) =
+        let python = if self.is_of_ours() { PYTHON } else { "python3" };
+        let found = timeout(PATIENCE, container.exec("0:0", &[python, "-I", "-c", FILES])).await;
+        self.check("no secret or certificate in files", async { no_finding(&found, "secret ") }).await;
+        if self.is_of_ours() {
+            self.check("files belong to whom they should", async { no_finding(&found, "owner ") }).await;
+            self.check("the health check passes", healthy(container, &self.image.health)).await;
+        }
+        if let Some(gateway) =
             gateway.filter(|_| self.variant.apt.iter().any(|name| name.starts_with("iptables")))
         {
-            self.check("the firewall holds", firewall_holds(container, &gateway, is_root(self.image))).await;
+            let root = is_root(self.image);
+            self.check("the firewall holds", gateway::firewall_holds(container, &gateway, root)).await;
         }
-        self.check("SIGTERM ends it within 2 s", stops(container)).await;
+        if self.is_of_ours() {
+            self.check("SIGTERM ends it within 2 s", stops(container)).await;
+        }
     }
 
-    async fn kernels(&mut self, gateway: &Server) {
-        let kernel = Kernel::start(gateway).await;
-        let started = kernel.as_ref().map(|_| ()).map_err(|error| error.to_string().into());
-        self.check("a kernel starts", async { started }).await;
-        let Ok(kernel) = kernel else { return };
-        self.check("code runs", prints(&kernel, "print('out'); 1 + 1", "out\n2")).await;
-        self.check("state is kept", state_is_kept(&kernel)).await;
-        self.check("a cell right after an error runs", cells_after_errors_run(&kernel)).await;
-        self.check("300 short outputs are complete", short_outputs_are_complete(gateway)).await;
-        self.check("an output of 5 MB is complete", long_output_is_complete(&kernel)).await;
-        self.check("a timeout interrupts", timeout_interrupts(&kernel)).await;
-        self.check("three kernels keep apart", kernels_keep_apart(gateway)).await;
+    async fn executor(&mut self, executor: &Executor, container: &Container) {
+        let name = self.image.env.iter().find_map(|variable| variable.strip_prefix("EXECUTOR_NAME="));
+        self.check("its health is told", executor::health_is_told(executor, name)).await;
+        self.check("code runs", executor::code_runs(executor)).await;
+        self.check("state is kept", executor::state_is_kept(executor)).await;
+        self.check("commands run", executor::commands_run(executor)).await;
+        self.check("an error is told", executor::errors_are_told(executor)).await;
+        if self.is_of_ours() {
+            self.check("a timeout interrupts", executor::timeout_interrupts(executor)).await;
+            self.check("a timeout ends commands with their children", executor::timeout_kills(executor))
+                .await;
+            self.check("a dead kernel is replaced", executor::dead_kernels_are_replaced(executor)).await;
+            self.check("variables last for one call", executor::variables_are_restored(executor)).await;
+            self.check("workspaces keep apart", executor::workspaces_keep_apart(executor)).await;
+            self.check("50 calls at once are answered", executor::calls_at_once(executor)).await;
+        }
+        self.environment(Runner::Executor(executor), container).await;
+        if self.is_of_ours() {
+            self.check("a kernel ends", executor::kernels_end(executor)).await;
+        }
+    }
+
+    /// What is installed, and the variant's own checks.
+    async fn environment(&mut self, runner: Runner<'_>, container: &Container) {
         let names = self.image.labels.get(DEPENDENCIES_LABEL);
         let name = "every dependency can be imported";
         match names.map(|names| names.split_whitespace().collect::<Vec<_>>()) {
             Some(names) => {
-                self.check(name, dependencies_import(&kernel, &names)).await;
+                let names = serde_json::to_string(&names).expect("texts are JSON");
+                let code = format!("NAMES = {names}\n{IMPORTS}");
+                self.check(name, async { runner.run(&code).await?.has_no_problem() }).await;
             }
             None => self.note(Check { name: name.to_owned(), verdict: Verdict::NotRun, seconds: 0.0 }),
         }
-        self.check("installed packages agree", prints(&kernel, PIP_CHECK, "0\n")).await;
-        self.check("code can install packages", prints(&kernel, INSTALL, "42\n")).await;
-        for own in &self.variant.checks {
-            self.check(&own.name, passes(&kernel, own)).await;
+        self.check("installed packages agree", async { runner.run(PIP_CHECK).await?.is("0") }).await;
+        if self.is_of_ours() {
+            self.check("code can install packages", async { runner.run(INSTALL).await?.is("42") }).await;
         }
+        for own in &self.variant.checks {
+            let expected = own.prints.as_deref();
+            let tried = async {
+                match (&own.code, &own.command) {
+                    (Some(code), _) => runner.run(code).await?.has(expected),
+                    (_, Some(command)) => command_passes(container, command, expected).await,
+                    _ => Ok(()),
+                }
+            };
+            self.check(&own.name, tried).await;
+        }
+    }
+
+    async fn kernels(&mut self, gateway: &Server, container: &Container) {
+        let kernel = Kernel::start(gateway).await;
+        let started = kernel.as_ref().map(|_| ()).map_err(|error| error.to_string().into());
+        self.check("a kernel starts", async { started }).await;
+        let Ok(kernel) = kernel else { return };
+        self.check("code runs", gateway::prints(&kernel, "print('out'); 1 + 1", "out\n2")).await;
+        self.check("state is kept", gateway::state_is_kept(&kernel)).await;
+        self.check("a cell right after an error runs", gateway::cells_after_errors_run(&kernel)).await;
+        self.check("300 short outputs are complete", gateway::short_outputs_are_complete(gateway)).await;
+        self.check("an output of 5 MB is complete", gateway::long_output_is_complete(&kernel)).await;
+        self.check("a timeout interrupts", gateway::timeout_interrupts(&kernel)).await;
+        self.check("three kernels keep apart", gateway::kernels_keep_apart(gateway)).await;
+        self.environment(Runner::Kernel(&kernel), container).await;
         self.check("a kernel ends", async { Ok(kernel.end().await?) }).await;
     }
 
     /// Kills one server after the other's answer.
     async fn the_end_of_a_server(&mut self, container: &Container) {
-        let ports: Vec<_> = self.variant.servers.iter().map(|server| server.port).collect();
+        let ports = self.ports();
         let tried = async {
             all_answer(container, &ports).await?;
             let ended = container.exec("0:0", &["/bin/sh", "-c", KILL_FIRST]).await?;
@@ -253,7 +337,7 @@ fn is_root(image: &Image) -> bool {
 
 fn server(container: &Container, port: u16) -> Result<Server, Fault> {
     let address = container.address(port).ok_or("the container has ended")?;
-    Ok(Server { address, token: None })
+    Ok(Server { address, token: None, scheme: "token" })
 }
 
 /// What looks like a secret in a text, without telling it: a variable with a telling name, or an address with
@@ -335,181 +419,12 @@ async fn answers(server: &Server, limit: Duration) -> io::Result<()> {
     if answer.status < 500 { Ok(()) } else { Err(io::Error::other(format!("HTTP status {}", answer.status))) }
 }
 
-/// Runs a cell that must write `expected` and nothing else.
-async fn prints(kernel: &Kernel, code: &str, expected: &str) -> Tried {
-    let outcome = kernel.run(code).await?;
-    match outcome.error {
-        Some(error) => Err(error.into()),
-        None if outcome.text == expected => Ok(()),
-        None => Err(format!("expected {expected:?}, found {:?}", shortened(&outcome.text)).into()),
-    }
-}
-
 fn shortened(text: &str) -> String {
     const MOST: usize = 300;
     match text.char_indices().nth(MOST) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
     }
-}
-
-async fn state_is_kept(kernel: &Kernel) -> Tried {
-    prints(kernel, "kept = 41", "").await?;
-    prints(kernel, "kept + 1", "42").await
-}
-
-/// Sends cells behind one that fails: when its error is told, as smolagents does, and before.
-async fn cells_after_errors_run(kernel: &Kernel) -> Tried {
-    const TIMES: usize = 10;
-    for time in 1..=TIMES {
-        let failed = kernel.connect().await?.run("1 / 0", Until::IdleOrError).await?;
-        match failed.error.as_deref() {
-            Some(error) if error.starts_with("ZeroDivisionError") => {}
-            other => return Err(format!("expected a ZeroDivisionError, found {other:?}").into()),
-        }
-        let next = kernel.connect().await?.run("print('next')", Until::Idle).await?;
-        let mut channels = kernel.connect().await?;
-        channels.send("1 / 0").await?;
-        let after_next = channels.run("print('next')", Until::Idle).await?;
-        if [next, after_next].iter().any(|outcome| outcome.text != "next\n") {
-            return Err(format!("the cell after error {time} of {TIMES} did not run").into());
-        }
-    }
-    Ok(())
-}
-
-/// Lets three kernels print a hundred times each.
-async fn short_outputs_are_complete(gateway: &Server) -> Tried {
-    const TIMES: usize = 100;
-    let lost = async || {
-        let kernel = Kernel::start(gateway).await?;
-        let mut channels = kernel.connect().await?;
-        let mut lost = 0;
-        for time in 0..TIMES {
-            let outcome = channels.run(&format!("print({time})"), Until::Reply).await?;
-            lost += usize::from(outcome.text != format!("{time}\n"));
-        }
-        kernel.end().await?;
-        Ok::<_, Fault>(lost)
-    };
-    let (one, two, three) = tokio::try_join!(lost(), lost(), lost())?;
-    match one + two + three {
-        0 => Ok(()),
-        lost => Err(format!("{lost} of {} were lost", 3 * TIMES).into()),
-    }
-}
-
-async fn long_output_is_complete(kernel: &Kernel) -> Tried {
-    const BYTES: usize = 5_000_000;
-    let mut channels = kernel.connect().await?;
-    let outcome = channels.run(&format!("print('x' * {BYTES})"), Until::Reply).await?;
-    let found = outcome.text.bytes().filter(|&byte| byte == b'x').count();
-    if found == BYTES { Ok(()) } else { Err(format!("{found} of {BYTES} bytes arrived").into()) }
-}
-
-async fn timeout_interrupts(kernel: &Kernel) -> Tried {
-    prints(kernel, "before = 7", "").await?;
-    let mut channels = kernel.connect().await?;
-    let request = channels.send("import time\nprint('begun')\ntime.sleep(60)").await?;
-    if timeout(Duration::from_secs(1), channels.listen(&request, Until::Idle)).await.is_ok() {
-        return Err("a cell that sleeps for a minute ended at once".to_owned().into());
-    }
-    kernel.interrupt().await?;
-    let ended = timeout(Duration::from_secs(5), channels.listen(&request, Until::Idle)).await;
-    let outcome = ended.map_err(|_| "the cell runs on")??;
-    if !outcome.error.as_deref().is_some_and(|error| error.starts_with("KeyboardInterrupt")) {
-        return Err(format!("expected a KeyboardInterrupt, found {:?}", outcome.error).into());
-    }
-    prints(kernel, "before", "7").await
-}
-
-async fn kernels_keep_apart(gateway: &Server) -> Tried {
-    let one = async |number: usize| {
-        let kernel = Kernel::start(gateway).await?;
-        prints(&kernel, &format!("number = {number}"), "").await?;
-        sleep(Duration::from_millis(100)).await;
-        prints(&kernel, "number", &number.to_string()).await?;
-        Ok::<_, Fault>(kernel.end().await?)
-    };
-    tokio::try_join!(one(1), one(2), one(3)).map(|_| ())
-}
-
-async fn dependencies_import(kernel: &Kernel, names: &[&str]) -> Tried {
-    let names = serde_json::to_string(names).expect("texts are JSON");
-    let outcome = kernel.run(&format!("NAMES = {names}\n{IMPORTS}")).await?;
-    if let Some(error) = outcome.error {
-        return Err(error.into());
-    }
-    let last = outcome.text.lines().last().unwrap_or_default();
-    let problems: std::collections::BTreeMap<String, String> =
-        serde_json::from_str(last).map_err(|_| format!("found {:?}", shortened(&outcome.text)))?;
-    if problems.is_empty() {
-        return Ok(());
-    }
-    let problems: Vec<_> = problems.iter().map(|(name, why)| format!("{name}: {why}")).collect();
-    Err(problems.join("; ").into())
-}
-
-async fn passes(kernel: &Kernel, own: &crate::variant::Check) -> Tried {
-    let outcome = kernel.run(own.code.as_deref().unwrap_or_default()).await?;
-    match (outcome.error, &own.prints) {
-        (Some(error), _) => Err(error.into()),
-        (None, Some(expected)) if !outcome.text.contains(expected) => {
-            Err(format!("expected {expected:?} in {:?}", shortened(&outcome.text)).into())
-        }
-        (None, _) => Ok(()),
-    }
-}
-
-async fn files_go_in_and_out(resources: &Server) -> Tried {
-    let content: Vec<u8> = (0..=255).cycle().take(100_000).collect();
-    let ask = async |method, body: &[u8]| resources.ask(method, "/files/verify/one.bin", body.to_vec()).await;
-    ask(Method::POST, &content).await.and_then(http::Answer::good)?;
-    let back = ask(Method::GET, b"").await.and_then(http::Answer::good)?;
-    if back != content {
-        return Err("a file comes back with another content".to_owned().into());
-    }
-    let outside = resources.ask(Method::GET, "/files/..%2f..%2fetc%2fpasswd", "").await?;
-    if (200..300).contains(&outside.status) {
-        return Err("a file outside of the working directory can be read".to_owned().into());
-    }
-    ask(Method::DELETE, b"").await.and_then(http::Answer::good)?;
-    let gone = ask(Method::GET, b"").await?;
-    if gone.status == 404 { Ok(()) } else { Err(format!("a deleted file has status {}", gone.status).into()) }
-}
-
-async fn sources_are_told(resources: &Server) -> Tried {
-    let ask = async |query| resources.ask(Method::GET, query, "").await;
-    let answer = ask("/modules?q=ipybox.modinfo").await?.good()?;
-    let sources: Value = serde_json::from_slice(&answer)?;
-    let source = sources["ipybox.modinfo"].as_str().unwrap_or_default();
-    if !source.contains("def print_module_sources") {
-        return Err("the source of `ipybox.modinfo` is not what clients need".to_owned().into());
-    }
-    let unknown = ask("/modules?q=there_is_no_such_module").await?;
-    if unknown.status == 404 {
-        Ok(())
-    } else {
-        Err(format!("an unknown module has status {}", unknown.status).into())
-    }
-}
-
-async fn tools_become_functions(gateway: &Server, resources: &Server) -> Tried {
-    let good = async |method, path: &str, body: Vec<u8>| {
-        resources.ask(method, path, body).await.and_then(http::Answer::good)
-    };
-    good(Method::POST, "/files/verify_server.py", MCP_SERVER.into()).await?;
-    let parameters = json!({ "command": "python", "args": ["/app/verify_server.py"] });
-    let tools = good(Method::PUT, "/mcp/verify_tools/demo", parameters.to_string().into()).await?;
-    if serde_json::from_slice::<Vec<String>>(&tools).ok().as_deref() != Some(&["add".to_owned()]) {
-        return Err(format!("expected the tool `add`, found {}", String::from_utf8_lossy(&tools)).into());
-    }
-    let kernel = Kernel::start(gateway).await?;
-    let code = "import sys; sys.path.append('/app')\n\
-                from verify_tools.demo.add import Params, add\n\
-                print(add(Params(a=19, b=23)))";
-    prints(&kernel, code, "sum 42\n").await?;
-    Ok(kernel.end().await?)
 }
 
 /// The interpreter of the servers.
@@ -535,47 +450,9 @@ async fn healthy(container: &Container, test: &[String]) -> Tried {
     if ended.code == 0 { Ok(()) } else { Err(ended.output.trim().into()) }
 }
 
-async fn firewall_holds(container: &Container, gateway: &Server, is_root: bool) -> Tried {
-    const CONNECT: &str = "import socket, time
-begun = time.monotonic()
-try:
-    socket.create_connection(('203.0.113.1', 80), 5)
-except OSError as error:
-    print(error.strerror if time.monotonic() - begun < 2 else 'it takes too long')";
-    const SCRIPT: &str = "/usr/local/bin/init-firewall.sh";
-    let command = [SCRIPT, "127.0.0.1", "--executor-port", "8888", "--resource-port", "8900"];
-    let ended = container.exec("root", &command).await?;
-    if is_root {
-        let refused = ended.code != 0 && ended.output.contains("container runs as root");
-        return if refused {
-            Ok(())
-        } else {
-            Err("it does not say that the container runs as root".to_owned().into())
-        };
-    }
-    if ended.code != 0 {
-        return Err(shortened(ended.output.trim()).into());
-    }
-    let kernel = Kernel::start(gateway).await?;
-    prints(&kernel, CONNECT, "Network is unreachable\n").await
-}
-
 async fn stops(container: &Container) -> Tried {
     let took = container.stop().await?;
     if took < STOP { Ok(()) } else { Err(format!("it takes {:.1} s", took.as_secs_f64()).into()) }
-}
-
-async fn token_is_asked_for(container: &Container, port: u16, token: &str) -> Tried {
-    all_answer(container, &[port]).await?;
-    let open = server(container, port)?;
-    for wrong in [None, Some("wrong".to_owned())] {
-        let stranger = Server { token: wrong, ..open.clone() };
-        if Kernel::start(&stranger).await.is_ok() {
-            return Err("a kernel starts without the token of KG_AUTH_TOKEN".to_owned().into());
-        }
-    }
-    let kernel = Kernel::start(&Server { token: Some(token.to_owned()), ..open }).await?;
-    prints(&kernel, "1 + 1", "2").await
 }
 
 /// Whether every check passed.

@@ -1,0 +1,134 @@
+//! What a kernel gateway must do.
+
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+
+use super::http::Server;
+use super::kernel::{Kernel, Until};
+use super::{Fault, Tried, all_answer, server, shortened};
+use crate::engine::Container;
+
+/// Runs a cell that must write `expected` and nothing else.
+pub(super) async fn prints(kernel: &Kernel, code: &str, expected: &str) -> Tried {
+    kernel.run(code).await?.is(expected)
+}
+
+pub(super) async fn state_is_kept(kernel: &Kernel) -> Tried {
+    prints(kernel, "kept = 41", "").await?;
+    prints(kernel, "kept + 1", "42").await
+}
+
+/// Sends cells behind one that fails: when its error is told, as smolagents does, and before.
+pub(super) async fn cells_after_errors_run(kernel: &Kernel) -> Tried {
+    const TIMES: usize = 10;
+    for time in 1..=TIMES {
+        let failed = kernel.connect().await?.run("1 / 0", Until::IdleOrError).await?;
+        match failed.error.as_deref() {
+            Some(error) if error.starts_with("ZeroDivisionError") => {}
+            other => return Err(format!("expected a ZeroDivisionError, found {other:?}").into()),
+        }
+        let next = kernel.connect().await?.run("print('next')", Until::Idle).await?;
+        let mut channels = kernel.connect().await?;
+        channels.send("1 / 0").await?;
+        let after_next = channels.run("print('next')", Until::Idle).await?;
+        if [next, after_next].iter().any(|outcome| outcome.text != "next\n") {
+            return Err(format!("the cell after error {time} of {TIMES} did not run").into());
+        }
+    }
+    Ok(())
+}
+
+/// Lets three kernels print a hundred times each.
+pub(super) async fn short_outputs_are_complete(gateway: &Server) -> Tried {
+    const TIMES: usize = 100;
+    let lost = async || {
+        let kernel = Kernel::start(gateway).await?;
+        let mut channels = kernel.connect().await?;
+        let mut lost = 0;
+        for time in 0..TIMES {
+            let outcome = channels.run(&format!("print({time})"), Until::Reply).await?;
+            lost += usize::from(outcome.text != format!("{time}\n"));
+        }
+        kernel.end().await?;
+        Ok::<_, Fault>(lost)
+    };
+    let (one, two, three) = tokio::try_join!(lost(), lost(), lost())?;
+    match one + two + three {
+        0 => Ok(()),
+        lost => Err(format!("{lost} of {} were lost", 3 * TIMES).into()),
+    }
+}
+
+pub(super) async fn long_output_is_complete(kernel: &Kernel) -> Tried {
+    const BYTES: usize = 5_000_000;
+    let mut channels = kernel.connect().await?;
+    let outcome = channels.run(&format!("print('x' * {BYTES})"), Until::Reply).await?;
+    let found = outcome.text.bytes().filter(|&byte| byte == b'x').count();
+    if found == BYTES { Ok(()) } else { Err(format!("{found} of {BYTES} bytes arrived").into()) }
+}
+
+pub(super) async fn timeout_interrupts(kernel: &Kernel) -> Tried {
+    prints(kernel, "before = 7", "").await?;
+    let mut channels = kernel.connect().await?;
+    let request = channels.send("import time\nprint('begun')\ntime.sleep(60)").await?;
+    if timeout(Duration::from_secs(1), channels.listen(&request, Until::Idle)).await.is_ok() {
+        return Err("a cell that sleeps for a minute ended at once".to_owned().into());
+    }
+    kernel.interrupt().await?;
+    let ended = timeout(Duration::from_secs(5), channels.listen(&request, Until::Idle)).await;
+    let outcome = ended.map_err(|_| "the cell runs on")??;
+    if !outcome.error.as_deref().is_some_and(|error| error.starts_with("KeyboardInterrupt")) {
+        return Err(format!("expected a KeyboardInterrupt, found {:?}", outcome.error).into());
+    }
+    prints(kernel, "before", "7").await
+}
+
+pub(super) async fn kernels_keep_apart(gateway: &Server) -> Tried {
+    let one = async |number: usize| {
+        let kernel = Kernel::start(gateway).await?;
+        prints(&kernel, &format!("number = {number}"), "").await?;
+        sleep(Duration::from_millis(100)).await;
+        prints(&kernel, "number", &number.to_string()).await?;
+        Ok::<_, Fault>(kernel.end().await?)
+    };
+    tokio::try_join!(one(1), one(2), one(3)).map(|_| ())
+}
+
+pub(super) async fn token_is_asked_for(container: &Container, port: u16, token: &str) -> Tried {
+    all_answer(container, &[port]).await?;
+    let open = server(container, port)?;
+    for wrong in [None, Some("wrong".to_owned())] {
+        let stranger = Server { token: wrong, ..open.clone() };
+        if Kernel::start(&stranger).await.is_ok() {
+            return Err("a kernel starts without the token of KG_AUTH_TOKEN".to_owned().into());
+        }
+    }
+    let kernel = Kernel::start(&Server { token: Some(token.to_owned()), ..open }).await?;
+    prints(&kernel, "1 + 1", "2").await
+}
+
+pub(super) async fn firewall_holds(container: &Container, gateway: &Server, is_root: bool) -> Tried {
+    const CONNECT: &str = "import socket, time
+begun = time.monotonic()
+try:
+    socket.create_connection(('203.0.113.1', 80), 5)
+except OSError as error:
+    print(error.strerror if time.monotonic() - begun < 2 else 'it takes too long')";
+    const SCRIPT: &str = "/usr/local/bin/init-firewall.sh";
+    let command = [SCRIPT, "127.0.0.1", "--executor-port", "8888", "--resource-port", "8900"];
+    let ended = container.exec("root", &command).await?;
+    if is_root {
+        let refused = ended.code != 0 && ended.output.contains("container runs as root");
+        return if refused {
+            Ok(())
+        } else {
+            Err("it does not say that the container runs as root".to_owned().into())
+        };
+    }
+    if ended.code != 0 {
+        return Err(shortened(ended.output.trim()).into());
+    }
+    let kernel = Kernel::start(gateway).await?;
+    prints(&kernel, CONNECT, "Network is unreachable\n").await
+}

@@ -1,0 +1,1 @@
+"""Runs Python and shell commands in workspaces, over HTTP."""
