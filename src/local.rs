@@ -42,8 +42,8 @@ pub enum LocalError {
     /// The folder has neither `pyproject.toml` nor `setup.py`.
     #[error("`{}` is no Python project", .0.display())]
     NoProject(PathBuf),
-    /// A link leads out of the folder.
-    #[error("the link `{}` leads out of its project", .0.display())]
+    /// A path or a link leads out of the folder it may speak of.
+    #[error("`{}` leads out of its folder", .0.display())]
     Escapes(PathBuf),
     /// A name is not UTF-8, or the folder holds too many files.
     #[error("`{}` cannot be packed", path.display())]
@@ -72,7 +72,7 @@ impl LocalError {
                 .why("it has neither `pyproject.toml` nor `setup.py`")
                 .advice("correct the path, or add `subdirectory`"),
             Self::Escapes(_) => {
-                what.why("what it leads to would get into the build").advice("copy the file into the project")
+                what.why("what it leads to would get into the build").advice("copy the file into the folder")
             }
             Self::Unpackable { why, .. } => {
                 what.why(*why).advice("rename it, or keep it out of the project's folder")
@@ -135,6 +135,23 @@ impl LocalSource {
             files.push((name.to_owned(), path.to_owned(), mode(&metadata)));
         }
         Self::of(files, !metadata.is_dir())
+    }
+
+    /// As [`Self::read_all`], where the path lies in `folder`.
+    ///
+    /// # Errors
+    ///
+    /// [`LocalError`].
+    pub fn read_inside(folder: &Path, path: &Path) -> Result<Self, LocalError> {
+        let path = folder.join(path);
+        let real = |path: &Path| {
+            fs::canonicalize(path).map_err(|source| LocalError::Unreadable { path: path.to_owned(), source })
+        };
+        if real(&path)?.starts_with(real(folder)?) {
+            Self::read_all(&path)
+        } else {
+            Err(LocalError::Escapes(path))
+        }
     }
 
     fn of(mut files: Vec<(String, PathBuf, u32)>, is_file: bool) -> Result<Self, LocalError> {

@@ -34,7 +34,7 @@ async fn run(cli: Cli) -> u8 {
     let signals = Signals::watch(interrupt.clone());
     let mut caller =
         Caller { report: Report::new(environment.no_color, cli.message_format), environment, interrupt };
-    let outcome = cmd::run(cli.command, &mut caller).await;
+    let outcome = Box::pin(cmd::run(cli.command, &mut caller)).await;
     let Err(failure) = outcome else { return 0 };
     if failure.kind == FailureKind::Interrupted {
         caller.report.note("interrupted; nothing was tagged");

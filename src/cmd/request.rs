@@ -1,7 +1,7 @@
 //! What a command is asked for, read and put together with a base to a plan.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::lists;
 use super::{Caller, Failure};
@@ -280,13 +280,17 @@ impl Request {
     }
 }
 
-/// What flags and variant copy into the image.
+/// What flags and variant copy into the image. A variant copies nothing from outside of its folder.
 fn copies(args: &ImageArgs, variant: &Variant) -> Result<Vec<(String, LocalSource)>, Failure> {
-    let folder = variant.folder.as_deref().unwrap_or(Path::new(""));
-    let own = variant.copies.iter().map(|copy| (folder.join(&copy.from), copy.to.clone()));
     let mut copies = Vec::new();
-    for (from, to) in own.chain(args.copy.iter().cloned()) {
-        copies.push((to, LocalSource::read_all(&from)?));
+    if let Some(folder) = &variant.folder {
+        for copy in &variant.copies {
+            let files = LocalSource::read_inside(folder, &copy.from)?;
+            copies.push((copy.to.clone(), files));
+        }
+    }
+    for (from, to) in &args.copy {
+        copies.push((to.clone(), LocalSource::read_all(from)?));
     }
     Ok(copies)
 }

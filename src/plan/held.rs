@@ -90,3 +90,58 @@ pub(super) fn check(dependency: &Dependency, held: &Held, base: &Reference) -> R
         at: dependency.at.clone(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::{Base, Distribution};
+
+    fn held_of(packages: Packages, distributions: &[(&str, &str, &[&str])]) -> BTreeMap<Name, Held> {
+        let facts = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/base.json");
+        let mut base = Base::read(facts.as_ref()).unwrap();
+        let one = |(name, version, requires): &(&str, &str, &[&str])| Distribution {
+            name: (*name).to_owned(),
+            version: (*version).to_owned(),
+            requires: requires.iter().map(|text| (*text).to_owned()).collect(),
+            extras: Vec::new(),
+            of_system: false,
+        };
+        base.pythons[0].distributions = distributions.iter().map(one).collect();
+        let target = Target { platform: &base.platform, python: Some("3.12.8") };
+        held(&base.pythons[0], packages, target)
+    }
+
+    #[test]
+    fn what_a_base_does_not_meet_itself_is_not_asked_for() {
+        let torch: &[&str] = &[
+            "numpy>=1.20",
+            "filelock<3",
+            "missing",
+            "sympy; extra == 'opt'",
+            "numpy>=2; extra == 'opt'",
+            "triton @ https://host.invalid/triton.whl",
+            "not a requirement",
+            "numpy>=3; sys_platform == 'win32'",
+        ];
+        let distributions =
+            [("Torch", "2.3.0+cu121", torch), ("numpy", "1.26.4", &[]), ("filelock", "3.1", &[])];
+        let held = held_of(Packages::Layered, &distributions);
+        let torch = &held[&Name::parse("torch").unwrap()];
+        assert_eq!(torch.version.as_ref().unwrap().to_string(), "2.3.0+cu121");
+        assert_eq!(torch.requires, ["numpy>=1.20", "sympy; extra == 'opt'"]);
+    }
+
+    #[test]
+    fn a_layered_environment_has_a_pip_of_its_own() {
+        let names = |packages| {
+            let held =
+                held_of(packages, &[("pip", "23.0", &[]), ("odd_Name", "no version", &[]), ("-", "1", &[])]);
+            held.into_iter()
+                .map(|(name, held)| (name.to_string(), held.version.is_some()))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(names(Packages::Isolated), []);
+        assert_eq!(names(Packages::Layered), [("odd-name".to_owned(), false)]);
+        assert_eq!(names(Packages::Inherited), [("odd-name".to_owned(), false), ("pip".to_owned(), true)]);
+    }
+}

@@ -236,6 +236,8 @@ impl FromStr for PythonVersion {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::Distribution;
+    use crate::plan::User;
 
     #[test]
     fn the_list_chooses_the_interpreter() {
@@ -254,6 +256,86 @@ mod tests {
             let base = default_base(&python, asked.map(|asked| asked.parse().unwrap()));
             let tag = base.ok().map(|base| base.tag().unwrap().to_owned());
             assert_eq!(tag, chosen.map(|version| format!("{version}-slim-bookworm")), "for {python:?}");
+        }
+    }
+
+    /// Pythons by version and distributions, in the order they were found.
+    fn base(pythons: &[(&str, &str, &[&str])]) -> Base {
+        let mut base = Base::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/base.json").as_ref()).unwrap();
+        let python = |(path, version, distributions): &(&str, &str, &[&str])| {
+            let mut python = base.pythons[0].clone();
+            python.interpreter.path = (*path).to_owned();
+            python.interpreter.version = (*version).to_owned();
+            let distribution = |name: &&str| Distribution {
+                name: name.trim_start_matches("system:").to_owned(),
+                version: "1".to_owned(),
+                requires: Vec::new(),
+                extras: Vec::new(),
+                of_system: name.starts_with("system:"),
+            };
+            python.distributions = distributions.iter().map(distribution).collect();
+            python
+        };
+        base.pythons = pythons.iter().map(python).collect();
+        base
+    }
+
+    fn chosen(packages: Packages, base: &Base, list: &str) -> Result<String, PlanError> {
+        let options = Options::new(User::Root, None);
+        choose(&Spec::parse(list).unwrap(), packages, base, &options)
+            .map(|(python, _)| python.interpreter.path)
+    }
+
+    #[test]
+    fn of_several_pythons_the_one_with_packages_counts() {
+        let one: (&str, &str, &[&str]) =
+            ("/usr/bin/python3", "3.11.2", &["pip", "setuptools", "system:mercurial"]);
+        let other: (&str, &str, &[&str]) = ("/opt/conda/bin/python3", "3.12.1", &["pip", "torch"]);
+        let old: (&str, &str, &[&str]) = ("/usr/bin/python3", "3.8.10", &["torch"]);
+        let (layered, isolated) = (Packages::Layered, Packages::Isolated);
+        for (pythons, packages, list, expected) in [
+            (&[one, other][..], layered, "", Ok("/opt/conda/bin/python3")),
+            (&[one, other], isolated, "", Ok("/usr/bin/python3")),
+            (&[other, one], isolated, "", Ok("/opt/conda/bin/python3")),
+            (&[one, other], layered, "python = \"<3.12\"\n", Ok("/usr/bin/python3")),
+            (&[one], layered, "", Ok("/usr/bin/python3")),
+            (&[old, one], layered, "", Ok("/usr/bin/python3")),
+            (&[old], layered, "", Err("which is too old")),
+            (&[old], isolated, "", Err("which is too old")),
+            (&[one], layered, "python = \">=3.13\"\n", Err("excludes")),
+            (
+                &[("/opt/venv/bin/python3", "3.11.2", &[]), other],
+                layered,
+                "",
+                Err("which the new image replaces"),
+            ),
+            (&[("/usr/bin/py thon", "3.11.2", &[])], layered, "", Err("has a path that cannot be used")),
+        ] {
+            let found = chosen(packages, &base(pythons), list).map_err(|error| error.to_string());
+            match (&found, expected) {
+                (Ok(path), Ok(expected)) => assert_eq!(path, expected),
+                (Err(error), Err(part)) => assert!(error.contains(part), "{error}"),
+                _ => panic!("{found:?} instead of {expected:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_base_without_python_gets_that_of_its_release() {
+        let mut base = base(&[]);
+        for (codename, apt, expected) in [
+            (Some("bookworm"), true, Some("3.11.2")),
+            (Some("noble"), true, Some("3.12.3")),
+            (Some("focal"), true, None),
+            (Some("bookworm"), false, None),
+            (None, true, None),
+        ] {
+            base.codename = codename.map(str::to_owned);
+            base.programs = apt.then(|| "apt-get".to_owned()).into_iter().collect();
+            let options = Options::new(User::Root, None);
+            let found = choose(&Spec::parse("").unwrap(), Packages::Layered, &base, &options).ok();
+            assert_eq!(found.as_ref().map(|(python, _)| python.interpreter.version.as_str()), expected);
+            assert!(found.is_none_or(|(_, provenance)| provenance == Provenance::Apt));
         }
     }
 }

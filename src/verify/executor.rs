@@ -14,9 +14,6 @@ use super::kernel::Outcome;
 use super::{Tried, all_answer, server, shortened};
 use crate::engine::Container;
 
-/// The label of images whose executor server is this program's.
-pub(super) const LABEL: &str = "ipybox.executor";
-
 /// A server that runs Python and commands in workspaces.
 pub(super) struct Executor(pub(super) Server);
 

@@ -47,6 +47,9 @@ pub enum Verdict {
     NotRun,
 }
 
+/// The label of images whose executor server is this program's.
+pub const EXECUTOR_LABEL: &str = "ipybox.executor";
+
 /// Longest time servers may take until they answer: as long as the client of ipybox waits.
 const START: Duration = Duration::from_secs(10);
 
@@ -187,7 +190,7 @@ impl<F: FnMut(&Check)> Session<'_, F> {
 
     /// Whether the servers are this program's, and not of an image that somebody built by hand.
     fn is_of_ours(&self) -> bool {
-        self.variant.packages != Packages::Inherited || self.image.labels.contains_key(executor::LABEL)
+        self.variant.packages != Packages::Inherited || self.image.labels.contains_key(EXECUTOR_LABEL)
     }
 
     async fn in_container(&mut self, container: &Container) {
