@@ -165,6 +165,81 @@ fn the_dockerfile_is_stable() {
     assert!(root.contains("USER 0:0\n") && root.contains("ENV HOME=\"/root\"\n"));
 }
 
+/// Facts of a base that an executor runs on.
+fn executor_base(change: impl FnOnce(&mut serde_json::Value)) -> String {
+    let mut base: serde_json::Value = serde_json::from_str(&fs::read_to_string(BASE).unwrap()).unwrap();
+    base["config"]["cmd"] = serde_json::json!(["uvicorn", "executor_server:app"]);
+    base["config"]["user"] = "nobody".into();
+    base["config"]["shell"] = serde_json::json!(["/bin/bash", "-c"]);
+    base["pythons"][0]["distributions"] = serde_json::json!([
+        { "name": "ipykernel", "version": "6.29.5" },
+        { "name": "numpy", "version": "1.26.4" },
+    ]);
+    change(&mut base);
+    base.to_string()
+}
+
+#[test]
+fn dockerfiles_of_executors_are_stable() {
+    let sandbox = Sandbox::new();
+    sandbox.write("base.json", executor_base(|_| {}));
+    for variant in ["any-base", "extend-base"] {
+        let arguments =
+            ["render", "-V", variant, "--base-facts", "base.json", "--name", "tried", "--apt", "tree"];
+        let output = sandbox.run(&arguments);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        insta::assert_snapshot!(format!("dockerfile_{variant}"), text(&output.stdout));
+    }
+}
+
+#[test]
+fn what_an_executor_cannot_be_made_of_is_told() {
+    let extended = ["-V", "extend-base", "--name", "x", "--base-facts", "base.json"];
+    let layered = ["-V", "any-base", "--name", "x", "--base-facts", "base.json"];
+    for (name, list, arguments, change) in [
+        ("numpy", "numpy = \"^2\"\n", &layered[..], None),
+        (
+            "numpy_extended",
+            "numpy = { url = \"https://host.invalid/numpy-2-py3-none-any.whl\" }\n",
+            &extended,
+            None,
+        ),
+        ("kernel", "", &layered, Some("/pythons/0/distributions/0/version")),
+        ("no_server", "", &extended, Some("/config/cmd")),
+        ("unknown_user", "", &extended, Some("/config/user")),
+        ("python", "", &[&layered[..], &["--base-python", "/x"]].concat(), None),
+        ("variables", "", &[&layered[..], &["--env", "PATH=/x"]].concat(), None),
+        ("secret", "", &[&layered[..], &["--env", "MY_API_KEY=1"]].concat(), None),
+        ("no_name", "", &["-V", "any-base", "--base-facts", "base.json"], None),
+        ("no_executor", "", &["--name", "x", "--base-facts", "base.json"], None),
+        ("no_base", "", &["-V", "extend-base", "--name", "x"], None),
+        ("own_user", "", &[&extended[..], &["--root"]].concat(), None),
+    ] {
+        let sandbox = Sandbox::new();
+        let facts = executor_base(|base| {
+            if let Some(fact) = change.and_then(|pointer| base.pointer_mut(pointer)) {
+                *fact = if fact.is_array() { serde_json::json!([]) } else { "5.5".into() };
+            }
+        });
+        sandbox.write("base.json", facts).write("dependencies.txt", list);
+        let output = sandbox.run(&[&["render", "-d", "dependencies.txt"], arguments].concat());
+        insta::assert_snapshot!(format!("executor_{name}"), refusal(&output));
+    }
+}
+
+#[test]
+fn the_executors_of_the_examples_render() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let variants = root.join("examples/executors");
+    let sandbox = Sandbox::new();
+    for example in ["base", "ml", "cuda", "chemscout", "diagram", "remotion"] {
+        let folder = variants.to_str().unwrap();
+        let output = sandbox.run(&["render", "--variants", folder, "-V", example, "--base-facts", BASE]);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        assert!(text(&output.stdout).contains(&format!("ENV EXECUTOR_NAME=\"{example}\"\n")));
+    }
+}
+
 #[test]
 fn every_option_can_come_from_the_environment() {
     let sandbox = Sandbox::new();

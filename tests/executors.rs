@@ -83,13 +83,21 @@ fn what_a_base_has_stays_and_the_rest_goes_beside_it() {
     );
     pip_agrees(&image);
     verify(&image);
-    let common = ["build", "-V", "any-base", "--name", "x", "--no-bytecode", "--no-cache"];
-    let again = |name| {
+}
+
+#[test]
+fn layers_of_executors_are_equal_too() {
+    let (_folder, list) = list("six = \"*\"\n");
+    let any = |name: &str| {
         let base = base("numpy");
-        Image::build_with(name, ipybox().args(common).args(["--base", &base, "-d", &list]))
+        let common =
+            ["build", "-V", "any-base", "--name", "x", "--no-bytecode", "--no-cache", "--base", &base];
+        Image::build_with(name, ipybox().args(common).args(["-d", &list]))
     };
-    let (one, two) = (again("one"), again("two"));
+    let (one, two) = (any("one"), any("two"));
     assert_eq!(one.layers(), two.layers());
+    let more = |name: &str, base: &Image| extended(name, &base.tag, &["-d", &list, "--no-cache"]);
+    assert_eq!(more("more-one", &one).layers(), more("more-two", &one).layers());
 }
 
 #[test]
@@ -323,6 +331,25 @@ prints = "six"
         "{}",
         image.said
     );
+}
+
+/// Builds an example on Debian's Python in place of the official one, and verifies it.
+fn example(name: &str) {
+    let variants = format!("{ROOT}/examples/executors");
+    let arguments = ["build", "-V", name, "--variants", &variants, "--base", "ipybox-bootstrap:bookworm"];
+    let image = Image::build_with(name, ipybox().args(arguments).args(["--verify", "--uid", "1000"]));
+    assert!(!image.said.contains("FAILED"), "{}", image.said);
+}
+
+#[test]
+fn the_example_base_is_what_it_promises() {
+    example("base");
+}
+
+#[test]
+#[ignore = "hundreds of megabytes from the index; diagram, remotion and cuda need hosts beside it"]
+fn the_larger_examples_are_what_they_promise() {
+    ["chemscout", "ml"].into_iter().for_each(example);
 }
 
 #[test]

@@ -78,9 +78,10 @@ impl Outcome {
         if let Some(error) = self.error {
             return Err(error.into());
         }
-        let last = self.text.lines().last().unwrap_or_default();
+        // Among what the modules write when they are imported.
+        let told = self.text.lines().rev().find_map(|line| serde_json::from_str(line).ok());
         let problems: BTreeMap<String, String> =
-            serde_json::from_str(last).map_err(|_| format!("found {:?}", shortened(&self.text)))?;
+            told.ok_or_else(|| format!("found {:?}", shortened(&self.text)))?;
         if problems.is_empty() {
             return Ok(());
         }
