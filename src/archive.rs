@@ -78,6 +78,13 @@ impl Archive {
         self.insert(path, mode, owner, Content::Directory);
     }
 
+    /// Gives a directory that is in the archive another mode and owner.
+    pub fn set_directory(&mut self, path: &str, mode: u32, owner: Owner) {
+        if let Some(entry) = self.entries.get_mut(path).filter(|entry| entry.content == Content::Directory) {
+            (entry.mode, entry.owner) = (mode, owner);
+        }
+    }
+
     fn insert(&mut self, path: &str, mode: u32, owner: Owner, content: Content) {
         let clean = |part: &str| !matches!(part, "" | "." | "..") && !part.contains('\0');
         assert!(path.split('/').all(clean), "`{path}` is no clean relative path");

@@ -29,10 +29,14 @@ pub struct Base {
     pub group: String,
     /// The release of its distribution, such as `bookworm`; `None` where it does not say.
     pub codename: Option<String>,
-    /// Those of the programs `apt-get` and `curl` that it has.
+    /// Those of the programs `apt-get`, `curl` and `find` that it has.
     pub programs: BTreeSet<String>,
     /// Folders near its root that are symbolic links, and the folders they lead to.
     pub links: BTreeMap<String, String>,
+    /// Of the folders near its root those whose mode is not 755, or whose owner is not root.
+    pub folders: BTreeMap<String, Folder>,
+    /// Programs of Python's names that end with an error, or answer nonsense.
+    pub broken: Vec<String>,
     /// Whether it has no `/etc/hosts`, or an empty one. The engine would create it for each step of
     /// a build, and so give `/etc` a new time.
     pub lacks_hosts: bool,
@@ -47,6 +51,17 @@ pub struct Platform {
     pub os: String,
     /// Such as `amd64`.
     pub architecture: String,
+}
+
+/// What a folder's permissions are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Folder {
+    /// Permissions, with set-id and sticky bits.
+    pub mode: u32,
+    /// User id of its owner.
+    pub uid: u32,
+    /// Its group id.
+    pub gid: u32,
 }
 
 /// The parts of an image's configuration that decide what is built on it.
@@ -66,6 +81,9 @@ pub struct Config {
     pub shell: Vec<String>,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
+    /// Instructions that run when something is built on it.
+    #[serde(default)]
+    pub on_build: Vec<String>,
 }
 
 impl Config {
@@ -82,6 +100,8 @@ pub struct Python {
     /// The interpreter.
     #[serde(flatten)]
     pub interpreter: Interpreter,
+    /// The folder it is installed in.
+    pub prefix: String,
     /// Whether it is a virtual environment.
     pub is_virtual: bool,
     /// The folders its distributions are in.
@@ -127,21 +147,34 @@ pub struct Distribution {
 const MAX_BYTES: u64 = 16_000_000;
 
 /// Raised when [`PROBE`] or [`Base`] change, so that facts of another kind are asked again.
-const FORMAT: &str = "4";
+const FORMAT: &str = "5";
 
 /// The shell script that asks for the facts that only a container knows. Each of its lines is a kind of fact, a
 /// blank and the fact.
 pub const PROBE: &str = concat!(
     r#"
-for program in apt-get curl; do command -v $program >/dev/null && echo "program $program"; done
+for program in apt-get curl find; do command -v $program >/dev/null && echo "program $program"; done
 [ -r /etc/os-release ] && (. /etc/os-release; [ -z "$VERSION_CODENAME" ] || echo "codename $VERSION_CODENAME")
-for path in /* /usr/* /var/*; do [ -L "$path" ] && [ -d "$path" ] && echo "link $path $(readlink -f "$path")"; done
-folders=$PATH:/usr/local/bin:/usr/bin:/opt/conda/bin:/opt/*/bin IFS=:
+for path in /* /usr/* /usr/local/* /var/* /opt/*; do
+    [ -d "$path" ] || continue
+    real=$(cd -P "$path" && pwd -P) || continue
+    [ "$real" = "$path" ] || echo "link $path $real"
+    while [ "$real" != / ]; do
+        stat -c "folder %a %u %g %n" "$real"
+        real=${real%/*} real=${real:-/}
+    done
+done 2>/dev/null
+folders=$PATH:/usr/local/bin:/usr/bin:/opt/conda/bin:/opt/*/bin seen= IFS=:
 for folder in $folders; do
+    folder_is=$(cd -P "$folder" 2>/dev/null && pwd -P) || continue
     for python in "$folder"/python3 "$folder"/python "$folder"/python3.1[0-9]; do
-        [ -x "$python" ] && { PYTHONHOME= PYTHONDONTWRITEBYTECODE=1 "$python" -s -c '"#,
+        [ -x "$python" ] || continue
+        file=$folder_is:$(readlink -f "$python" 2>/dev/null || echo "$python")
+        case "|$seen|" in *"|$file|"*) continue ;; esac
+        seen="$seen|$file"
+        PYTHONHOME= PYTHONDONTWRITEBYTECODE=1 "$python" -s -c '"#,
     include_str!("probe.py"),
-    r#"' || echo "broken $python"; }
+    r#"' 2>/dev/null || echo "broken $python"
     done
 done
 exit 0
@@ -151,14 +184,6 @@ exit 0
 /// Why a base's facts cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum BaseError {
-    /// It has interpreters, and none of them answers to [`PROBE`].
-    #[error("the Python of base image `{reference}` does not answer")]
-    Probe {
-        /// The base image.
-        reference: Reference,
-        /// The first.
-        python: String,
-    },
     /// A file of facts cannot be read.
     #[error("cannot read the base's facts from `{}`", path.display())]
     Unreadable {
@@ -175,9 +200,6 @@ impl BaseError {
     pub fn diagnostic(&self) -> Diagnostic {
         let diagnostic = Diagnostic::new(self.to_string());
         match self {
-            Self::Probe { python, .. } => diagnostic
-                .why(format!("`{}` ends with an error, or prints something else", python.escape_debug()))
-                .advice("try `python3 -c 1` in a container of it"),
             Self::Unreadable { source, .. } => diagnostic
                 .why(source.to_string())
                 .advice("give the `base` of a plan that `ipybox plan` printed"),
@@ -187,14 +209,9 @@ impl BaseError {
 
 impl Base {
     /// Takes over what [`PROBE`] printed in a container of this base.
-    ///
-    /// # Errors
-    ///
-    /// [`BaseError::Probe`] where there are interpreters, and none answers.
-    pub fn with_probe(mut self, output: &str) -> Result<Self, BaseError> {
-        let mut broken = None;
-        let mut prefixes = Vec::new();
-        for line in output.lines() {
+    #[must_use]
+    pub fn with_probe(mut self, output: &str) -> Self {
+        for line in output.lines().filter(|line| !line.contains(char::is_control)) {
             let (kind, fact) = line.split_once(' ').unwrap_or_default();
             match kind {
                 "program" => drop(self.programs.insert(fact.to_owned())),
@@ -206,26 +223,24 @@ impl Base {
                         self.links.insert(path.to_owned(), target.to_owned());
                     }
                 }
-                "python" => {
-                    let (prefix, facts) = fact.split_once(' ').unwrap_or_default();
-                    let Ok(python) = serde_json::from_str::<Python>(facts) else { continue };
-                    // One interpreter has several names.
-                    let known = (prefix.to_owned(), python.interpreter.version.clone());
-                    if !prefixes.contains(&known) {
-                        prefixes.push(known);
-                        self.pythons.push(python);
+                "folder" => {
+                    if let Some((path, folder)) = folder(fact)
+                        && folder != (Folder { mode: 0o755, uid: 0, gid: 0 })
+                    {
+                        self.folders.insert(path.to_owned(), folder);
                     }
                 }
-                "broken" => broken = broken.or_else(|| Some(fact.to_owned())),
+                "python" => match serde_json::from_str::<Python>(fact) {
+                    // One interpreter has several names.
+                    Ok(python) if self.pythons.iter().any(|known| known.prefix == python.prefix) => {}
+                    Ok(python) => self.pythons.push(python),
+                    Err(_) => self.broken.push("python".to_owned()),
+                },
+                "broken" => self.broken.push(fact.to_owned()),
                 _ => {}
             }
         }
-        match broken {
-            Some(python) if self.pythons.is_empty() => {
-                Err(BaseError::Probe { reference: self.reference, python })
-            }
-            _ => Ok(self),
-        }
+        self
     }
 
     /// Whether it has one of the programs that are asked for.
@@ -273,6 +288,14 @@ impl Base {
     pub fn private_tag(&self) -> Reference {
         format!("ipybox-base:{}", self.id.short()).parse().expect("an image id is hexadecimal")
     }
+}
+
+/// Reads `MODE UID GID PATH`.
+fn folder(fact: &str) -> Option<(&str, Folder)> {
+    let mut parts = fact.splitn(4, ' ');
+    let mode = u32::from_str_radix(parts.next()?, 8).ok()?;
+    let (uid, gid) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+    Some((parts.next()?, Folder { mode, uid, gid }))
 }
 
 fn cache_file(cache: &Path, id: &ImageId) -> PathBuf {

@@ -11,9 +11,9 @@ use zip::{CompressionMethod, ZipWriter};
 
 use crate::accounts;
 use crate::archive::{Archive, Owner};
-use crate::base::Base;
+use crate::base::{Base, Folder};
 use crate::local::LocalSource;
-use crate::plan::{HOME, Held, PackageIndex, Plan};
+use crate::plan::{HOME, Held, PackageIndex, Plan, User};
 use crate::spec::{Name, Priority, Source, percent_encoded};
 use crate::templates::Templates;
 use crate::variant::{Packages, Who};
@@ -55,6 +55,12 @@ pub fn of(
     }
     if !plan.bounds.is_empty() {
         context.add("request/constraints.txt", constraints(plan));
+    }
+    if plan.checks_hashes() {
+        let bounds = plan.bounds.iter().filter(|bound| !bound.hashes.is_empty());
+        let hashes: BTreeMap<_, _> = bounds.map(|bound| (bound.name.as_str(), &bound.hashes)).collect();
+        context.add("request/hashes.json", serde_json::to_string(&hashes).map_err(io::Error::other)?);
+        context.add("request/hashes.py", build_file(templates, "hashes.py"));
     }
     if !plan.sources.is_empty() {
         context.add("sources.txt", sources_to_build(plan));
@@ -122,20 +128,6 @@ fn image_files(plan: &Plan, templates: &Templates) -> Archive {
         files.add("etc/resolv.conf", "");
     }
     let place = |path: &str| in_base(&plan.base, path);
-    if let (Some(passwd), Some(home)) = (accounts::passwd(&plan.base.passwd, plan.user), plan.user.home()) {
-        files.add("etc/passwd", passwd);
-        files.add_directory(&place(home), 0o755, Owner { uid, gid });
-    }
-    if let Some(group) = accounts::group(&plan.base.group, plan.user) {
-        files.add("etc/group", group);
-    }
-    files.add_directory(&place("/app"), 0o755, Owner { uid, gid });
-    let serves = |module: &str| {
-        plan.servers.iter().any(|server| server.command.first().is_some_and(|name| name == module))
-    };
-    if serves("ipybox.executor.server") {
-        files.add_directory(&place("/app/workspaces"), 0o755, Owner { uid, gid });
-    }
     for (path, text) in templates.modules() {
         files.add(&place(&format!("{HOME}/lib/{path}")), text);
     }
@@ -146,9 +138,28 @@ fn image_files(plan: &Plan, templates: &Templates) -> Archive {
     let server = |path: &str| format!("{HOME}/server/{path}");
     files
         .add(&place(&server("share/jupyter/kernels/python3/kernel.json")), runtime(templates, "kernel.json"));
-    if serves("kernel_gateway") {
+    if plan.servers.iter().any(|server| server.runs("kernel_gateway")) {
         let settings = "jupyter_kernel_gateway_config.py";
         files.add(&place(&server(&format!("etc/jupyter/{settings}"))), runtime(templates, settings));
+    }
+    // The superuser's home is the base's.
+    let home = plan.user.home().filter(|_| plan.user != User::Root);
+    let own = ["/app"].into_iter().chain(home).chain(plan.workspaces.as_deref());
+    let own: Vec<_> = own.map(place).collect();
+    for folder in &own {
+        files.add_directory(folder, 0o755, Owner { uid, gid });
+    }
+    if let Some(passwd) = accounts::passwd(&plan.base.passwd, plan.user) {
+        files.add("etc/passwd", passwd);
+    }
+    if let Some(group) = accounts::group(&plan.base.group, plan.user) {
+        files.add("etc/group", group);
+    }
+    for (path, Folder { mode, uid, gid }) in &plan.base.folders {
+        let path = path.trim_start_matches('/');
+        if !own.iter().any(|folder| folder == path) {
+            files.set_directory(path, *mode, Owner { uid: *uid, gid: *gid });
+        }
     }
     files
 }
@@ -162,7 +173,12 @@ fn in_base(base: &Base, path: &str) -> String {
         let inside =
             |link: &str| path.strip_prefix(link).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
         let Some((link, target)) = base.links.iter().find(|(link, _)| inside(link)) else { break };
-        path = format!("{}{}", target.trim_end_matches('/'), &path[link.len()..]);
+        let through = format!("{}{}", target.trim_end_matches('/'), &path[link.len()..]);
+        // A link to the root itself is no place for anything.
+        if through.is_empty() {
+            break;
+        }
+        path = through;
     }
     let clean = path.split('/').filter(|part| !matches!(*part, "" | "." | ".."));
     clean.collect::<Vec<_>>().join("/")
@@ -289,6 +305,16 @@ fn uv_settings(plan: &Plan) -> String {
     }
     let mut document = DocumentMut::new();
     if plan.packages != Packages::Isolated {
+        // An index that has the same version has its own word on what that requires.
+        let metadata = plan.held.iter().filter_map(|(name, held)| {
+            let mut metadata = InlineTable::new();
+            metadata.insert("name", name.as_str().into());
+            metadata.insert("version", held.version.as_ref()?.to_string().into());
+            metadata.insert("requires-dist", held.requires.iter().collect::<Array>().into());
+            metadata.insert("provides-extra", held.extras.iter().map(Name::as_str).collect::<Array>().into());
+            Some(metadata)
+        });
+        document["dependency-metadata"] = value(metadata.collect::<Array>());
         let mut pip = Table::new();
         let omitted: Array = plan.held.keys().map(Name::as_str).collect();
         pip["no-emit-package"] = value(omitted);
@@ -354,6 +380,7 @@ mod tests {
             ("/optional", "optional"),
             ("/app/workspaces", "workspaces"),
             ("/usr/local/bin/x", "usr/local/bin/x"),
+            ("/app", "app"),
         ] {
             assert_eq!(in_base(&base, path), place);
         }

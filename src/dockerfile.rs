@@ -87,8 +87,12 @@ struct Values<'a> {
     builds: bool,
     /// Whether versions are constrained beyond what is asked for.
     bounds: bool,
+    /// Whether hashes are checked apart from the installer.
+    hashes: bool,
     /// Debian packages, with a blank between them.
     apt: String,
+    /// Whether Debian's curl is installed where that can be.
+    wants_curl: bool,
     bytecode: bool,
     ports: &'a [u16],
     /// Ends well where every server answers; in exec form.
@@ -164,7 +168,9 @@ pub fn render(plan: &Plan, templates: &Templates, supply: Supply) -> Result<Stri
         owner: format!("{uid}:{gid}"),
         builds: !plan.sources.is_empty(),
         bounds: !plan.bounds.is_empty(),
+        hashes: plan.checks_hashes(),
         apt: plan.apt.join(" "),
+        wants_curl: plan.wants_curl,
         bytecode: plan.bytecode,
         ports: &plan.ports,
         health: exec_form(&plan.health()),

@@ -74,9 +74,7 @@ impl LocalError {
             Self::Escapes(_) => {
                 what.why("what it leads to would get into the build").advice("copy the file into the folder")
             }
-            Self::Unpackable { why, .. } => {
-                what.why(*why).advice("rename it, or keep it out of the project's folder")
-            }
+            Self::Unpackable { why, .. } => what.why(*why).advice("keep it out of the folder, or change it"),
         }
     }
 }
@@ -103,7 +101,7 @@ impl LocalSource {
             if !["pyproject.toml", "setup.py"].iter().any(|file| project.join(file).is_file()) {
                 return Err(LocalError::NoProject(project));
             }
-            collect(&root, &root, "", &is_left_out, &mut files)?;
+            collect(&root, &root, "", Which::Sources, &mut files)?;
         } else {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._+-!".contains(&byte));
@@ -126,7 +124,7 @@ impl LocalSource {
         let mut files = Vec::new();
         if metadata.is_dir() {
             let root = fs::canonicalize(path).map_err(unreadable)?;
-            collect(&root, &root, "", &|_, _| false, &mut files)?;
+            collect(&root, &root, "", Which::All, &mut files)?;
         } else {
             let name = fs::canonicalize(path).map_err(unreadable)?;
             let Some(name) = name.file_name().and_then(|name| name.to_str()) else {
@@ -190,12 +188,20 @@ impl LocalSource {
     }
 }
 
+/// Which files of a folder count.
+#[derive(Debug, Clone, Copy)]
+enum Which {
+    /// Those of a project that are its source.
+    Sources,
+    All,
+}
+
 /// Adds the files below `folder`, whose path below `root` is `prefix`.
 fn collect(
     root: &Path,
     folder: &Path,
     prefix: &str,
-    is_left_out: &dyn Fn(&str, &Path) -> bool,
+    which: Which,
     files: &mut Vec<(String, PathBuf, u32)>,
 ) -> Result<(), LocalError> {
     let unreadable = |source| LocalError::Unreadable { path: folder.to_owned(), source };
@@ -207,10 +213,17 @@ fn collect(
         };
         let is_link = entry.file_type().is_ok_and(|kind| kind.is_symlink());
         // Links to nothing are leftovers of editors; links to folders could lead around in a circle.
-        let Ok(target) = fs::canonicalize(&path) else { continue };
-        if is_left_out(&name, &path) || is_link && target.is_dir() {
-            continue;
-        }
+        let target = match (fs::canonicalize(&path), which) {
+            (Ok(target), Which::Sources) if is_left_out(&name, &path) || is_link && target.is_dir() => {
+                continue;
+            }
+            (Ok(target), Which::All) if is_link && target.is_dir() => {
+                return Err(LocalError::Unpackable { path, why: "it is a link to a folder" });
+            }
+            (Ok(target), _) => target,
+            (Err(_), Which::Sources) => continue,
+            (Err(_), Which::All) => return Err(LocalError::Unpackable { path, why: "it leads nowhere" }),
+        };
         if !target.starts_with(root) {
             return Err(LocalError::Escapes(path));
         }
@@ -218,7 +231,7 @@ fn collect(
             fs::metadata(&path).map_err(|source| LocalError::Unreadable { path: path.clone(), source })?;
         let relative = format!("{prefix}{name}");
         if metadata.is_dir() {
-            collect(root, &path, &format!("{relative}/"), is_left_out, files)?;
+            collect(root, &path, &format!("{relative}/"), which, files)?;
         } else if metadata.is_file() {
             if files.len() == MAX_FILES {
                 return Err(LocalError::Unpackable {

@@ -50,7 +50,7 @@ impl PythonArchiveError {
                 what.why(source.to_string()).advice("give a tar archive, compressed with gzip or not")
             }
             Self::NoPython(_) => what
-                .why("expected one folder with `bin/python3.N` and `include/python3.N/patchlevel.h` inside")
+                .why("expected one folder with `bin/python3` and `include/python3.N/patchlevel.h` inside")
                 .advice("give an archive of python-build-standalone, of the kind `install_only`"),
         }
     }

@@ -29,7 +29,7 @@ pub struct Variant {
     /// What it is built on where the caller names nothing.
     pub base: Option<Reference>,
     /// What its executor server calls itself where the caller gives no name.
-    pub executor: Option<String>,
+    pub executor_name: Option<String>,
     /// What `/opt/venv` has beside the kernel and the list: PEP 508 requirements.
     pub kernel: Vec<Dependency>,
     /// Debian packages.
@@ -78,6 +78,21 @@ pub struct Server {
     pub port_variable: Option<String>,
     /// A module of the servers' environment, and its arguments.
     pub command: Vec<String>,
+}
+
+impl Server {
+    /// Whether it is the program that runs a module.
+    #[must_use]
+    pub fn runs(&self, module: &str) -> bool {
+        self.command.first().is_some_and(|name| name == module)
+    }
+
+    /// The port it listens on in an environment.
+    #[must_use]
+    pub fn port_in(&self, env: &BTreeMap<String, String>) -> u16 {
+        let named = self.port_variable.as_ref().and_then(|name| env.get(name)?.parse().ok());
+        named.unwrap_or(self.port)
+    }
 }
 
 /// A file or folder that becomes part of an image.
@@ -145,7 +160,8 @@ pub struct Check {
 #[serde(deny_unknown_fields)]
 struct File {
     /// One line for people.
-    description: String,
+    #[schemars(with = "String")]
+    description: Spanned<String>,
     /// A shipped variant whose settings hold where this file has none. `kernel`, `apt`, `ports`, `copy`, `step`
     /// and `check` are added to its own; so are `env` and `labels`, where the same name is replaced.
     #[schemars(with = "Option<String>")]
@@ -173,7 +189,8 @@ struct File {
     apt: Vec<Spanned<String>>,
     /// The servers that run in each container; one alone replaces those of the variant it extends.
     #[serde(default)]
-    server: Vec<Server>,
+    #[schemars(with = "Vec<Server>")]
+    server: Vec<Spanned<Server>>,
     /// Ports it exposes beside those of its servers.
     #[serde(default)]
     ports: Vec<u16>,
@@ -333,7 +350,7 @@ impl Variant {
         let apt = file.apt.iter().map(|text| package(text.as_ref()).map_err(|why| mistake(text, why)));
         let apt = apt.collect::<Result<Vec<_>, _>>()?;
         let copies = file.copy.into_iter().map(|copy| match destination(&copy.as_ref().to) {
-            Ok(_) => Ok(copy.into_inner()),
+            Ok(()) => Ok(copy.into_inner()),
             Err(why) => Err(mistake(&copy, why)),
         });
         let steps = file.step.into_iter().map(|step| match step.as_ref().run.trim() {
@@ -346,17 +363,36 @@ impl Variant {
                 (Some(_), None) | (None, Some(_)) => Ok(check.into_inner()),
                 _ => Err(mistake(&check, "expected either `code` or `command`")),
             });
+        let servers = file.server.into_iter().map(|server| match server.as_ref() {
+            Server { port: 0, .. } => Err(mistake(&server, "expected a port above 0")),
+            Server { command, .. } if command.is_empty() => {
+                Err(mistake(&server, "expected a module in `command`"))
+            }
+            _ => Ok(server.into_inner()),
+        });
+        let servers = servers.collect::<Result<Vec<_>, _>>()?;
+        if servers.is_empty() && extended.servers.is_empty() {
+            let why = "expected a `[[server]]`, or a variant in `extends` that has one".to_owned();
+            return Err(Mistake { at: Some(file.description.span()), why });
+        }
+        let packages = file.packages.unwrap_or(extended.packages);
+        let template = file.template.unwrap_or(extended.template);
+        let other = if packages == Packages::Inherited { "server.tera" } else { "extend.tera" };
+        if template == other {
+            let why = format!("the template `{template}` does not go together with these `packages`");
+            return Err(Mistake { at: Some(file.description.span()), why });
+        }
         Ok(Self {
             name: name.to_owned(),
-            description: file.description,
-            template: file.template.unwrap_or(extended.template),
-            packages: file.packages.unwrap_or(extended.packages),
+            description: file.description.into_inner(),
+            template,
+            packages,
             lock: file.lock.unwrap_or(extended.lock),
             base: file.base.map(reference).transpose()?.or(extended.base),
-            executor: file.name.map(executor).transpose()?.or(extended.executor),
+            executor_name: file.name.map(executor).transpose()?.or(extended.executor_name),
             kernel: [extended.kernel, checked].concat(),
             apt: [extended.apt, apt].concat(),
-            servers: if file.server.is_empty() { extended.servers } else { file.server },
+            servers: if servers.is_empty() { extended.servers } else { servers },
             ports: [extended.ports, file.ports].concat(),
             env: settings(extended.env, file.env, variable_name)?,
             labels: settings(extended.labels, file.labels, label_name)?,
@@ -377,7 +413,7 @@ impl Variant {
             packages: Packages::default(),
             lock: "server.txt".to_owned(),
             base: None,
-            executor: None,
+            executor_name: None,
             kernel: Vec::new(),
             apt: Vec::new(),
             servers: Vec::new(),
@@ -392,17 +428,16 @@ impl Variant {
         }
     }
 
-    /// The port of the server that runs a module, where it has one.
+    /// The server that runs a module, where there is one.
     #[must_use]
-    pub fn port_of(&self, module: &str) -> Option<u16> {
-        let is = |server: &&Server| server.command.first().is_some_and(|name| name == module);
-        self.servers.iter().find(is).map(|server| server.port)
+    pub fn server(&self, module: &str) -> Option<&Server> {
+        self.servers.iter().find(|server| server.runs(module))
     }
 
-    /// The port of its executor server, where it has one.
+    /// Its executor server, where it has one.
     #[must_use]
-    pub fn executor_port(&self) -> Option<u16> {
-        self.port_of("ipybox.executor.server")
+    pub fn executor(&self) -> Option<&Server> {
+        self.server("ipybox.executor.server")
     }
 }
 
@@ -514,7 +549,7 @@ pub fn value(text: &str) -> Result<(), &'static str> {
 /// # Errors
 ///
 /// Why a text is no such place.
-pub fn destination(text: &str) -> Result<String, &'static str> {
+pub fn destination(text: &str) -> Result<(), &'static str> {
     let path = text.trim_end_matches('/');
     let clean = |part: &str| !matches!(part, "" | "." | "..") && !part.chars().any(char::is_control);
     let Some(relative) = path.strip_prefix('/').filter(|path| path.split('/').all(clean)) else {
@@ -524,7 +559,7 @@ pub fn destination(text: &str) -> Result<String, &'static str> {
     if top(&["dev", "proc", "sys", "opt/ipybox", "opt/venv"]) {
         return Err("nothing can be copied to /dev, /proc, /sys, /opt/ipybox and /opt/venv");
     }
-    Ok(path.to_owned())
+    Ok(())
 }
 
 /// A Debian package, with a version or an architecture if need be.
@@ -604,8 +639,18 @@ mod tests {
             ("[[step]]\nrun = \"a\"\nas = \"me\"", "unknown variant"),
             ("[[check]]\nname = \"a\"", "either `code` or `command`"),
             ("stray = 1", "unknown field"),
+            ("", "expected a `[[server]]`"),
+            ("[[server]]\nport = 0\ncommand = [\"a\"]", "above 0"),
+            ("[[server]]\nport = 1\ncommand = []", "expected a module"),
+            ("packages = \"inherited\"", "does not go together"),
+            ("template = \"extend.tera\"", "does not go together"),
         ] {
-            let why = refused(&format!("description = \"x\"\n{line}\n"));
+            let extends = if line.starts_with("extends") || line.starts_with("[[server") || line.is_empty() {
+                ""
+            } else {
+                "extends = \"any-base\"\n"
+            };
+            let why = refused(&format!("description = \"x\"\n{extends}{line}\n"));
             assert!(why.contains(part), "`{line}`: {why}");
         }
     }

@@ -292,7 +292,7 @@ fn variants_can_be_the_users_own() {
     let sandbox = Sandbox::new();
     let folder = sandbox.0.path().join("variants/mine");
     fs::create_dir_all(&folder).unwrap();
-    fs::write(folder.join("variant.toml"), "description = \"mine\"\ntemplate = \"server.tera\"\n").unwrap();
+    fs::write(folder.join("variant.toml"), "description = \"mine\"\nextends = \"kernel\"\n").unwrap();
     fs::write(folder.join("dependencies.txt"), "rich = \"*\"\n").unwrap();
     let listed = sandbox.run(&["variants", "--variants", "variants"]);
     assert_eq!(text(&listed.stdout), "mine         mine\n");

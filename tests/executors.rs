@@ -110,6 +110,8 @@ fn a_list_that_disagrees_with_its_base_is_told_by_its_line() {
     let direct = said("six = \"*\"\nnumpy = \"^2.2\"\n");
     assert!(direct.contains("has `numpy` 1.26.4, which stays as it is"), "{direct}");
     assert!(direct.contains("dependencies.txt:2:1") && direct.contains(">=2.2,<3.0"), "{direct}");
+    let hash = format!("six==1.17.0 --hash=sha256:{:064}\n", 0);
+    assert!(said(&hash).contains("six: no file of the version that was resolved has a hash of the list"));
     let through_another = said("six = \"*\"\n\nopencv-python-headless = \">=4.12\"\n");
     assert!(through_another.contains("dependencies.txt:3:1"), "{through_another}");
     assert!(through_another.contains("not beside `numpy` 1.26.4, which the base has"), "{through_another}");
@@ -192,9 +194,14 @@ fn the_interpreter_that_has_packages_is_taken() {
 
 #[test]
 fn a_base_without_python_gets_one() {
-    let image = on("bare", &[]);
+    let (folder, list) = list("project = { path = \"project\" }\n");
+    fs::create_dir(folder.path().join("project")).unwrap();
+    let project = "[project]\nname = \"project\"\nversion = \"1\"\n";
+    fs::write(folder.path().join("project/pyproject.toml"), project).unwrap();
+    let image = on("bare", &["-d", &list]);
     assert!(image.said.contains("its distribution's own, 3.11.2, is installed"), "{}", image.said);
-    serves(&image, "import sys; sys.base_prefix", "'/usr'");
+    let code = "import sys, importlib.metadata; sys.base_prefix, importlib.metadata.version('project')";
+    serves(&image, code, "('/usr', '1')");
     let image = on("bare", &["--python-archive", &setting("IPYBOX_TEST_PYTHON_ARCHIVE")]);
     serves(&image, "import sys; sys.base_prefix", "'/opt/ipybox/python'");
     let said = refused(&["-V", "any-base", "--name", "x", "--base", "ipybox-test-base:busybox"]);
@@ -393,7 +400,8 @@ fn the_executor_server_passes_its_own_tests() {
     let (_folder, list) = list("pytest = \"*\"\n");
     let image = on("numpy", &["-d", &list]);
     let mount = format!("{ROOT}/tests/runtime:/tests:ro");
-    let container = Container::with_port(PORT, &image.tag, &["--volume", &mount]);
+    let build_files = format!("{ROOT}/templates/build:/build:ro");
+    let container = Container::with_port(PORT, &image.tag, &["--volume", &mount, "--volume", &build_files]);
     let pytest = [
         "exec",
         &container.id,
@@ -404,6 +412,7 @@ fn the_executor_server_passes_its_own_tests() {
         "-p",
         "no:cacheprovider",
         "/tests/test_executor.py",
+        "/tests/test_build.py",
     ];
     let output = Command::new("docker").args(pytest).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));

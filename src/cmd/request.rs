@@ -19,7 +19,7 @@ use crate::secret;
 use crate::spec::{Dependency, Name, Source, Spec};
 use crate::templates::Templates;
 use crate::uv;
-use crate::variant::{Packages, Variant};
+use crate::variant::{Packages, Variant, destination};
 
 /// What uv says of requirements that cannot all be met.
 const NO_SOLUTION: &str = "No solution found";
@@ -75,6 +75,10 @@ impl Request {
         {
             let what = format!("the variant `{}` needs an image to extend", variant.name);
             return Err(Failure::usage(Diagnostic::new(what).advice("name it with `--base`")));
+        }
+        if variant.packages == Packages::Inherited && args.python_archive.is_some() {
+            let what = format!("the variant `{}` takes over the Python of its base", variant.name);
+            return Err(Failure::usage(Diagnostic::new(what).advice("leave out `--python-archive`")));
         }
         check_secrets(&args, &variant)?;
         let python_archive = args.python_archive.as_deref().map(PythonArchive::read).transpose()?;
@@ -291,6 +295,16 @@ fn copies(args: &ImageArgs, variant: &Variant) -> Result<Vec<(String, LocalSourc
     }
     for (from, to) in &args.copy {
         copies.push((to.clone(), LocalSource::read_all(from)?));
+    }
+    for (to, files) in &copies {
+        for (path, ..) in files.files().filter(|_| files.file().is_none()) {
+            let place = format!("{}/{path}", to.trim_end_matches('/'));
+            destination(&place).map_err(|why| {
+                Failure::refused(
+                    Diagnostic::new(format!("cannot copy to `{}`", place.escape_debug())).why(why),
+                )
+            })?;
+        }
     }
     Ok(copies)
 }

@@ -29,7 +29,7 @@ fn show(variant: &Variant) -> String {
     if let Some(base) = &variant.base {
         line("base", &base.to_string());
     }
-    if let Some(name) = &variant.executor {
+    if let Some(name) = &variant.executor_name {
         line("name", name);
     }
     line(

@@ -32,7 +32,7 @@ pub(super) async fn run(args: VerifyArgs, caller: &Caller) -> Result<(), Failure
     };
     if args.json {
         let checks = verify::verify(&engine, &image, &variant, |_| {}).await?;
-        let passed = verify::all_passed(&checks);
+        let passed = verify::none_failed(&checks);
         let report = json!({"image": image.id, "variant": variant.name, "passed": passed, "checks": checks});
         let written = caller.report.result(|out| writeln!(out, "{report:#}"));
         written.map_err(|error| Failure::unwritable("stdout", &error))?;

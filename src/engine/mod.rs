@@ -270,12 +270,15 @@ impl Engine {
                 cmd: config.cmd.unwrap_or_default(),
                 shell: config.shell.unwrap_or_default(),
                 labels: config.labels.unwrap_or_default().into_iter().collect(),
+                on_build: config.on_build.unwrap_or_default(),
             },
             passwd: String::new(),
             group: String::new(),
             codename: None,
             programs: BTreeSet::new(),
             links: BTreeMap::new(),
+            folders: BTreeMap::new(),
+            broken: Vec::new(),
             lacks_hosts: false,
             lacks_resolv_conf: false,
         };
@@ -329,7 +332,7 @@ impl Engine {
                 return Err(EngineError::ProbeFailed { reference, code });
             }
         }
-        Ok(base.with_probe(&output)?)
+        Ok(base.with_probe(&output))
     }
 
     /// Whether a file is empty in a container that was not started yet; the engine itself puts an empty

@@ -96,8 +96,47 @@ pub enum PlanError {
         asked: PythonVersion,
     },
     /// The base has no interpreter.
-    #[error("base image `{0}` has no Python")]
-    NoInterpreter(String),
+    #[error("base image `{base}` has no Python")]
+    NoInterpreter {
+        /// The base image.
+        base: String,
+        /// A program that has the name of one, and does not answer.
+        broken: Option<String>,
+    },
+    /// An interpreter is given for a base that has one.
+    #[error("base image `{base}` has a Python already, at `{path}`")]
+    HasPython {
+        /// The base image.
+        base: String,
+        /// The interpreter.
+        path: String,
+    },
+    /// The base lacks a program that build steps need.
+    #[error("base image `{base}` has no program `{program}`")]
+    NoProgram {
+        /// The base image.
+        base: String,
+        /// The program.
+        program: &'static str,
+    },
+    /// The base wants to do something in each image that is built on it.
+    #[error("base image `{base}` has instructions for what is built on it")]
+    OnBuild {
+        /// The base image.
+        base: String,
+        /// The first.
+        instruction: String,
+    },
+    /// The base has a distribution that the installer cannot work beside.
+    #[error("base image `{base}` has `{name}` in the version `{version}`, which is none of PEP 440")]
+    OddVersion {
+        /// The base image.
+        base: String,
+        /// The distribution.
+        name: Name,
+        /// Its version.
+        version: String,
+    },
     /// The path of the base's interpreter is not one that a shell takes as it is.
     #[error("the Python of base image `{base}` has a path that cannot be used")]
     InterpreterPath {
@@ -107,7 +146,7 @@ pub enum PlanError {
         path: String,
     },
     /// The base's interpreter lies where the image's own environments will.
-    #[error("the Python of base image `{base}` lies in `{path}`, which the new image replaces")]
+    #[error("`{path}` of base image `{base}` lies where the new image has its own")]
     Replaced {
         /// The base image.
         base: String,
@@ -131,12 +170,10 @@ pub enum PlanError {
         found: String,
     },
     /// The base cannot get the variant's system packages.
-    #[error("base image `{base}` has no `apt-get`, which the variant `{variant}` needs for {packages}")]
+    #[error("base image `{base}` has no `apt-get`, which is needed for {packages}")]
     NoApt {
         /// The base image.
         base: String,
-        /// The variant.
-        variant: String,
         /// The packages, in words.
         packages: String,
     },
@@ -256,9 +293,22 @@ impl PlanError {
                 .why(format!("admits {admits}"))
                 .advice("widen `python`, or ask for another version"),
             Self::NotAsked { .. } => what.advice("leave out `--python`, or choose another base"),
-            Self::NoInterpreter(_) => what
-                .why("none is on its PATH or in `/opt`, and it is no release of Debian or Ubuntu whose own could be installed")
+            Self::NoInterpreter { broken, .. } => what
+                .why(match broken {
+                    Some(path) => format!("`{}` ends with an error, or says nothing of use", path.escape_debug()),
+                    None => "none is on its PATH or in `/opt`, and it is no release of Debian or Ubuntu whose own could be installed".to_owned(),
+                })
                 .advice("give one with `--python-archive FILE`, or choose a base with Python, such as `python:3.12-slim-bookworm`"),
+            Self::HasPython { .. } => what
+                .why("what is installed for it could not be seen by another")
+                .advice("leave out `--python-archive`, or choose another with `--base-python`"),
+            Self::NoProgram { .. } => what.advice("install it in the base; it is in the package `findutils`"),
+            Self::OnBuild { instruction, .. } => what
+                .why(format!("`ONBUILD {}` speaks of files that this build does not have", instruction.escape_debug()))
+                .advice("choose a base without `ONBUILD`"),
+            Self::OddVersion { .. } => what
+                .why("uv reads all that is installed before it installs more, and stops there")
+                .advice("remove it from the base, or install another version of it"),
             Self::InterpreterPath { path, .. } => what
                 .why(format!("it is `{}`", path.escape_debug()))
                 .advice("choose a base whose Python has an absolute path of letters, digits, `.`, `_`, `+` and `-`"),
@@ -286,7 +336,7 @@ impl PlanError {
             Self::OwnVariable(_) => what
                 .why("interpreter and packages would not be found with another value")
                 .advice("leave it out"),
-            Self::NoApt { .. } => what.advice("choose a base of Debian or Ubuntu, or a variant that needs none"),
+            Self::NoApt { .. } => what.advice("choose a base of Debian or Ubuntu, or do without these packages"),
             Self::Platform { .. } => what.advice("choose a base for linux/amd64 or linux/arm64"),
         }
     }

@@ -7,7 +7,6 @@ use pep440_rs::Version;
 use serde::Serialize;
 
 use super::PlanError;
-use super::target::Target;
 use crate::base::Python;
 use crate::reference::Reference;
 use crate::spec::{Dependency, Name, Source, pep508};
@@ -32,19 +31,20 @@ fn as_text<S: serde::Serializer>(version: &Option<Version>, serializer: S) -> Re
 }
 
 /// The distributions of a base that stay as they are, by name.
-pub(super) fn held(python: &Python, packages: Packages, target: Target<'_>) -> BTreeMap<Name, Held> {
+pub(super) fn held(python: &Python, packages: Packages) -> BTreeMap<Name, Held> {
     // A layered environment has a pip of its own, since a base's may be too old or refuse to install.
     let kept = |name: &Name| match packages {
         Packages::Isolated => false,
         Packages::Layered => name.as_str() != "pip",
         Packages::Inherited => true,
     };
-    let versions: BTreeMap<Name, Option<Version>> = python
-        .distributions
-        .iter()
-        .filter_map(|one| Some((Name::parse(&one.name)?, Version::from_str(&one.version).ok())))
-        .filter(|(name, _)| kept(name))
-        .collect();
+    let mut versions = BTreeMap::<Name, Option<Version>>::new();
+    for one in &python.distributions {
+        if let Some(name) = Name::parse(&one.name).filter(|name| kept(name)) {
+            // The first is the one that is imported.
+            versions.entry(name).or_insert_with(|| Version::from_str(&one.version).ok());
+        }
+    }
     let is_met = |dependency: &Dependency| match versions.get(&dependency.name) {
         Some(Some(version)) => dependency.constraint.contains(version),
         Some(None) => true,
@@ -52,13 +52,11 @@ pub(super) fn held(python: &Python, packages: Packages, target: Target<'_>) -> B
     };
     let required = |line: &String| {
         let dependency = pep508::parse(line).ok()?;
-        let marker = dependency.marker.as_ref();
-        let of_extra = marker.is_some_and(|marker| marker.mentions("extra"));
-        let holds = marker.is_none_or(|marker| marker.holds(&|name| target.variable(name)) != Some(false));
-        let is_usable = matches!(dependency.source, Source::Registry { .. });
+        let of_extra = dependency.marker.as_ref().is_some_and(|marker| marker.mentions("extra"));
         // An extra may bring what the base lacks, but nothing in place of what it has.
-        let stays = if of_extra { !versions.contains_key(&dependency.name) } else { holds };
-        (is_usable && (stays && of_extra || is_met(&dependency))).then(|| line.trim().to_owned())
+        let counts = is_met(&dependency) || of_extra && !versions.contains_key(&dependency.name);
+        let is_usable = matches!(dependency.source, Source::Registry { .. });
+        (is_usable && counts).then(|| line.trim().to_owned())
     };
     let mut held = BTreeMap::new();
     for one in &python.distributions {
@@ -107,8 +105,7 @@ mod tests {
             of_system: false,
         };
         base.pythons[0].distributions = distributions.iter().map(one).collect();
-        let target = Target { platform: &base.platform, python: Some("3.12.8") };
-        held(&base.pythons[0], packages, target)
+        held(&base.pythons[0], packages)
     }
 
     #[test]
@@ -129,6 +126,12 @@ mod tests {
         let torch = &held[&Name::parse("torch").unwrap()];
         assert_eq!(torch.version.as_ref().unwrap().to_string(), "2.3.0+cu121");
         assert_eq!(torch.requires, ["numpy>=1.20", "sympy; extra == 'opt'"]);
+    }
+
+    #[test]
+    fn of_two_spellings_the_first_is_the_one_that_is_imported() {
+        let held = held_of(Packages::Layered, &[("jinja2", "3.1.6", &[]), ("Jinja2", "3.1.2", &[])]);
+        assert_eq!(held[&Name::parse("jinja2").unwrap()].version.as_ref().unwrap().to_string(), "3.1.6");
     }
 
     #[test]

@@ -9,7 +9,9 @@ mod target;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::str::FromStr;
 
+use pep440_rs::Version;
 use serde::Serialize;
 
 pub use error::PlanError;
@@ -20,12 +22,12 @@ pub use requirement::Requirement;
 pub use target::{Target, needed};
 
 use crate::accounts;
-use crate::base::{Base, Interpreter};
+use crate::base::{Base, Interpreter, Python};
 use crate::local::LocalSource;
 use crate::python_archive::PythonArchive;
 use crate::spec::{Dependency, Name, Priority, Source, Spec, pep508};
 use crate::uv;
-use crate::variant::{Packages, Server, Step, Variant};
+use crate::variant::{self, Packages, Server, Step, Variant};
 use index::Indexes;
 
 /// Everything that decides an image, with nothing left to decide.
@@ -57,6 +59,10 @@ pub struct Plan {
     pub lock: String,
     /// Debian packages that are installed, sorted.
     pub apt: Vec<String>,
+    /// Whether Debian's curl is installed where that can be.
+    pub wants_curl: bool,
+    /// The folder of an executor's workspaces, where it is made.
+    pub workspaces: Option<String>,
     /// Whether modules are compiled when they are installed.
     pub bytecode: bool,
     /// What `/opt/venv` is resolved from, sorted by distribution: the list and the kernel's needs.
@@ -265,7 +271,8 @@ impl Plan {
         let version = python.map(|python| python.interpreter.version.as_str());
         let target = Target { platform: &base.platform, python: version };
         let (needed, dropped) = needed(spec, target);
-        let held = python.map(|python| held::held(python, packages, target)).unwrap_or_default();
+        let held = python.map(|python| held::held(python, packages)).unwrap_or_default();
+        errors.extend(unfit(&base, python, packages));
         let asked = asked(spec, &needed, variant, &base, &held, options, &mut errors);
         let dependencies = dependencies(&needed, packages, &base);
         let uv = options.uv.clone().ok_or_else(|| {
@@ -276,10 +283,13 @@ impl Plan {
         });
         let user = user(packages, &base, options).map_err(|error| errors.push(error));
         let env = environment(variant, &base, user.ok(), options, &mut errors);
-        let apt =
-            apt(variant, &base, chosen.as_ref().map(|(_, provenance)| *provenance), options, &mut errors);
+        let apt = apt(variant, chosen.as_ref().map(|(_, provenance)| *provenance), options);
+        if !apt.is_empty() && !base.has("apt-get") {
+            let packages = apt.iter().cloned().collect::<Vec<_>>().join(", ");
+            errors.push(PlanError::NoApt { base: base.reference.to_string(), packages });
+        }
         if packages == Packages::Inherited {
-            let lacks = lacks(&base);
+            let lacks = lacks(&base, python);
             if !lacks.is_empty() {
                 // What else may be wrong with it does not matter.
                 return Err(vec![PlanError::NoExecutor { base: base.reference.to_string(), lacks }]);
@@ -290,7 +300,7 @@ impl Plan {
             return Err(errors);
         };
         let servers = if packages == Packages::Inherited { &[][..] } else { &variant.servers };
-        let ports = servers.iter().map(|server| server.port).chain(variant.ports.iter().copied());
+        let ports = servers.iter().map(|server| server.port_in(&env)).chain(variant.ports.iter().copied());
         Ok(Self {
             ipybox: env!("CARGO_PKG_VERSION").to_owned(),
             variant: variant.name.clone(),
@@ -299,6 +309,11 @@ impl Plan {
             ports: ports.collect::<BTreeSet<_>>().into_iter().collect(),
             servers: servers.to_vec(),
             lock: variant.lock.clone(),
+            // Compose files of executors ask for their health with it.
+            wants_curl: servers.iter().any(|server| server.runs(EXECUTOR))
+                && base.has("apt-get")
+                && !base.has("curl"),
+            workspaces: workspaces(servers, &env),
             folders: if python.is_virtual && packages == Packages::Layered {
                 python.folders
             } else {
@@ -316,7 +331,7 @@ impl Plan {
             packages,
             held,
             env,
-            apt,
+            apt: apt.into_iter().collect(),
             user,
             base,
             requirements: asked.requirements,
@@ -344,10 +359,17 @@ impl Plan {
     pub fn health(&self) -> Vec<String> {
         let program = [&self.servers_python(), "-I", "-m", "ipybox.health"].map(str::to_owned);
         let port = |server: &Server| match &server.port_variable {
-            Some(variable) => format!("{variable}={}", server.port),
+            Some(variable) => format!("{variable}={}", server.port_in(&self.env)),
             None => server.port.to_string(),
         };
         program.into_iter().chain(self.servers.iter().map(port)).collect()
+    }
+
+    /// Whether hashes of the list are checked apart from the installer, which does not do so with what was
+    /// resolved before.
+    #[must_use]
+    pub fn checks_hashes(&self) -> bool {
+        self.packages != Packages::Isolated && self.bounds.iter().any(|bound| !bound.hashes.is_empty())
     }
 
     /// The interpreter that build steps may use once the servers are installed.
@@ -476,47 +498,55 @@ fn user(packages: Packages, base: &Base, options: &Options) -> Result<User, Plan
 }
 
 /// What an image lacks to be extended.
-fn lacks(base: &Base) -> Vec<String> {
+fn lacks(base: &Base, python: Option<&Python>) -> Vec<String> {
     let mut lacks = Vec::new();
     let command = [base.config.entrypoint.as_slice(), &base.config.cmd].concat().join(" ");
     if ![EXECUTOR, "executor_server:app"].iter().any(|server| command.contains(server)) {
         lacks.push("no command that starts an executor server".to_owned());
     }
-    match base.pythons.first() {
-        None => lacks.push("no Python".to_owned()),
-        Some(python) => {
-            let has = |name: &str| python.distributions.iter().any(|one| one.name.eq_ignore_ascii_case(name));
-            if !has("ipykernel") {
-                lacks.push(format!("no `ipykernel` for `{}`", python.interpreter.path.escape_debug()));
-            }
+    if base.pythons.is_empty() {
+        lacks.push("no Python".to_owned());
+    } else if let Some(python) = python {
+        let has = |name: &str| python.distributions.iter().any(|one| one.name.eq_ignore_ascii_case(name));
+        if !has("ipykernel") {
+            lacks.push(format!("no `ipykernel` for `{}`", python.interpreter.path.escape_debug()));
         }
     }
     lacks
 }
 
-/// Debian packages: those asked for, and what an image of this kind needs of them on this base.
-fn apt(
-    variant: &Variant,
-    base: &Base,
-    provenance: Option<Provenance>,
-    options: &Options,
-    errors: &mut Vec<PlanError>,
-) -> Vec<String> {
-    let mut apt: BTreeSet<String> = variant.apt.iter().chain(&options.apt).cloned().collect();
-    if !apt.is_empty() && !base.has("apt-get") {
-        let packages = apt.iter().cloned().collect::<Vec<_>>().join(", ");
-        let (base, variant) = (base.reference.to_string(), variant.name.clone());
-        errors.push(PlanError::NoApt { base, variant, packages });
+/// Why nothing can be built on a base, whatever is asked for.
+fn unfit(base: &Base, python: Option<&Python>, packages: Packages) -> Vec<PlanError> {
+    let reference = || base.reference.to_string();
+    let mut errors = Vec::new();
+    if !base.has("find") {
+        errors.push(PlanError::NoProgram { base: reference(), program: "find" });
     }
-    if provenance == Some(Provenance::Apt) {
-        apt.insert("python3".to_owned());
+    if let Some(instruction) = base.config.on_build.first() {
+        errors.push(PlanError::OnBuild { base: reference(), instruction: instruction.clone() });
     }
-    // Compose files of executors ask for their health with it.
-    let is_executor = variant.executor_port().is_some() && variant.packages != Packages::Inherited;
-    if is_executor && base.has("apt-get") && !base.has("curl") {
-        apt.insert("curl".to_owned());
+    if packages == Packages::Inherited {
+        let distributions = python.map(|python| python.distributions.as_slice()).unwrap_or_default();
+        let odd = distributions.iter().find(|one| Version::from_str(&one.version).is_err());
+        if let Some((one, name)) = odd.and_then(|one| Some((one, Name::parse(&one.name)?))) {
+            let version = one.version.escape_debug().to_string();
+            errors.push(PlanError::OddVersion { base: reference(), name, version });
+        }
     }
-    apt.into_iter().collect()
+    errors
+}
+
+/// Debian packages: those asked for, and a Python that the base lacks.
+fn apt(variant: &Variant, provenance: Option<Provenance>, options: &Options) -> BTreeSet<String> {
+    let asked = variant.apt.iter().chain(&options.apt).cloned();
+    let python = (provenance == Some(Provenance::Apt)).then(|| "python3".to_owned());
+    asked.chain(python).collect()
+}
+
+/// The folder of an executor's workspaces, where that is one that an image can have.
+fn workspaces(servers: &[Server], env: &BTreeMap<String, String>) -> Option<String> {
+    let folder = env.get("WORKSPACES_DIR").filter(|_| servers.iter().any(|server| server.runs(EXECUTOR)))?;
+    variant::destination(folder).ok().map(|()| folder.trim_end_matches('/').to_owned())
 }
 
 /// What is in the label of the list's distributions.
@@ -557,15 +587,15 @@ fn environment(
     const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
     let mut env = variant.env.clone();
     env.extend(options.env.clone());
-    let own = ["HOME", "PATH", "VIRTUAL_ENV", "PYTHONHOME"];
+    let own = ["HOME", "PATH", "VIRTUAL_ENV", "PYTHONHOME", EXECUTOR_NAME];
     errors.extend(
         own.iter().filter(|name| env.contains_key(**name)).map(|name| PlanError::OwnVariable((*name).into())),
     );
-    match (options.name.as_ref().or(variant.executor.as_ref()), variant.executor_port()) {
+    match (options.name.as_ref().or(variant.executor_name.as_ref()), variant.executor()) {
         (Some(name), Some(_)) => {
             env.insert(EXECUTOR_NAME.to_owned(), name.clone());
         }
-        (None, Some(_)) if !env.contains_key(EXECUTOR_NAME) => {
+        (None, Some(_)) => {
             errors.push(PlanError::NeedsName(variant.name.clone()));
         }
         (Some(_), None) => errors.push(PlanError::NothingToName(variant.name.clone())),

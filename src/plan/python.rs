@@ -119,6 +119,13 @@ pub fn choose(
     let reference = || base.reference.to_string();
     let check = |python: &Python| check(&spec.python, base, &python.interpreter, options.python);
     if let Some(archive) = &options.archive {
+        // What is installed for another Python could not be seen.
+        let usable =
+            base.pythons.iter().find(|python| packages != Packages::Isolated && check(python).is_ok());
+        if let Some(python) = usable {
+            let path = python.interpreter.path.clone();
+            return Err(PlanError::HasPython { base: reference(), path });
+        }
         let python = provided(archive.interpreter());
         return check(&python).map(|()| (python, Provenance::Archive));
     }
@@ -140,19 +147,21 @@ pub fn choose(
                 let python = provided(Interpreter { path, version, implementation, libc });
                 check(&python).map(|()| (python, Provenance::Apt))
             }
-            _ => Err(PlanError::NoInterpreter(reference())),
+            _ => Err(PlanError::NoInterpreter { base: reference(), broken: base.broken.first().cloned() }),
         };
-    };
-    let is_ours = |python: &Python| {
-        [VENV, HOME].iter().any(|folder| python.interpreter.path.starts_with(&format!("{folder}/")))
     };
     if packages == Packages::Inherited {
         return check(first).map(|()| ((*first).clone(), Provenance::Base));
     }
-    if is_ours(first) {
-        return Err(PlanError::Replaced { base: reference(), path: first.interpreter.path.clone() });
+    // Both are made anew; a link would lead to what is the base's.
+    let is_ours = |path: &str| {
+        [VENV, HOME].iter().any(|folder| path == *folder || path.starts_with(&format!("{folder}/")))
+    };
+    let replaced = base.pythons.iter().flat_map(|python| [&python.interpreter.path, &python.prefix]);
+    if let Some(path) = replaced.chain(base.links.keys()).find(|path| is_ours(path)) {
+        return Err(PlanError::Replaced { base: reference(), path: path.clone() });
     }
-    let usable = || candidates.iter().filter(|python| !is_ours(python) && check(python).is_ok());
+    let usable = || candidates.iter().filter(|python| check(python).is_ok());
     let populated = |python: &&&Python| {
         let is_own = |name: &str| !INSTALLERS.contains(&name.to_ascii_lowercase().as_str());
         python.distributions.iter().any(|one| !one.of_system && is_own(&one.name))
@@ -166,7 +175,13 @@ pub fn choose(
 
 /// A Python that nothing is installed for yet.
 fn provided(interpreter: Interpreter) -> Python {
-    Python { interpreter, is_virtual: false, folders: Vec::new(), distributions: Vec::new() }
+    Python {
+        interpreter,
+        prefix: String::new(),
+        is_virtual: false,
+        folders: Vec::new(),
+        distributions: Vec::new(),
+    }
 }
 
 /// Whether list and caller admit an interpreter.
@@ -187,7 +202,7 @@ fn check(
     }
     let found = interpreter.version.clone();
     let Ok(version) = Version::from_str(&found) else {
-        return Err(PlanError::NoInterpreter(reference()));
+        return Err(PlanError::NoInterpreter { base: reference(), broken: Some(interpreter.path.clone()) });
     };
     if version < Version::new([3, OLDEST_PYTHON.minor]) {
         return Err(PlanError::TooOld { base: reference(), found });
@@ -266,6 +281,7 @@ mod tests {
             let mut python = base.pythons[0].clone();
             python.interpreter.path = (*path).to_owned();
             python.interpreter.version = (*version).to_owned();
+            python.prefix = path.replace("/bin/python3", "");
             let distribution = |name: &&str| Distribution {
                 name: name.trim_start_matches("system:").to_owned(),
                 version: "1".to_owned(),
@@ -307,7 +323,7 @@ mod tests {
                 &[("/opt/venv/bin/python3", "3.11.2", &[]), other],
                 layered,
                 "",
-                Err("which the new image replaces"),
+                Err("where the new image has its own"),
             ),
             (&[("/usr/bin/py thon", "3.11.2", &[])], layered, "", Err("has a path that cannot be used")),
         ] {

@@ -45,7 +45,7 @@ impl Target<'_> {
     /// A variable of markers; `None` where the target does not decide it.
     ///
     /// Rule: PEP 508, "Environment Markers".
-    pub(super) fn variable(self, name: &str) -> Option<String> {
+    fn variable(self, name: &str) -> Option<String> {
         let Self { platform, python } = self;
         Some(match name {
             "os_name" => "posix".to_owned(),

@@ -37,6 +37,8 @@ def main(root: Path) -> None:
             make_folder(to, owner)
         for source, target in pairs(root / str(number), to, copy["is_folder"]):
             make_folder(target.parent, owner)
+            if target.is_dir():
+                sys.exit(f"{target} is a folder; a destination that ends in / is the folder a file goes into")
             # A link could lead anywhere; a file that is in use stays as it is for whoever has it open.
             if target.is_symlink() or target.exists():
                 target.unlink()
