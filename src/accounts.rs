@@ -1,6 +1,49 @@
-//! A base's users and groups, with the image's own added.
+//! Who an image runs as, and a base's users and groups with the image's own added.
 
-use crate::plan::User;
+use serde::Serialize;
+
+/// Who an image runs as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum User {
+    /// An unprivileged user with these ids.
+    Unprivileged {
+        /// User id; never 0.
+        uid: u32,
+        /// Group id.
+        gid: u32,
+    },
+    /// The superuser, as images of ipybox 0.6 built with `--root`.
+    Root,
+    /// Whoever the base runs as.
+    Inherited {
+        /// User id.
+        uid: u32,
+        /// Group id.
+        gid: u32,
+    },
+}
+
+impl User {
+    /// The ids its files belong to.
+    #[must_use]
+    pub fn ids(self) -> (u32, u32) {
+        match self {
+            Self::Unprivileged { uid, gid } | Self::Inherited { uid, gid } => (uid, gid),
+            Self::Root => (0, 0),
+        }
+    }
+
+    /// Its home directory; `None` where that is the base's matter.
+    #[must_use]
+    pub fn home(self) -> Option<&'static str> {
+        match self {
+            Self::Unprivileged { .. } => Some("/home/ipybox"),
+            Self::Root => Some("/root"),
+            Self::Inherited { .. } => None,
+        }
+    }
+}
 
 /// Name of the unprivileged user and of its group.
 const NAME: &str = "ipybox";

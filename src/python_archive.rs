@@ -7,10 +7,8 @@ use std::path::{Path, PathBuf};
 use flate2::read::GzDecoder;
 use sha2::{Digest, Sha256};
 
-use crate::base::Interpreter;
 use crate::diagnostic::Diagnostic;
 use crate::local::hexadecimal;
-use crate::plan::HOME;
 
 /// A tar archive with one folder, which is an installation of `CPython` that runs wherever it lies.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,15 +93,10 @@ impl PythonArchive {
         &self.folder
     }
 
-    /// The interpreter, once it is installed in an image.
+    /// The version of the interpreter, such as `3.12.8`.
     #[must_use]
-    pub fn interpreter(&self) -> Interpreter {
-        Interpreter {
-            path: format!("{HOME}/python/bin/python3"),
-            version: self.version.clone(),
-            implementation: "cpython".to_owned(),
-            libc: None,
-        }
+    pub fn version(&self) -> &str {
+        &self.version
     }
 }
 
@@ -173,7 +166,7 @@ mod tests {
         let header = "#define PY_MAJOR_VERSION 3\n#define PY_VERSION \t\"3.12.8\"\n";
         let program = ("python/bin/python3", "");
         let found = read(&[program, ("python/include/python3.12/patchlevel.h", header)]).unwrap();
-        assert_eq!((found.folder(), found.version.as_str()), ("python", "3.12.8"));
+        assert_eq!((found.folder(), found.version()), ("python", "3.12.8"));
         for files in [&[program][..], &[("python/include/python3.12/patchlevel.h", header)], &[("a", "")]] {
             assert!(matches!(read(files), Err(PythonArchiveError::NoPython(_))), "for {files:?}");
         }

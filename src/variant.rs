@@ -54,6 +54,9 @@ pub struct Variant {
     pub folder: Option<PathBuf>,
 }
 
+/// The module that is an executor server.
+pub const EXECUTOR: &str = "ipybox.executor.server";
+
 /// Where the packages of a list go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -437,7 +440,7 @@ impl Variant {
     /// Its executor server, where it has one.
     #[must_use]
     pub fn executor(&self) -> Option<&Server> {
-        self.server("ipybox.executor.server")
+        self.server(EXECUTOR)
     }
 }
 

@@ -2,9 +2,10 @@
 
 use std::ops::Range;
 
-use super::{MAX_CHOICES, OLDEST_PYTHON, PythonVersion, python};
+use super::packages::MAX_CHOICES;
+use super::{OLDEST_PYTHON, PythonVersion, python};
 use crate::diagnostic::Diagnostic;
-use crate::spec::{Constraint, Name};
+use crate::spec::Name;
 
 /// Why there is no plan. `at` is in bytes of the dependency list.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -340,9 +341,4 @@ impl PlanError {
             Self::Platform { .. } => what.advice("choose a base for linux/amd64 or linux/arm64"),
         }
     }
-}
-
-/// A constraint as a list writes it.
-pub(super) fn admits(constraint: &Constraint) -> String {
-    format!("`{constraint}`")
 }

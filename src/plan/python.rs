@@ -7,7 +7,6 @@ use std::str::FromStr;
 use pep440_rs::Version;
 use serde::Serialize;
 
-use super::error::admits;
 use super::{HOME, OLDEST_PYTHON, Options, PlanError, VENV};
 use crate::base::{Base, Interpreter, Python};
 use crate::reference::Reference;
@@ -126,7 +125,9 @@ pub fn choose(
             let path = python.interpreter.path.clone();
             return Err(PlanError::HasPython { base: reference(), path });
         }
-        let python = provided(archive.interpreter());
+        let (path, version) = (format!("{HOME}/python/bin/python3"), archive.version().to_owned());
+        let python =
+            provided(Interpreter { path, version, implementation: "cpython".to_owned(), libc: None });
         return check(&python).map(|()| (python, Provenance::Archive));
     }
     let candidates: Vec<&Python> = match &options.base_python {
@@ -217,6 +218,11 @@ fn check(
         return Err(PlanError::PythonExcluded { base: reference(), found, admits, at });
     }
     Ok(())
+}
+
+/// A constraint as a list writes it.
+fn admits(constraint: &Constraint) -> String {
+    format!("`{constraint}`")
 }
 
 /// The versions there are, for people.

@@ -1,0 +1,189 @@
+//! What the installer is asked for.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::held;
+use super::index::Indexes;
+use super::{Held, Options, PackageIndex, PlanError, Requirement};
+use crate::base::Base;
+use crate::local::LocalSource;
+use crate::spec::{Dependency, Name, Priority, Source, Spec, pep508};
+use crate::variant::{Packages, Variant};
+
+/// What a distribution is built from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PlannedSource {
+    /// Where it is from: `git+URL@COMMIT`, an address, or the path as the list has it.
+    pub from: String,
+    /// The folder of the project inside.
+    pub subdirectory: Option<String>,
+    /// SHA-256 over its files; `None` for what the build fetches itself.
+    pub digest: Option<String>,
+    /// SHA-256 that the archive behind an address must have.
+    pub sha256: Option<String>,
+    /// Its file, where it is one archive and no folder.
+    pub file: Option<String>,
+}
+
+/// What the kernel of an image needs, whatever the list asks for. pip is here so that code can
+/// install packages at run time.
+const KERNEL: [&str; 2] = ["ipykernel>=6.31,<8", "pip>=25.3"];
+
+/// What a kernel in a layered environment needs: any that the base may have.
+const LAYERED_KERNEL: [&str; 2] = ["ipykernel>=6", "pip>=25.3"];
+
+/// Choices of alternatives that are tried one after another, at most.
+pub(super) const MAX_CHOICES: usize = 32;
+
+/// What the installer is asked for.
+#[derive(Default)]
+pub(super) struct Asked {
+    pub(super) requirements: Vec<Requirement>,
+    pub(super) bounds: Vec<Requirement>,
+    pub(super) sources: BTreeMap<Name, PlannedSource>,
+    pub(super) indexes: Vec<PackageIndex>,
+}
+
+pub(super) fn asked(
+    spec: &Spec,
+    needed: &[&Dependency],
+    variant: &Variant,
+    base: &Base,
+    held: &BTreeMap<Name, Held>,
+    options: &Options,
+    errors: &mut Vec<PlanError>,
+) -> Asked {
+    let mut asked =
+        Asked { requirements: kernel_requirements(variant, base, held, errors), ..Asked::default() };
+    let mut indexes = Indexes::of(spec);
+    let mut choices = 1_usize;
+    for bound in &spec.bounds {
+        match held.get(&bound.name).map(|held| held::check(bound, held, &base.reference)) {
+            Some(agrees) => errors.extend(agrees.err()),
+            None => asked.bounds.push(Requirement::lower(bound)),
+        }
+    }
+    for &dependency in needed {
+        let name = || dependency.name.clone();
+        if dependency.constraint.is_empty() {
+            let (constraint, at) = (dependency.constraint.to_string(), dependency.at.clone());
+            errors.push(PlanError::NoVersion { name: name(), constraint, at });
+            continue;
+        }
+        if let Some(held) = held.get(&dependency.name) {
+            errors.extend(held::check(dependency, held, &base.reference).err());
+            asked.requirements.push(Requirement::of_any_version(dependency));
+            continue;
+        }
+        let mut requirement = Requirement::lower(dependency);
+        if requirement.alternatives.len() > 1 {
+            let before = choices;
+            choices = choices.saturating_mul(requirement.alternatives.len());
+            if choices > MAX_CHOICES && before <= MAX_CHOICES {
+                errors.push(PlanError::TooManyAlternatives { choices, at: dependency.at.clone() });
+            }
+        }
+        match source(dependency, &options.sources, &mut indexes) {
+            Ok(Some(source)) => {
+                requirement.source = Source::default();
+                let earlier = asked.sources.insert(name(), source.clone());
+                if earlier.is_some_and(|earlier| earlier != source) {
+                    errors.push(PlanError::TwoSources { name: name(), at: dependency.at.clone() });
+                }
+            }
+            Ok(None) => {}
+            Err(error) => errors.push(error),
+        }
+        if !requirement.hashes.is_empty() && requirement.source == Source::default() {
+            asked.bounds.push(requirement.clone());
+        }
+        asked.requirements.push(requirement);
+    }
+    let primary = spec.indexes.iter().any(|index| index.priority == Priority::Default);
+    let supplemental = spec.indexes.iter().find(|index| index.priority == Priority::Supplemental);
+    if let (false, Some(index)) = (primary, supplemental) {
+        errors.push(PlanError::Supplemental { url: index.url.clone(), at: index.at.clone() });
+    }
+    asked.requirements.sort_by(|one, other| one.name.cmp(&other.name));
+    asked.bounds.sort_by(|one, other| one.name.cmp(&other.name));
+    asked.indexes = indexes.used();
+    asked
+}
+
+/// What generated code needs whatever the list; all of it, or an error for what the base has otherwise.
+fn kernel_requirements(
+    variant: &Variant,
+    base: &Base,
+    held: &BTreeMap<Name, Held>,
+    errors: &mut Vec<PlanError>,
+) -> Vec<Requirement> {
+    let kernel: &[&str] = match variant.packages {
+        Packages::Isolated => &KERNEL,
+        Packages::Layered => &LAYERED_KERNEL,
+        Packages::Inherited => &[],
+    };
+    let kernel = kernel.iter().map(|text| pep508::parse(text).expect("a constant requirement"));
+    let mut requirements = Vec::new();
+    for dependency in kernel.chain(variant.kernel.iter().cloned()) {
+        let refused =
+            held.get(&dependency.name).and_then(|held| held::check(&dependency, held, &base.reference).err());
+        if let Some(PlanError::BaseHas { base, name, has, asks, .. }) = refused {
+            errors.push(PlanError::KernelNeeds { base, name, has, asks });
+        }
+        requirements.push(Requirement::lower(&dependency));
+    }
+    requirements
+}
+
+/// What a dependency is built from; `None` for what the installer gets as it is.
+fn source(
+    dependency: &Dependency,
+    local: &BTreeMap<Name, LocalSource>,
+    indexes: &mut Indexes<'_>,
+) -> Result<Option<PlannedSource>, PlanError> {
+    let (name, at) = (|| dependency.name.clone(), || dependency.at.clone());
+    let from_host = |from: String, subdirectory: &Option<String>| {
+        let files = local.get(&dependency.name).expect("the files of needed sources are read before");
+        let subdirectory = subdirectory.clone().filter(|_| files.file().is_none());
+        PlannedSource {
+            from,
+            subdirectory,
+            sha256: None,
+            digest: Some(files.digest().to_owned()),
+            file: files.file().map(str::to_owned),
+        }
+    };
+    match &dependency.source {
+        Source::Registry { index: None } => Ok(None),
+        Source::Registry { index: Some(index) } => {
+            indexes.take(index, &dependency.name).map(|()| None).ok_or_else(|| PlanError::UnknownIndex {
+                name: name(),
+                index: index.clone(),
+                known: indexes.names(),
+                at: at(),
+            })
+        }
+        Source::Git { url, subdirectory, .. } => {
+            let commit = local.get(&dependency.name).and_then(LocalSource::commit).unwrap_or_default();
+            Ok(Some(from_host(format!("git+{url}@{commit}"), subdirectory)))
+        }
+        Source::Path { path, subdirectory, .. } => Ok(Some(from_host(path.clone(), subdirectory))),
+        Source::Url { url, .. } if is_wheel(url) => Ok(None),
+        Source::Url { url, subdirectory, sha256 } => Ok(Some(PlannedSource {
+            from: url.clone(),
+            subdirectory: subdirectory.clone(),
+            sha256: sha256.clone(),
+            digest: None,
+            file: None,
+        })),
+    }
+}
+
+/// Whether an address leads to a wheel, by its name.
+fn is_wheel(url: &str) -> bool {
+    let path = url.split('?').next().unwrap_or_default();
+    Path::new(path).extension().is_some_and(|extension| extension == "whl")
+}
