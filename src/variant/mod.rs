@@ -1,5 +1,7 @@
 //! Reads `variants/NAME/`: what a named kind of image starts from.
 
+mod value;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -7,6 +9,8 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_spanned::Spanned;
+
+pub use value::{destination, executor_name, label_name, package, value, variable_name};
 
 use crate::diagnostic::{Diagnostic, Document};
 use crate::reference::Reference;
@@ -254,17 +258,14 @@ macro_rules! shipped {
     ($($name:literal),*) => {
         [$((
             $name,
-            include_str!(concat!("../variants/", $name, "/variant.toml")),
-            include_str!(concat!("../variants/", $name, "/dependencies.txt")),
+            include_str!(concat!("../../variants/", $name, "/variant.toml")),
+            include_str!(concat!("../../variants/", $name, "/dependencies.txt")),
         )),*]
     };
 }
 
 const SHIPPED: [(&str, &str, &str); 7] =
     shipped!["kernel", "minimal", "basic", "example", "eval", "any-base", "extend-base"];
-
-/// Most bytes of a value of the environment or of a label.
-const MAX_VALUE: usize = 30_000;
 
 impl Variant {
     /// The names of all variants: the shipped ones in the order of their size, or the folders of
@@ -480,107 +481,6 @@ fn settings(
 
 fn requirement(text: &Spanned<String>) -> Result<Dependency, Mistake> {
     pep508::parse(text.as_ref()).map_err(|error| mistake(text, &error.why))
-}
-
-/// What an executor may call itself: it becomes part of host names.
-///
-/// # Errors
-///
-/// Why a text is no such name.
-pub fn executor_name(text: &str) -> Result<String, &'static str> {
-    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(&byte);
-    let ends = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
-    let bytes = text.as_bytes();
-    if (1..=63).contains(&bytes.len()) && text.bytes().all(plain) && ends(bytes.first()) && ends(bytes.last())
-    {
-        Ok(text.to_owned())
-    } else {
-        Err(
-            "expected up to 63 lower-case letters, digits, `-` and `_`, which begins and ends with a letter or digit",
-        )
-    }
-}
-
-/// A name of an environment variable that shells accept.
-///
-/// # Errors
-///
-/// Why a text is no such name.
-pub fn variable_name(text: &str) -> Result<(), &'static str> {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-    if !text.is_empty() && text.bytes().all(plain) && !text.starts_with(|first: char| first.is_ascii_digit())
-    {
-        Ok(())
-    } else {
-        Err("expected the name of a variable: letters, digits and `_`")
-    }
-}
-
-/// A name of a label.
-///
-/// Rule: Docker docs, "Docker object labels", "Key format recommendations".
-///
-/// # Errors
-///
-/// Why a text is no such name.
-pub fn label_name(text: &str) -> Result<(), &'static str> {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._/-".contains(&byte);
-    if text.is_empty() || !text.bytes().all(plain) {
-        Err("expected the name of a label: letters, digits, `.`, `_`, `/` and `-`")
-    } else {
-        Ok(())
-    }
-}
-
-/// A value of the environment or of a label.
-///
-/// # Errors
-///
-/// Why a text is none.
-pub fn value(text: &str) -> Result<(), &'static str> {
-    if text.chars().any(char::is_control) {
-        Err("a Dockerfile ends its instructions with line breaks: the value must hold no control character")
-    } else if text.len() > MAX_VALUE {
-        Err("the value is longer than 30,000 bytes")
-    } else {
-        Ok(())
-    }
-}
-
-/// A place for copied files: absolute, and none that the image needs for itself.
-///
-/// # Errors
-///
-/// Why a text is no such place.
-pub fn destination(text: &str) -> Result<(), &'static str> {
-    let path = text.trim_end_matches('/');
-    let clean = |part: &str| !matches!(part, "" | "." | "..") && !part.chars().any(char::is_control);
-    let Some(relative) = path.strip_prefix('/').filter(|path| path.split('/').all(clean)) else {
-        return Err("expected an absolute path without `.` and `..`");
-    };
-    let top = |folders: &[&str]| folders.iter().any(|top| Path::new(relative).starts_with(top));
-    if top(&["dev", "proc", "sys", "opt/ipybox", "opt/venv"]) {
-        return Err("nothing can be copied to /dev, /proc, /sys, /opt/ipybox and /opt/venv");
-    }
-    Ok(())
-}
-
-/// A Debian package, with a version or an architecture if need be.
-///
-/// Rule: Debian Policy, 5.6.1 and 5.6.12.
-///
-/// # Errors
-///
-/// Why a text is no such name.
-pub fn package(name: &str) -> Result<String, &'static str> {
-    let rest = |byte: u8| byte.is_ascii_alphanumeric() || b".+-:~=".contains(&byte);
-    let first = name.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric);
-    // Behind a name a hyphen asks for its removal.
-    if first && name.bytes().all(rest) && !name.ends_with('-') {
-        Ok(name.to_owned())
-    } else {
-        Err("expected the name of a Debian package")
-    }
 }
 
 impl VariantError {
