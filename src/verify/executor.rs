@@ -194,5 +194,7 @@ pub(super) async fn token_is_asked_for(container: &Container, port: u16, token: 
             return Err(format!("expected HTTP status {expected}, found {status}").into());
         }
     }
-    Ok(())
+    let executor = Executor(Server { token: Some(token.to_owned()), scheme: "Bearer", ..open });
+    let command = "cat /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n' | grep -c ^EXECUTOR_TOKEN=";
+    expect(&executor.bash(command).await?, "0\n", 1).map_err(|_| "commands can read EXECUTOR_TOKEN".into())
 }
