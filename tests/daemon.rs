@@ -84,24 +84,24 @@ fn drive(client: &str, script: &str, image: &Image) {
 
 #[test]
 fn minimal_serves_ipybox_0_6() {
-    drive("ipybox-0.6", "ipybox_0_6.py", &Image::build("ipybox-0.6", &[]));
+    drive("ipybox-0.6", "with_ipybox_0_6.py", &Image::build("ipybox-0.6", &[]));
 }
 
 #[test]
 #[ignore = "the same interface as 0.6, but for one function"]
 fn minimal_serves_ipybox_0_3() {
-    drive("ipybox-0.3", "ipybox_0_3.py", &Image::build("ipybox-0.3", &[]));
+    drive("ipybox-0.3", "with_ipybox_0_3.py", &Image::build("ipybox-0.3", &[]));
 }
 
 #[test]
 #[ignore = "it uses the client of ipybox"]
 fn minimal_serves_freeact() {
-    drive("freeact", "freeact.py", &Image::build("freeact", &[]));
+    drive("freeact", "with_freeact.py", &Image::build("freeact", &[]));
 }
 
 #[test]
 fn kernel_serves_smolagents() {
-    drive("smolagents", "smolagents.py", &Image::build("smolagents", &["-V", "kernel", "--verify"]));
+    drive("smolagents", "with_smolagents.py", &Image::build("smolagents", &["-V", "kernel", "--verify"]));
 }
 
 /// Builds on an image with the plain client, and verifies the result, which must fail.

@@ -1,9 +1,8 @@
 """Prove an image with the client of ipybox 0.6.7: one line per check, exit status 0 if all passed.
 
-    ipybox_0_6.py IMAGE_TAG
+    with_ipybox_0_6.py IMAGE_TAG
 
-Runs where ipybox==0.6.7 is installed. The client cannot set labels: containers carry the environment
-variable `MARKER` instead, and those that have it are removed at the end.
+Runs where ipybox==0.6.7 is installed.
 
 Not run, because they need public web sites: firewall rules for domain names (allowed, blocked, several,
 none), packages from an index, MCP servers that are started through npx or uvx.
@@ -14,52 +13,34 @@ import contextlib
 import errno
 import http.client
 import io
-import secrets
-import signal
 import socket
-import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-from aiodocker import Docker
 from ipybox import ExecutionClient, ExecutionContainer, ExecutionError, ResourceClient
 
-MARKER = "IPYBOX_CLIENT_TRIAL"
-TOKEN = secrets.token_hex(8)
-LIMIT = 30.0
-"""Seconds for one check."""
+from proof import (
+    LIMIT,
+    MARKER,
+    PICTURE,
+    TOKEN,
+    WHEEL,
+    WRITE_WHEEL,
+    below,
+    containers,
+    contains,
+    equal,
+    gone,
+    prove,
+)
 
 OUTSIDE = "198.51.100.1"
 """An address of a network that exists in documentation only."""
-
-WHEEL = "client_trial-1.0-py3-none-any.whl"
-
-WRITE_WHEEL = f"""
-import zipfile
-with zipfile.ZipFile("{WHEEL}", "w") as wheel:
-    wheel.writestr("client_trial.py", "ANSWER = 42\\n")
-    info = "client_trial-1.0.dist-info/"
-    wheel.writestr(info + "METADATA", "Metadata-Version: 2.1\\nName: client-trial\\nVersion: 1.0\\n")
-    wheel.writestr(info + "WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
-    wheel.writestr(info + "RECORD", "client_trial.py,,\\n")
-"""
-
-PICTURE = r"""
-import struct, zlib
-from IPython.display import Image, display
-
-def chunk(kind, data):
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-header = chunk(b"IHDR", struct.pack(">2I5B", 3, 2, 8, 2, 0, 0, 0))
-rows = chunk(b"IDAT", zlib.compress((b"\0" + b"\xff\0\0" * 3) * 2))
-picture = Image(data=b"\x89PNG\r\n\x1a\n" + header + rows + chunk(b"IEND", b""))
-"""
 
 MCP_PORT = 8931
 
@@ -125,22 +106,6 @@ print(error, time.monotonic() - start)
 """
 
 
-def equal(found: object, expected: object) -> None:
-    if found != expected:
-        raise AssertionError(f"{found!r:.200} instead of {expected!r:.200}")
-
-
-def contains(text: str | None, *parts: str) -> None:
-    for part in parts:
-        if part not in (text or ""):
-            raise AssertionError(f"no {part!r} in {text!r:.200}")
-
-
-def below(found: float, limit: float) -> None:
-    if found >= limit:
-        raise AssertionError(f"{found:.1f} s, should be below {limit} s")
-
-
 @contextlib.contextmanager
 def refused(status: int, above: int = 0) -> Iterator[None]:
     """The body must end in an answer with `status`, or with any from `status` to `above`."""
@@ -186,6 +151,10 @@ def folder() -> Iterator[Path]:
 
 
 # Kernels
+
+
+async def answers(container: ExecutionContainer) -> None:
+    equal(await run(container, "print(1)"), "1")
 
 
 async def state_is_kept(container: ExecutionContainer) -> None:
@@ -524,12 +493,8 @@ async def mcp_over_sse(container: ExecutionContainer) -> None:
 # Containers of their own
 
 
-@contextlib.asynccontextmanager
-async def started(tag: str, **options: Any) -> AsyncIterator[ExecutionContainer]:
-    async with ExecutionContainer(
-        tag=tag, env={MARKER: TOKEN}, show_pull_progress=False, **options
-    ) as container:
-        yield container
+def started(tag: str, **options: Any) -> ExecutionContainer:
+    return ExecutionContainer(tag=tag, env={MARKER: TOKEN}, show_pull_progress=False, **options)
 
 
 async def bind_mounts(tag: str) -> None:
@@ -614,25 +579,8 @@ async def stops_at_sigterm(tag: str) -> None:
 async def killed_container_is_gone(tag: str) -> None:
     async with started(tag) as container:
         name = container._container.id
-        equal(name in await marked(), True)
-    for _ in range(50):
-        if name not in await marked():
-            return
-        await asyncio.sleep(0.1)
-    raise AssertionError("the container is still there")
-
-
-async def marked(remove: bool = False) -> list[str]:
-    """Ids of the containers of this run."""
-    found = []
-    async with Docker() as docker:
-        for container in await docker.containers.list(all=True):
-            with contextlib.suppress(Exception):  # it went away meanwhile
-                if f"{MARKER}={TOKEN}" in (await container.show())["Config"]["Env"]:
-                    found.append(container.id)
-                    if remove:
-                        await container.delete(force=True, v=True)
-    return found
+        equal(name in containers(), True)
+    await gone(name)
 
 
 SHARED: list[Callable[[ExecutionContainer], Awaitable[None]]] = [
@@ -672,50 +620,5 @@ OWN: list[Callable[[str], Awaitable[None]]] = [
 ]
 
 
-async def check(name: str, outcome: Awaitable[None]) -> bool:
-    try:
-        await asyncio.wait_for(outcome, LIMIT)
-    except Exception as error:
-        why = "nothing within the time limit" if isinstance(error, TimeoutError) else str(error)
-        kind = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: "
-        print(f"FAILED {name}: {kind}{' '.join(why.split())[:400]}", flush=True)
-        return False
-    print(f"ok {name}", flush=True)
-    return True
-
-
-async def checks(tag: str) -> bool:
-    passed = []
-    async with contextlib.AsyncExitStack() as stack:
-        container: ExecutionContainer | None = None
-
-        async def answers_soon() -> None:
-            nonlocal container
-            start = time.monotonic()
-            container = await stack.enter_async_context(started(tag))
-            equal(await run(container, "print(1)"), "1")
-            below(time.monotonic() - start, 10)
-
-        passed.append(await check("answers_soon", answers_soon()))
-        if container:
-            for shared in SHARED:
-                passed.append(await check(shared.__name__, shared(container)))
-    for own in OWN:
-        passed.append(await check(own.__name__, own(tag)))
-    return all(passed)
-
-
-async def main(tag: str) -> int:
-    task = asyncio.current_task()
-    assert task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    try:
-        return 0 if await checks(tag) else 1
-    finally:
-        await marked(remove=True)
-
-
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit(__doc__)
-    sys.exit(asyncio.run(main(sys.argv[1])))
+    prove(started, answers, SHARED, OWN)

@@ -1,6 +1,6 @@
 """Prove an image with smolagents 1.26.0's DockerExecutor: one line per check, exit status 0 if all passed.
 
-    smolagents.py IMAGE_TAG
+    with_smolagents.py IMAGE_TAG
 
 Runs where smolagents[docker]==1.26.0 is installed. Its containers carry the label `LABEL`, and those of
 this run are removed at the end.
@@ -13,10 +13,8 @@ place, and images and arrays are not asked for.
 """
 
 import contextlib
-import secrets
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,31 +25,18 @@ from pathlib import Path, PurePosixPath
 from types import FrameType
 from typing import Any
 
-# This script has the name of the package it needs.
-sys.path[:] = [path for path in sys.path if Path(path).resolve() != Path(__file__).resolve().parent]
+import docker
+import requests
+from smolagents import FinalAnswerTool, Tool
+from smolagents.monitoring import AgentLogger, LogLevel
+from smolagents.remote_executors import DockerExecutor
+from smolagents.utils import AgentError
+from websocket import WebSocketBadStatusException, create_connection
 
-import docker  # noqa: E402
-import requests  # noqa: E402
-from smolagents import FinalAnswerTool, Tool  # noqa: E402
-from smolagents.monitoring import AgentLogger, LogLevel  # noqa: E402
-from smolagents.remote_executors import DockerExecutor  # noqa: E402
-from smolagents.utils import AgentError  # noqa: E402
-from websocket import WebSocketBadStatusException, create_connection  # noqa: E402
+from proof import TOKEN, WHEEL, WRITE_WHEEL, below, containers, contains, equal, main, tell
 
 LABEL = "ipybox.client-trial"
-TOKEN = secrets.token_hex(8)
 COUNT = 3
-WHEEL = "/app/client_trial-1.0-py3-none-any.whl"
-
-WRITE_WHEEL = f"""
-import zipfile
-with zipfile.ZipFile("{WHEEL}", "w") as wheel:
-    wheel.writestr("client_trial.py", "ANSWER = 42\\n")
-    info = "client_trial-1.0.dist-info/"
-    wheel.writestr(info + "METADATA", "Metadata-Version: 2.1\\nName: client-trial\\nVersion: 1.0\\n")
-    wheel.writestr(info + "WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
-    wheel.writestr(info + "RECORD", "client_trial.py,,\\n")
-"""
 
 STAND_INS = """
 import importlib.util, sys, types
@@ -96,24 +81,9 @@ class Shout(Tool):  # type: ignore[misc]
         return text.upper()
 
 
-def equal(found: object, expected: object) -> None:
-    if found != expected or type(found) is not type(expected):
-        raise AssertionError(f"{found!r:.200} instead of {expected!r:.200}")
-
-
-def contains(text: str, part: str) -> None:
-    if part not in text:
-        raise AssertionError(f"no {part!r} in {text!r:.200}")
-
-
 def within(found: object, expected: tuple[object, ...]) -> None:
     if found not in expected:
         raise AssertionError(f"{found!r:.200} is none of {expected!r:.200}")
-
-
-def below(found: float, limit: float) -> None:
-    if found >= limit:
-        raise AssertionError(f"{found:.1f} s, should be below {limit} s")
 
 
 def free_ports(count: int) -> list[int]:
@@ -231,7 +201,8 @@ def executors_run_side_by_side(executors: list[DockerExecutor]) -> None:
 def packages_through_pip(executors: list[DockerExecutor]) -> None:
     one = executors[0]
     one(WRITE_WHEEL)
-    equal(one.install_packages([WHEEL]), [WHEEL])
+    wheel = f"/app/{WHEEL}"
+    equal(one.install_packages([wheel]), [wheel])
     equal(output(one, "import client_trial; print(client_trial.ANSWER)"), "42")
     shell = output(one, "!pip show client-trial")
     contains(shell, "Version: 1.0")
@@ -253,7 +224,7 @@ def deleted_soon(executors: list[DockerExecutor]) -> None:
         start = time.monotonic()
         one.delete()
         below(time.monotonic() - start, 3)
-    equal([name for name in names if name in ids()], [])
+    equal([name for name in names if name in containers()], [])
 
 
 SHARED: list[Callable[[list[DockerExecutor]], None]] = [
@@ -271,20 +242,10 @@ SHARED: list[Callable[[list[DockerExecutor]], None]] = [
 ]
 
 
-def ids(remove: bool = False) -> list[str]:
-    """The containers of this run."""
-    found = []
-    with contextlib.closing(docker.from_env()) as client:
-        for container in client.containers.list(all=True, filters={"label": f"{LABEL}={TOKEN}"}):
-            found.append(str(container.id))
-            if remove:
-                with contextlib.suppress(docker.errors.APIError):  # it went away meanwhile
-                    container.remove(force=True, v=True)
-    return found
-
-
 @contextlib.contextmanager
 def limit(seconds: int) -> Iterator[None]:
+    """By a signal, since this client blocks."""
+
     def over(_number: int, _frame: FrameType | None) -> None:
         raise TimeoutError(f"nothing within {seconds} s")
 
@@ -301,14 +262,11 @@ def check(name: str, outcome: Callable[[], None]) -> bool:
         with limit(40):
             outcome()
     except Exception as error:
-        kind = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: "
-        print(f"FAILED {name}: {kind}{' '.join(str(error).split())[:400]}", flush=True)
-        return False
-    print(f"ok {name}", flush=True)
-    return True
+        return tell(name, error)
+    return tell(name)
 
 
-def main(tag: str) -> int:
+def passes(tag: str) -> bool:
     executors: list[DockerExecutor] = []
 
     def start_at_once() -> None:
@@ -319,21 +277,12 @@ def main(tag: str) -> int:
             executors.extend(pool.map(lambda port: executor(tag, port), free_ports(COUNT)))
         below(time.monotonic() - start, 15)
 
-    def terminate(number: int, _frame: FrameType | None) -> None:
-        sys.exit(128 + number)
-
-    signal.signal(signal.SIGTERM, terminate)
-    try:
-        passed = [check("three_start_at_once", start_at_once)]
-        if len(executors) == COUNT:
-            passed += [check(shared.__name__, partial(shared, executors)) for shared in SHARED]
-            passed.append(check("runs_without_privileges", partial(runs_without_privileges, tag)))
-        return 0 if all(passed) else 1
-    finally:
-        ids(remove=True)
+    passed = [check("three_start_at_once", start_at_once)]
+    if len(executors) == COUNT:
+        passed += [check(shared.__name__, partial(shared, executors)) for shared in SHARED]
+        passed.append(check("runs_without_privileges", partial(runs_without_privileges, tag)))
+    return all(passed)
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit(__doc__)
-    sys.exit(main(sys.argv[1]))
+    main(passes)

@@ -1,61 +1,25 @@
 """Prove an image with the environment of freeact 0.6.4: one line per check, exit status 0 if all passed.
 
-    freeact.py IMAGE_TAG
+    with_freeact.py IMAGE_TAG
 
-Runs where freeact==0.6.4 is installed, without a model. The client cannot set labels: containers carry the
-environment variable `MARKER` instead, and those that have it are removed at the end.
+Runs where freeact==0.6.4 is installed, without a model.
 
 Not run, because they need public web sites: agents with a model, skills that search the web, MCP servers
 that are started through npx or uvx, packages from an index.
 """
 
-import asyncio
 import contextlib
 import os
-import secrets
-import signal
-import sys
 import tempfile
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
-# This script has the name of the package it needs.
-sys.path[:] = [path for path in sys.path if Path(path).resolve() != Path(__file__).resolve().parent]
+from proof import LIMIT, MARKER, PICTURE, TOKEN, WHEEL, WRITE_WHEEL, contains, equal, prove
+
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # else its import asks a web site for prices
 
-import aiohttp  # noqa: E402
-from aiodocker import Docker  # noqa: E402
-from freeact.environment import CodeExecutionEnvironment, Workspace, execution_environment  # noqa: E402
-
-MARKER = "IPYBOX_CLIENT_TRIAL"
-TOKEN = secrets.token_hex(8)
-LIMIT = 30.0
-"""Seconds for one check."""
-
-WHEEL = "client_trial-1.0-py3-none-any.whl"
-
-WRITE_WHEEL = f"""
-import zipfile
-with zipfile.ZipFile("{WHEEL}", "w") as wheel:
-    wheel.writestr("client_trial.py", "ANSWER = 42\\n")
-    info = "client_trial-1.0.dist-info/"
-    wheel.writestr(info + "METADATA", "Metadata-Version: 2.1\\nName: client-trial\\nVersion: 1.0\\n")
-    wheel.writestr(info + "WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
-    wheel.writestr(info + "RECORD", "client_trial.py,,\\n")
-"""
-
-PICTURE = r"""
-import struct, zlib
-from IPython.display import Image, display
-
-def chunk(kind, data):
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-header = chunk(b"IHDR", struct.pack(">2I5B", 3, 2, 8, 2, 0, 0, 0))
-rows = chunk(b"IDAT", zlib.compress((b"\0" + b"\xff\0\0" * 3) * 2))
-display(Image(data=b"\x89PNG\r\n\x1a\n" + header + rows + chunk(b"IEND", b"")))
-"""
+import aiohttp
+from freeact.environment import CodeExecutionEnvironment, Workspace, execution_environment
 
 MCP_SERVER = """
 try:
@@ -79,20 +43,18 @@ server.run("stdio")
 """
 
 
-def equal(found: object, expected: object) -> None:
-    if found != expected:
-        raise AssertionError(f"{found!r:.200} instead of {expected!r:.200}")
-
-
-def contains(text: str | None, *parts: str) -> None:
-    for part in parts:
-        if part not in (text or ""):
-            raise AssertionError(f"no {part!r} in {text!r:.200}")
-
-
-def below(found: float, limit: float) -> None:
-    if found >= limit:
-        raise AssertionError(f"{found:.1f} s, should be below {limit} s")
+@contextlib.asynccontextmanager
+async def started(tag: str) -> AsyncIterator[CodeExecutionEnvironment]:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        workspace = Workspace(folder, "trial")
+        for path in [workspace.private_skills_host_path, workspace.shared_skills_host_path]:
+            path.mkdir(parents=True)
+            path.chmod(0o777)  # the user of the image may be another one
+        Path(folder).chmod(0o755)
+        async with execution_environment(
+            ipybox_tag=tag, ipybox_env={MARKER: TOKEN}, workspace_path=folder, workspace_key="trial"
+        ) as environment:
+            yield environment
 
 
 async def run(environment: CodeExecutionEnvironment, code: str) -> str:
@@ -101,6 +63,11 @@ async def run(environment: CodeExecutionEnvironment, code: str) -> str:
         result = await executor.execute(code, timeout=LIMIT)
         equal((result.is_error, result.text if result.is_error else ""), (False, ""))
         return (result.text or "").strip()
+
+
+async def answers(environment: CodeExecutionEnvironment) -> None:
+    async with environment.code_executor(), environment.code_provider():
+        pass
 
 
 async def state_is_kept(environment: CodeExecutionEnvironment) -> None:
@@ -138,7 +105,7 @@ async def timeout_keeps_state(environment: CodeExecutionEnvironment) -> None:
 
 async def pictures(environment: CodeExecutionEnvironment) -> None:
     async with environment.code_executor() as executor:
-        result = await executor.execute(PICTURE)
+        result = await executor.execute(PICTURE + "display(picture)")
         contains(result.text, "Produced images:")
         equal([image.size for image in result.images.values()], [(3, 2)])
         equal([path.is_file() for path in result.images], [True])
@@ -212,7 +179,7 @@ async def mcp_servers(environment: CodeExecutionEnvironment) -> None:
         equal((await executor.execute(code)).text, "3")
 
 
-CHECKS: list[Callable[[CodeExecutionEnvironment], Awaitable[None]]] = [
+SHARED: list[Callable[[CodeExecutionEnvironment], Awaitable[None]]] = [
     state_is_kept,
     folder_path_and_environment,
     cell_after_error_runs,
@@ -227,75 +194,5 @@ CHECKS: list[Callable[[CodeExecutionEnvironment], Awaitable[None]]] = [
 ]
 
 
-async def marked(remove: bool = False) -> list[str]:
-    """Ids of the containers of this run."""
-    found = []
-    async with Docker() as docker:
-        for container in await docker.containers.list(all=True):
-            with contextlib.suppress(Exception):  # it went away meanwhile
-                if f"{MARKER}={TOKEN}" in (await container.show())["Config"]["Env"]:
-                    found.append(container.id)
-                    if remove:
-                        await container.delete(force=True, v=True)
-    return found
-
-
-async def check(name: str, outcome: Awaitable[None]) -> bool:
-    try:
-        await asyncio.wait_for(outcome, LIMIT)
-    except Exception as error:
-        why = "nothing within the time limit" if isinstance(error, TimeoutError) else str(error)
-        kind = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: "
-        print(f"FAILED {name}: {kind}{' '.join(why.split())[:400]}", flush=True)
-        return False
-    print(f"ok {name}", flush=True)
-    return True
-
-
-async def checks(tag: str, folder: str) -> bool:
-    workspace = Workspace(folder, "trial")
-    for path in [workspace.private_skills_host_path, workspace.shared_skills_host_path]:
-        path.mkdir(parents=True)
-        path.chmod(0o777)  # the user of the image may be another one
-    Path(folder).chmod(0o755)
-    passed = []
-    async with contextlib.AsyncExitStack() as stack:
-        environment: CodeExecutionEnvironment | None = None
-
-        async def answers_soon() -> None:
-            nonlocal environment
-            start = time.monotonic()
-            found: CodeExecutionEnvironment = await stack.enter_async_context(
-                execution_environment(
-                    ipybox_tag=tag,
-                    ipybox_env={MARKER: TOKEN},
-                    workspace_path=folder,
-                    workspace_key="trial",
-                )
-            )
-            environment = found
-            async with found.code_executor(), found.code_provider():
-                below(time.monotonic() - start, 10)
-
-        passed.append(await check("answers_soon", answers_soon()))
-        if environment:
-            for each in CHECKS:
-                passed.append(await check(each.__name__, each(environment)))
-    return all(passed)
-
-
-async def main(tag: str) -> int:
-    task = asyncio.current_task()
-    assert task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    try:
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-            return 0 if await checks(tag, folder) else 1
-    finally:
-        await marked(remove=True)
-
-
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit(__doc__)
-    sys.exit(asyncio.run(main(sys.argv[1])))
+    prove(started, answers, SHARED)
