@@ -573,6 +573,17 @@ mod tests {
     }
 
     #[test]
+    fn the_examples_of_the_documents_are_right() {
+        let page = include_str!("../../docs/variants.md");
+        let examples: Vec<_> = page.split("```toml\n").skip(1).map(|rest| rest.split("```").next()).collect();
+        assert_eq!(examples.len(), 2);
+        for example in examples {
+            let document = |text: &str| Document { name: "x".into(), text: text.into() };
+            Variant::parse("x", document(example.unwrap()), document("")).unwrap();
+        }
+    }
+
+    #[test]
     fn the_schema_of_the_documents_is_this_one() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/variant.schema.json");
         let schema = format!("{:#}\n", Variant::schema());
