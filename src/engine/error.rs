@@ -197,6 +197,12 @@ impl EngineError {
     }
 }
 
+/// Whether an error only says that a line break was left at the end of an answer. bollard takes a message for whole
+/// as soon as it can be parsed, and stumbles over the line break behind the last one where that arrives by itself.
+pub(super) fn is_of_last_line_break(error: &Api) -> bool {
+    matches!(error, Api::IOError { err } if err.to_string() == "bytes remaining on stream")
+}
+
 /// The HTTP status of an answer that is an error.
 pub(super) fn status(error: &Api) -> Option<u16> {
     match error {

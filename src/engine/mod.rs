@@ -22,7 +22,7 @@ use bollard::query_parameters::{
     CreateContainerOptions, CreateImageOptionsBuilder, DownloadFromContainerOptionsBuilder,
     InspectContainerOptions, RemoveContainerOptionsBuilder, StartContainerOptions, TagImageOptionsBuilder,
 };
-use futures_util::{StreamExt, TryStreamExt, future};
+use futures_util::{Stream, StreamExt, TryStreamExt, future};
 use tokio_util::sync::CancellationToken;
 
 pub use container::{Container, Exec, Start};
@@ -202,8 +202,7 @@ impl Engine {
             CreateImageOptionsBuilder::default().from_image(reference.repository()).tag(version).build();
         let credentials = credentials::of_registry(reference.registry()).await;
         let docker = self.docker.clone().with_timeout(PATIENCE);
-        let pulled =
-            docker.create_image(Some(options), None, credentials).try_for_each(|_| future::ready(Ok(())));
+        let pulled = to_its_end(docker.create_image(Some(options), None, credentials));
         self.unless_interrupted(pulled).await?.map_err(|source| EngineError::pull(reference.clone(), source))
     }
 
@@ -234,9 +233,8 @@ impl Engine {
             .tag(reference.tag().unwrap_or("latest"))
             .build();
         let docker = self.docker.clone().with_timeout(PATIENCE);
-        let imported = docker
-            .create_image(Some(options), Some(bollard::body_try_stream(body)), None)
-            .try_for_each(|_| future::ready(Ok(())));
+        let imported =
+            to_its_end(docker.create_image(Some(options), Some(bollard::body_try_stream(body)), None));
         self.unless_interrupted(imported).await?.map_err(EngineError::api("import an image"))
     }
 
@@ -430,6 +428,10 @@ impl Engine {
         if let Some(error) = session.failure() {
             return Err(EngineError::Context(error));
         }
+        let built = match built {
+            Err(error) if image.is_some() && error::is_of_last_line_break(&error) => Ok(()),
+            built => built,
+        };
         match (built, image) {
             (Ok(()), image @ Some(_)) => image_id(image),
             (Ok(()), None) => Err(EngineError::NoImage),
@@ -444,6 +446,16 @@ impl Engine {
     /// [`EngineError::Interrupted`].
     pub async fn unless_interrupted<T>(&self, work: impl Future<Output = T>) -> Result<T, EngineError> {
         self.interrupt.run_until_cancelled(work).await.ok_or(EngineError::Interrupted)
+    }
+}
+
+/// Reads an answer whose messages do not matter. What it should have done is asked for afterwards.
+async fn to_its_end<T>(
+    answer: impl Stream<Item = Result<T, bollard::errors::Error>>,
+) -> Result<(), bollard::errors::Error> {
+    match answer.try_for_each(|_| future::ready(Ok(()))).await {
+        Err(error) if error::is_of_last_line_break(&error) => Ok(()),
+        ended => ended,
     }
 }
 
