@@ -7,11 +7,12 @@ use ipybox::base::{Base, Distribution};
 use ipybox::context::{self, Local};
 use ipybox::dockerfile::{self, DockerfileError, Supply};
 use ipybox::plan::{Options, Plan, PlanError, User};
+use ipybox::python_archive::PythonArchive;
 use ipybox::reference::Reference;
 use ipybox::spec::{Constraint, Marker, Name, Spec, pep508};
 use ipybox::templates::Templates;
 use ipybox::uv;
-use ipybox::variant::Variant;
+use ipybox::variant::{Variant, VariantError};
 use pep440_rs::Version;
 use proptest::prelude::*;
 
@@ -223,6 +224,58 @@ proptest! {
             let plain = |c: char| c.is_ascii_alphanumeric() || "._:-".contains(c);
             prop_assert!(plan.base.config.user.chars().all(plain));
         }
+    }
+
+    #[test]
+    fn no_variant_panics_and_every_mistake_lies_inside_it(
+        lines in prop::collection::vec(prop_oneof![
+            Just("extends = \"any-base\"\n".to_owned()),
+            Just("[[step]]\nrun = \"id\"\n".to_owned()),
+            Just("[[server]]\nport = 1\ncommand = [\"a\"]\n".to_owned()),
+            Just("[[copy]]\nfrom = \"a\"\nto = \"/b\"\n".to_owned()),
+            "(apt|kernel|ports|env|labels|name|base|packages) = (\\[?\"\\PC{0,6}\"\\]?|\\{ \"?\\PC{0,4}\"? = \"x\" \\}|[0-9]{1,6})\n",
+            "\\PC{0,12}\n",
+        ], 0..5),
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        let own = folder.path().join("own");
+        std::fs::create_dir(&own).unwrap();
+        let text = format!("description = \"own\"\n{}", lines.concat());
+        std::fs::write(own.join("variant.toml"), &text).unwrap();
+        std::fs::write(own.join("dependencies.txt"), "").unwrap();
+        if let Err(VariantError::Invalid { at: Some(at), .. }) = Variant::read("own", Some(folder.path())) {
+            prop_assert!(text.get(at.clone()).is_some(), "{at:?} of {text:?}");
+        }
+    }
+
+    #[test]
+    fn no_answer_of_a_base_panics(
+        lines in prop::collection::vec(
+            "(program|codename|link|folder|python|broken|) ?(/?\\PC{0,8} ?/?\\PC{0,8}|[0-7]{3} 0 0 /\\PC{0,4}|\\{\\PC{0,20}\\})",
+            0..8,
+        ),
+        home in "/?[a-z/]{0,8}",
+    ) {
+        let list = "six = \"*\"\n";
+        let facts = lines.join("\n");
+        for variant in ["minimal", "any-base"] {
+            let plan = resolve_as(variant, list, |base, options| {
+                options.name = (variant == "any-base").then(|| "x".to_owned());
+                *base = base.clone().with_probe(&facts);
+                base.links.insert("/app".to_owned(), home.clone());
+            });
+            if let Ok(plan) = plan {
+                context_bytes(&plan);
+            }
+        }
+    }
+
+    #[test]
+    fn no_archive_of_a_python_panics(bytes in prop::collection::vec(any::<u8>(), 0..2000), zipped in any::<bool>()) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let head: &[u8] = if zipped { &[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3] } else { &[] };
+        std::fs::write(file.path(), [head, &bytes].concat()).unwrap();
+        prop_assert!(PythonArchive::read(file.path()).is_err());
     }
 
     #[test]
