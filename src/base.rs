@@ -35,6 +35,8 @@ pub struct Base {
     pub links: BTreeMap<String, String>,
     /// Of the folders near its root those whose mode is not 755, or whose owner is not root.
     pub folders: BTreeMap<String, Folder>,
+    /// Those of the places that images have for themselves where it has something already.
+    pub taken: Vec<String>,
     /// Programs of Python's names that end with an error, or answer nonsense.
     pub broken: Vec<String>,
     /// Whether it has no `/etc/hosts`, or an empty one. The engine would create it for each step of
@@ -147,7 +149,7 @@ pub struct Distribution {
 const MAX_BYTES: u64 = 16_000_000;
 
 /// Raised when [`PROBE`] or [`Base`] change, so that facts of another kind are asked again.
-const FORMAT: &str = "5";
+const FORMAT: &str = "6";
 
 /// The shell script that asks for the facts that only a container knows. Each of its lines is a kind of fact, a
 /// blank and the fact.
@@ -164,6 +166,7 @@ for path in /* /usr/* /usr/local/* /var/* /opt/*; do
         real=${real%/*} real=${real:-/}
     done
 done 2>/dev/null
+for path in /opt/venv /opt/ipybox; do { [ -e $path ] || [ -L $path ]; } && echo "taken $path"; done
 folders=$PATH:/usr/local/bin:/usr/bin:/opt/conda/bin:/opt/*/bin seen= IFS=:
 for folder in $folders; do
     folder_is=$(cd -P "$folder" 2>/dev/null && pwd -P) || continue
@@ -236,6 +239,7 @@ impl Base {
                     Ok(python) => self.pythons.push(python),
                     Err(_) => self.broken.push("python".to_owned()),
                 },
+                "taken" => self.taken.push(fact.to_owned()),
                 "broken" => self.broken.push(fact.to_owned()),
                 _ => {}
             }

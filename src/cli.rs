@@ -114,7 +114,8 @@ pub enum Command {
         ipybox build -t more -V extend-base --base skills-executor-vision --name more -d more.txt\n\n\
         The image id goes to stdout, everything else to stderr. A tag moves only after the new\n\
         image is complete. Every option can come from the environment: --base from IPYBOX_BASE,\n\
-        --no-cache from IPYBOX_NO_CACHE (0 or 1), and so on.")]
+        --no-cache from IPYBOX_NO_CACHE (0 or 1), --apt from IPYBOX_APT, where white space separates\n\
+        several, and so on.")]
     Build(BuildArgs),
     /// Print everything that decides an image, as JSON
     #[command(
@@ -468,11 +469,7 @@ fn env_setting(text: &str) -> Result<(String, String), &'static str> {
 }
 
 fn label_setting(text: &str) -> Result<(String, String), &'static str> {
-    let (name, value) = setting(text, variant::label_name)?;
-    if name.starts_with("ipybox.") {
-        return Err("labels that begin with `ipybox.` are the image's own");
-    }
-    Ok((name, value))
+    setting(text, variant::label_name)
 }
 
 fn copy_setting(text: &str) -> Result<(PathBuf, String), &'static str> {

@@ -39,6 +39,12 @@ impl Report {
         self.quiet = true;
     }
 
+    /// Whether notes are told nobody.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
     /// Lets `write` write a result to stdout.
     ///
     /// # Errors

@@ -360,6 +360,30 @@ fn the_larger_examples_are_what_they_promise() {
 }
 
 #[test]
+fn a_step_that_fails_is_told_by_its_first_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let own = folder.path().join("own");
+    fs::create_dir(&own).unwrap();
+    fs::write(own.join("dependencies.txt"), "").unwrap();
+    let lines = [
+        "description = \"own\"",
+        "extends = \"any-base\"",
+        "name = \"own\"",
+        "[[step]]",
+        "run = \"\"\"",
+        "cd /tmp",
+        "false",
+        "\"\"\"",
+        "",
+    ];
+    // As a checkout on Windows has it.
+    fs::write(own.join("variant.toml"), lines.join("\r\n")).unwrap();
+    let variants = folder.path().to_str().unwrap();
+    let said = refused(&["-V", "own", "--variants", variants, "--base", &base("numpy"), "--no-bytecode"]);
+    assert!(!said.contains("can't cd") && said.contains("it runs `cd /tmp`, and 1 more"), "{said}");
+}
+
+#[test]
 fn calls_at_once_and_output_without_end_stay_within_their_memory() {
     let image = on("numpy", &[]);
     let limit = ["--memory", "768m", "--memory-swap", "768m"];

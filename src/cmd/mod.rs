@@ -48,7 +48,7 @@ async fn engine(host: &str, caller: &Caller) -> Result<Engine, Failure> {
 /// [`Failure`], which the caller has not been told of yet.
 pub async fn run(command: Command, caller: &mut Caller) -> Result<(), Failure> {
     match command {
-        Command::Build(args) => build::run(args, caller).await,
+        Command::Build(args) => Box::pin(build::run(args, caller)).await,
         Command::Plan(args) => plan::run(args, caller).await,
         Command::Render(args) => render::run(args, caller).await,
         Command::Deps(args) => deps::run(&args, caller),

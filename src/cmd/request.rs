@@ -80,6 +80,10 @@ impl Request {
             let what = format!("the variant `{}` takes over the Python of its base", variant.name);
             return Err(Failure::usage(Diagnostic::new(what).advice("leave out `--python-archive`")));
         }
+        if variant.executor().is_some() && args.name.is_none() && variant.executor_name.is_none() {
+            // Before anything is pulled.
+            return Err(Failure::refused(PlanError::NeedsName(variant.name).diagnostic()));
+        }
         check_secrets(&args, &variant)?;
         let python_archive = args.python_archive.as_deref().map(PythonArchive::read).transpose()?;
         let copies = copies(&args, &variant)?;
@@ -189,6 +193,24 @@ impl Request {
     /// What a failed build means to the caller: where the packages of the base speak against entries of the list,
     /// which ones.
     pub(super) fn explain(&self, plan: &Plan, error: EngineError) -> Failure {
+        if let EngineError::Step { step, .. } = &error
+            && let Some((_, number)) = step.split_once("own step ")
+            && let Some(own) = number.parse::<usize>().ok().and_then(|number| plan.steps.get(number - 1))
+        {
+            let lines = own.run.trim().lines().count();
+            let first = own.run.trim().lines().next().unwrap_or_default().escape_debug().to_string();
+            let more = if lines > 1 { format!(", and {} more", lines - 1) } else { String::new() };
+            let mut failure = Failure::from(error);
+            failure.diagnostics = failure
+                .diagnostics
+                .into_iter()
+                .map(|what| {
+                    what.why(format!("of the variant `{}`, it runs `{first}`{more}", plan.variant))
+                        .advice("`set -x` in front shows which command fails")
+                })
+                .collect();
+            return failure;
+        }
         let output = match &error {
             EngineError::Step { output, .. } if output.iter().any(|line| line.contains(NO_SOLUTION)) => {
                 output

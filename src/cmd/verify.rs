@@ -6,7 +6,7 @@ use super::{Caller, Failure};
 use crate::cli::VerifyArgs;
 use crate::diagnostic::Diagnostic;
 use crate::engine::{Engine, Image};
-use crate::plan::VARIANT_LABEL;
+use crate::plan::{EXECUTOR_LABEL, VARIANT_LABEL};
 use crate::reference::ImageId;
 use crate::report::Report;
 use crate::variant::{Variant, VariantError};
@@ -47,7 +47,7 @@ pub(super) async fn run(args: VerifyArgs, caller: &Caller) -> Result<(), Failure
 }
 
 fn is_executor(image: &Image) -> bool {
-    image.labels.contains_key(verify::EXECUTOR_LABEL)
+    image.labels.contains_key(EXECUTOR_LABEL)
 }
 
 /// Verifies an image that was just built.
@@ -61,7 +61,17 @@ pub(super) async fn prove(
     let image = engine.image(id.as_str()).await?;
     let image = image.ok_or_else(|| Failure::refused(Diagnostic::new("the new image is gone")))?;
     let checks = verify::verify(engine, &image, variant, |check| report.note(&line(check))).await?;
-    outcome(&image, variant, &checks)
+    outcome(&image, variant, &checks).map_err(|failure| {
+        let what = failure.diagnostics.into_iter().map(|what| {
+            what.advice(format!("it is kept without a name; `docker rmi {}` removes it", image.id.short()))
+        });
+        let told = if report.is_quiet() {
+            checks.iter().filter(|check| check.has_failed()).map(line).collect()
+        } else {
+            Vec::new()
+        };
+        Failure { diagnostics: what.collect(), output: told, ..failure }
+    })
 }
 
 /// A line of the table.
@@ -77,7 +87,7 @@ fn line(Check { name, verdict, seconds }: &Check) -> String {
 }
 
 fn outcome(image: &Image, variant: &Variant, checks: &[Check]) -> Result<(), Failure> {
-    let failed = checks.iter().filter(|check| matches!(check.verdict, Verdict::Failed(_))).count();
+    let failed = checks.iter().filter(|check| check.has_failed()).count();
     if failed == 0 {
         return Ok(());
     }

@@ -276,6 +276,7 @@ impl Engine {
             programs: BTreeSet::new(),
             links: BTreeMap::new(),
             folders: BTreeMap::new(),
+            taken: Vec::new(),
             broken: Vec::new(),
             lacks_hosts: false,
             lacks_resolv_conf: false,

@@ -334,6 +334,7 @@ impl PlanError {
                 .why("clients find an executor by its name")
                 .advice("give one with `--name`, such as `--name science`"),
             Self::NothingToName(_) => what.advice("leave out `--name`, or choose `-V any-base`"),
+            Self::OwnVariable(name) if name == "EXECUTOR_NAME" => what.advice("give it with `--name`"),
             Self::OwnVariable(_) => what
                 .why("interpreter and packages would not be found with another value")
                 .advice("leave it out"),

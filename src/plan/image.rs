@@ -6,7 +6,9 @@ use std::str::FromStr;
 
 use pep440_rs::Version;
 
-use super::{DEPENDENCIES_LABEL, Options, PlanError, PlannedCopy, Provenance, VARIANT_LABEL, VENV};
+use super::{
+    DEPENDENCIES_LABEL, EXECUTOR_LABEL, Options, PlanError, PlannedCopy, Provenance, VARIANT_LABEL, VENV,
+};
 use crate::accounts::{self, User};
 use crate::base::{Base, Interpreter, Python};
 use crate::local::LocalSource;
@@ -107,6 +109,9 @@ pub(super) fn labels(
     ];
     let mut labels = variant.labels.clone();
     labels.extend(options.labels.clone());
+    if variant.executor().is_some() && variant.packages != Packages::Inherited {
+        labels.insert(EXECUTOR_LABEL.to_owned(), "1".to_owned());
+    }
     labels.extend(own.map(|(name, value)| (name.to_owned(), value)));
     labels
 }

@@ -122,6 +122,9 @@ pub const VENV: &str = "/opt/venv";
 /// The label that names the variant.
 pub const VARIANT_LABEL: &str = "ipybox.variant";
 
+/// The label of images whose executor server is this program's.
+pub const EXECUTOR_LABEL: &str = "ipybox.executor";
+
 /// The label that names the distributions of the list, with a blank between them.
 pub const DEPENDENCIES_LABEL: &str = "ipybox.dependencies";
 

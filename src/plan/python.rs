@@ -7,7 +7,7 @@ use std::str::FromStr;
 use pep440_rs::Version;
 use serde::Serialize;
 
-use super::{HOME, OLDEST_PYTHON, Options, PlanError, VENV};
+use super::{HOME, OLDEST_PYTHON, Options, PlanError};
 use crate::base::{Base, Interpreter, Python};
 use crate::reference::Reference;
 use crate::spec::{Constraint, Spec};
@@ -154,12 +154,7 @@ pub fn choose(
     if packages == Packages::Inherited {
         return check(first).map(|()| ((*first).clone(), Provenance::Base));
     }
-    // Both are made anew; a link would lead to what is the base's.
-    let is_ours = |path: &str| {
-        [VENV, HOME].iter().any(|folder| path == *folder || path.starts_with(&format!("{folder}/")))
-    };
-    let replaced = base.pythons.iter().flat_map(|python| [&python.interpreter.path, &python.prefix]);
-    if let Some(path) = replaced.chain(base.links.keys()).find(|path| is_ours(path)) {
+    if let Some(path) = base.taken.first() {
         return Err(PlanError::Replaced { base: reference(), path: path.clone() });
     }
     let usable = || candidates.iter().filter(|python| check(python).is_ok());
@@ -325,12 +320,6 @@ mod tests {
             (&[old], layered, "", Err("which is too old")),
             (&[old], isolated, "", Err("which is too old")),
             (&[one], layered, "python = \">=3.13\"\n", Err("excludes")),
-            (
-                &[("/opt/venv/bin/python3", "3.11.2", &[]), other],
-                layered,
-                "",
-                Err("where the new image has its own"),
-            ),
             (&[("/usr/bin/py thon", "3.11.2", &[])], layered, "", Err("has a path that cannot be used")),
         ] {
             let found = chosen(packages, &base(pythons), list).map_err(|error| error.to_string());

@@ -200,7 +200,8 @@ struct File {
     server: Vec<Spanned<Server>>,
     /// Ports it exposes beside those of its servers.
     #[serde(default)]
-    ports: Vec<u16>,
+    #[schemars(with = "Vec<u16>")]
+    ports: Vec<Spanned<u16>>,
     /// Its environment.
     #[serde(default)]
     #[schemars(with = "BTreeMap<String, String>")]
@@ -308,7 +309,10 @@ impl Variant {
         let folder = folder.join(name);
         let text = |file: &str| {
             let path = folder.join(file);
-            Document::read(&path, spec::MAX_BYTES).map_err(|source| VariantError::Unreadable { path, source })
+            let document = Document::read(&path, spec::MAX_BYTES)
+                .map_err(|source| VariantError::Unreadable { path, source })?;
+            // Line breaks of other systems would become part of commands.
+            Ok(Document { text: document.text.replace("\r\n", "\n"), ..document })
         };
         let variant = Self::parse(name, text("variant.toml")?, text("dependencies.txt")?)?;
         Ok(Self { folder: Some(folder), ..variant })
@@ -350,10 +354,18 @@ impl Variant {
             Ok(valid) => Ok(valid),
             Err(why) => Err(mistake(&name, why)),
         };
+        let ports = file.ports.into_iter().map(|port| match port.as_ref() {
+            0 => Err(mistake(&port, "expected a port above 0")),
+            _ => Ok(port.into_inner()),
+        });
+        let ports = ports.collect::<Result<Vec<_>, _>>()?;
         let checked = file.kernel.iter().map(requirement).collect::<Result<Vec<_>, _>>()?;
         let apt = file.apt.iter().map(|text| package(text.as_ref()).map_err(|why| mistake(text, why)));
         let apt = apt.collect::<Result<Vec<_>, _>>()?;
         let copies = file.copy.into_iter().map(|copy| match destination(&copy.as_ref().to) {
+            Ok(()) if copy.as_ref().from.as_os_str().is_empty() => {
+                Err(mistake(&copy, "expected a file or folder in `from`"))
+            }
             Ok(()) => Ok(copy.into_inner()),
             Err(why) => Err(mistake(&copy, why)),
         });
@@ -397,7 +409,7 @@ impl Variant {
             kernel: [extended.kernel, checked].concat(),
             apt: [extended.apt, apt].concat(),
             servers: if servers.is_empty() { extended.servers } else { servers },
-            ports: [extended.ports, file.ports].concat(),
+            ports: [extended.ports, ports].concat(),
             env: settings(extended.env, file.env, variable_name)?,
             labels: settings(extended.labels, file.labels, label_name)?,
             copies: extended.copies.into_iter().map(Ok).chain(copies).collect::<Result<_, _>>()?,
@@ -490,7 +502,12 @@ impl VariantError {
         let what = self.to_string();
         match self {
             Self::Unknown { known, .. } => {
-                (None, Diagnostic::new(what).advice(format!("choose one of {}", known.join(", "))))
+                let advice = if known.is_empty() {
+                    "a variant is a folder in `--variants` with a `variant.toml`".to_owned()
+                } else {
+                    format!("choose one of {}", known.join(", "))
+                };
+                (None, Diagnostic::new(what).advice(advice))
             }
             Self::Unreadable { source, .. } => (None, Diagnostic::new(what).why(source.to_string())),
             Self::Invalid { file, at, why } => {
@@ -542,6 +559,9 @@ mod tests {
             ("[[step]]\nrun = \"a\"\nas = \"me\"", "unknown variant"),
             ("[[check]]\nname = \"a\"", "either `code` or `command`"),
             ("stray = 1", "unknown field"),
+            ("ports = [3000, 0]", "above 0"),
+            ("labels = { \"ipybox.variant\" = \"x\" }", "the image's own"),
+            ("[[copy]]\nfrom = \"\"\nto = \"/a\"", "in `from`"),
             ("", "expected a `[[server]]`"),
             ("[[server]]\nport = 0\ncommand = [\"a\"]", "above 0"),
             ("[[server]]\nport = 1\ncommand = []", "expected a module"),

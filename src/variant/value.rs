@@ -35,7 +35,7 @@ pub fn variable_name(text: &str) -> Result<(), &'static str> {
     {
         Ok(())
     } else {
-        Err("expected the name of a variable: letters, digits and `_`")
+        Err("expected the name of a variable: letters, digits and `_`, and no digit in front")
     }
 }
 
@@ -48,7 +48,9 @@ pub fn variable_name(text: &str) -> Result<(), &'static str> {
 /// Why a text is no such name.
 pub fn label_name(text: &str) -> Result<(), &'static str> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._/-".contains(&byte);
-    if text.is_empty() || !text.bytes().all(plain) {
+    if text.starts_with("ipybox.") {
+        Err("labels that begin with `ipybox.` are the image's own")
+    } else if text.is_empty() || !text.bytes().all(plain) {
         Err("expected the name of a label: letters, digits, `.`, `_`, `/` and `-`")
     } else {
         Ok(())
@@ -79,7 +81,7 @@ pub fn destination(text: &str) -> Result<(), &'static str> {
     let path = text.trim_end_matches('/');
     let clean = |part: &str| !matches!(part, "" | "." | "..") && !part.chars().any(char::is_control);
     let Some(relative) = path.strip_prefix('/').filter(|path| path.split('/').all(clean)) else {
-        return Err("expected an absolute path without `.` and `..`");
+        return Err("expected an absolute path below `/`, without `.` and `..`");
     };
     let top = |folders: &[&str]| folders.iter().any(|top| Path::new(relative).starts_with(top));
     if top(&["dev", "proc", "sys", "opt/ipybox", "opt/venv"]) {

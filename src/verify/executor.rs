@@ -28,7 +28,10 @@ pub(super) struct Ran {
 
 impl From<Ran> for Outcome {
     fn from(ran: Ran) -> Self {
-        Self { text: ran.stdout, error: (ran.exit_code != 0).then_some(ran.stderr) }
+        // Where tracebacks have the error.
+        let last = ran.stderr.trim_end().lines().next_back().unwrap_or_default();
+        let error = (ran.exit_code != 0).then(|| format!("exit code {}: {last}", ran.exit_code));
+        Self { text: ran.stdout, error }
     }
 }
 

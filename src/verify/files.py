@@ -12,7 +12,12 @@ import re
 import stat
 from collections.abc import Iterator
 
-THEIRS = ["/opt/venv", "/app"]
+THEIRS = ["/opt/venv"]
+"""With everything in them."""
+
+THEIR_FOLDERS = ["/app", "/app/workspaces"]
+"""What a base has in them is the base's."""
+
 OURS = ["/opt/ipybox", "/usr/local/bin/init-firewall.sh"]
 MOST = 5
 """Findings told of one kind."""
@@ -62,6 +67,10 @@ def owners() -> Iterator[str]:
             continue
         wrong = (path for path, found in files(top) if (found.st_uid, found.st_gid) != (user, group))
         yield from (f"{path}: does not belong to {user}:{group}" for path in first(wrong))
+    for top in filter(os.path.isdir, THEIR_FOLDERS):
+        found = os.stat(top)
+        if (found.st_uid, found.st_gid) != (user, group):
+            yield f"{top}: does not belong to {user}:{group}"
     for top in OURS:
         for path, found in files(top) if os.path.exists(top) else ():
             writable = found.st_mode & 0o022 and not stat.S_ISLNK(found.st_mode)

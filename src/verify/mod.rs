@@ -15,7 +15,7 @@ use tokio::time::error::Elapsed;
 use tokio::time::{sleep, timeout};
 
 use crate::engine::{Container, Engine, EngineError, Exec, Image, Start};
-use crate::plan::DEPENDENCIES_LABEL;
+use crate::plan::{DEPENDENCIES_LABEL, EXECUTOR_LABEL};
 use crate::report;
 use crate::secret;
 use crate::variant::{Packages, Server as Program, Variant};
@@ -35,6 +35,14 @@ pub struct Check {
     pub seconds: f64,
 }
 
+impl Check {
+    /// Whether it came out that something is not what it should be.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        matches!(self.verdict, Verdict::Failed(_))
+    }
+}
+
 /// What came of a check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "verdict", content = "detail", rename_all = "kebab-case")]
@@ -46,9 +54,6 @@ pub enum Verdict {
     /// It could not be tried.
     NotRun,
 }
-
-/// The label of images whose executor server is this program's.
-pub const EXECUTOR_LABEL: &str = "ipybox.executor";
 
 /// Longest time servers may take until they answer: as long as the client of ipybox waits.
 const START: Duration = Duration::from_secs(10);
@@ -464,7 +469,7 @@ async fn stops(container: &Container) -> Tried {
 /// Whether no check failed.
 #[must_use]
 pub fn none_failed(checks: &[Check]) -> bool {
-    !checks.iter().any(|check| matches!(check.verdict, Verdict::Failed(_)))
+    !checks.iter().any(Check::has_failed)
 }
 
 #[cfg(test)]
