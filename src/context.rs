@@ -366,6 +366,10 @@ fn sources_to_build(plan: &Plan) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::Distribution;
+    use crate::plan::Options;
+    use crate::spec::Spec;
+    use crate::variant::Variant;
 
     #[test]
     fn folders_of_an_archive_do_not_replace_links() {
@@ -385,6 +389,31 @@ mod tests {
             assert_eq!(in_base(&base, path), place);
         }
         assert!(in_base(&base, "/loop").starts_with("loop/x/x"));
+    }
+
+    #[test]
+    fn the_installer_hears_what_a_base_has_and_not_what_an_index_says_of_it() {
+        let mut base = Base::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/base.json").as_ref()).unwrap();
+        let one = |name: &str, version: &str, requires: &[&str]| Distribution {
+            name: name.to_owned(),
+            version: version.to_owned(),
+            requires: requires.iter().map(|text| (*text).to_owned()).collect(),
+            extras: vec!["opt".to_owned()],
+            of_system: false,
+        };
+        base.pythons[0].distributions = vec![
+            one("Torch", "2.3.0+cu121", &["numpy", "nvidia-cublas==12.1", "sympy; extra == 'opt'"]),
+            one("numpy", "1.26.4", &[]),
+        ];
+        let uv = crate::uv::Release::of(&base.platform);
+        let options = Options { name: Some("x".to_owned()), ..Options::new(User::Root, uv) };
+        let spec = Spec::parse("torch = \">=2\"\n").unwrap();
+        let plan = Plan::resolve(&spec, &Variant::read("any-base", None).unwrap(), base, &options).unwrap();
+        let settings = uv_settings(&plan);
+        let torch = r#"{ name = "torch", version = "2.3.0+cu121", requires-dist = ["numpy", "sympy; extra == 'opt'"], provides-extra = ["opt"] }"#;
+        assert!(settings.contains(torch), "{settings}");
+        assert!(settings.contains(r#"no-emit-package = ["numpy", "torch"]"#), "{settings}");
+        assert_eq!(base_constraints(&plan), "numpy==1.26.4\ntorch==2.3.0+cu121\n");
     }
 
     #[test]
