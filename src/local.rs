@@ -45,7 +45,7 @@ pub enum LocalError {
     /// A path or a link leads out of the folder it may speak of.
     #[error("`{}` leads out of its folder", .0.display())]
     Escapes(PathBuf),
-    /// A name is not UTF-8, or the folder holds too many files.
+    /// What a build cannot take: a name that is not UTF-8, too many files, or a link that cannot be followed.
     #[error("`{}` cannot be packed", path.display())]
     Unpackable {
         /// The file or folder.

@@ -12,7 +12,7 @@ mod engine;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use engine::{Container, Image, ROOT, base, docker, ipybox, list, python_with, run, setting};
@@ -539,19 +539,6 @@ fn the_files_of_the_image_pass_their_own_tests() {
     let image = Image::build("runtime", &["-d", &list]);
     let mount = format!("{ROOT}/tests/runtime:/tests:ro");
     let container = Container::start(&image.tag, &["--volume", &mount]);
-    let pytest = [
-        "exec",
-        &container.id,
-        "python",
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "--ignore=/tests/test_executor.py",
-        "--ignore=/tests/test_build.py",
-        "/tests",
-    ];
-    let output: Output = Command::new("docker").args(pytest).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    let others = ["--ignore=/tests/test_executor.py", "--ignore=/tests/test_build.py", "/tests"];
+    container.pytest(&others);
 }

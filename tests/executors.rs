@@ -8,7 +8,6 @@
 mod engine;
 
 use std::fs;
-use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -235,12 +234,8 @@ fn an_extended_image_has_more_packages_and_everything_else_as_before() {
     assert_eq!(python(&most, "import numpy, six, attr, pandas; print(numpy.__version__)"), "1.26.4");
     pip_agrees(&most);
     verify(&most);
-    let said = refused(&["-V", "extend-base", "--name", "x", "--base", &most.tag, "-d", &{
-        let (folder, list) = list("attrs = \"<20\"\n");
-        // Kept until the refusal was read.
-        std::mem::forget(folder);
-        list
-    }]);
+    let (_folder, fourth) = list("attrs = \"<20\"\n");
+    let said = refused(&["-V", "extend-base", "--name", "x", "--base", &most.tag, "-d", &fourth]);
     assert!(said.contains("has `attrs`"), "{said}");
 }
 
@@ -426,18 +421,5 @@ fn the_executor_server_passes_its_own_tests() {
     let mount = format!("{ROOT}/tests/runtime:/tests:ro");
     let build_files = format!("{ROOT}/templates/build:/build:ro");
     let container = Container::with_port(PORT, &image.tag, &["--volume", &mount, "--volume", &build_files]);
-    let pytest = [
-        "exec",
-        &container.id,
-        "python",
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "/tests/test_executor.py",
-        "/tests/test_build.py",
-    ];
-    let output = Command::new("docker").args(pytest).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    container.pytest(&["/tests/test_executor.py", "/tests/test_build.py"]);
 }

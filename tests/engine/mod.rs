@@ -173,6 +173,12 @@ impl Container {
         answer
     }
 
+    /// Runs tests with pytest, which must be among the image's packages.
+    pub fn pytest(&self, arguments: &[&str]) {
+        let common = ["exec", &self.id, "python", "-m", "pytest", "-q", "-p", "no:cacheprovider"];
+        docker(&[&common, arguments].concat());
+    }
+
     /// Stops the container as `docker stop` does, and returns how long that took.
     pub fn stop(&self) -> Duration {
         let begun = Instant::now();
