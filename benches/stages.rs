@@ -4,9 +4,9 @@
 
 use ipybox::base::Base;
 use ipybox::context::{self, Local};
+use ipybox::deps::Spec;
 use ipybox::dockerfile::{self, Supply};
 use ipybox::plan::{Options, Plan, User};
-use ipybox::spec::Spec;
 use ipybox::templates::Templates;
 use ipybox::uv;
 use ipybox::variant::Variant;

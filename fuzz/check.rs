@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
+use ipybox::deps::{Constraint, Form, Marker, Selection, Source, Spec, Surroundings, pep508};
 use ipybox::diagnostic::{Diagnostic, Document, Fix};
 use ipybox::plan::Requirement;
-use ipybox::spec::{Constraint, Form, Marker, Selection, Source, Spec, Surroundings, pep508};
 
 /// Reads a list, and checks what it gives.
 pub(crate) fn list(form: Form, text: &str) {
@@ -75,7 +75,7 @@ fn right(spec: &Spec, text: &str) {
 }
 
 /// What a dependency is lowered to is a requirement of the same name, extras and marker.
-fn same_when_printed(dependency: &ipybox::spec::Dependency) {
+fn same_when_printed(dependency: &ipybox::deps::Dependency) {
     let lowered = Requirement::lower(dependency);
     assert!(!lowered.alternatives.is_empty());
     // Paths and repositories become wheels before they are printed for an installer.

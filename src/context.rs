@@ -12,9 +12,9 @@ use zip::{CompressionMethod, ZipWriter};
 use crate::accounts;
 use crate::archive::{Archive, Owner};
 use crate::base::{Base, Folder};
+use crate::deps::{Name, Priority, Source, percent_encoded};
 use crate::local::LocalSource;
 use crate::plan::{HOME, Held, PackageIndex, Plan, User};
-use crate::spec::{Name, Priority, Source, percent_encoded};
 use crate::templates::Templates;
 use crate::variant::{Packages, Who};
 
@@ -367,8 +367,8 @@ fn sources_to_build(plan: &Plan) -> String {
 mod tests {
     use super::*;
     use crate::base::Distribution;
+    use crate::deps::Spec;
     use crate::plan::Options;
-    use crate::spec::Spec;
     use crate::variant::Variant;
 
     #[test]

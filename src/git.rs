@@ -8,9 +8,9 @@ use std::process::{Output, Stdio};
 use sha2::{Digest, Sha256};
 use tokio::process::Command;
 
+use crate::deps::is_reference;
 use crate::diagnostic::Diagnostic;
 use crate::local::hexadecimal;
-use crate::spec::is_reference;
 
 /// The ways in which a repository may be reached. Others run programs that an address names.
 const PROTOCOLS: &str = "file:git:http:https:ssh";

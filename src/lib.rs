@@ -2,12 +2,12 @@
 //!
 //! ```text
 //! variants/NAME/ ────variant─▶ Variant ┐
-//! dependencies.txt ─────spec─▶ Spec ───┼─plan─▶ Plan ─dockerfile, context─▶ Archive ─engine─▶ image
+//! dependencies.txt ─────deps─▶ Spec ───┼─plan─▶ Plan ─dockerfile, context─▶ Archive ─engine─▶ image
 //! engine or file ───────base─▶ Base ───┘
 //! ```
 //!
 //! Data goes left to right, once. Files, the environment and the engine are asked at the two ends;
-//! from [`spec::Spec`] to [`archive::Archive`] every stage is a pure function of its inputs.
+//! from [`deps::Spec`] to [`archive::Archive`] every stage is a pure function of its inputs.
 
 pub mod accounts;
 pub mod archive;
@@ -15,6 +15,7 @@ pub mod base;
 pub mod cli;
 pub mod cmd;
 pub mod context;
+pub mod deps;
 pub mod diagnostic;
 pub mod dockerfile;
 pub mod engine;
@@ -25,7 +26,6 @@ pub mod python_archive;
 pub mod reference;
 pub mod report;
 pub mod secret;
-pub mod spec;
 pub mod templates;
 pub mod trust;
 pub mod uv;

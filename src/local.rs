@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+use crate::deps::is_distribution;
 use crate::diagnostic::Diagnostic;
-use crate::spec::is_distribution;
 
 /// Files by path, with what they are worth to a plan.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,8 +10,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use ipybox::deps::{Constraint, Marker, Priority, Selection, Source, Spec, Surroundings, pep508};
 use ipybox::diagnostic::{Document, Documents};
-use ipybox::spec::{Constraint, Marker, Priority, Selection, Source, Spec, Surroundings, pep508};
 use pep440_rs::Version;
 use serde::Deserialize;
 
@@ -628,7 +628,7 @@ fn requirements_files_mean_what_pip_says() {
             (Ok(spec), false) => {
                 let describe =
                     |name: &str, constraint: String, hashes: usize| format!("{name} {constraint} {hashes}");
-                let of = |list: &[ipybox::spec::Dependency]| -> Vec<String> {
+                let of = |list: &[ipybox::deps::Dependency]| -> Vec<String> {
                     list.iter()
                         .map(|one| describe(one.name.as_str(), one.constraint.to_string(), one.hashes.len()))
                         .collect()

@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::Path;
 
-use ipybox::spec::Form;
+use ipybox::deps::Form;
 
 #[path = "../fuzz/check.rs"]
 mod check;

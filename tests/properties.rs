@@ -5,11 +5,11 @@
 use ipybox::archive::Archive;
 use ipybox::base::{Base, Distribution};
 use ipybox::context::{self, Local};
+use ipybox::deps::{Constraint, Marker, Name, Spec, pep508};
 use ipybox::dockerfile::{self, DockerfileError, Supply};
 use ipybox::plan::{Options, Plan, PlanError, User};
 use ipybox::python_archive::PythonArchive;
 use ipybox::reference::Reference;
-use ipybox::spec::{Constraint, Marker, Name, Spec, pep508};
 use ipybox::templates::Templates;
 use ipybox::uv;
 use ipybox::variant::{Variant, VariantError};

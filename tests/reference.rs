@@ -2,9 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use ipybox::deps::{Form, Source, Spec};
 use ipybox::diagnostic::Fix;
 use ipybox::plan::Requirement;
-use ipybox::spec::{Form, Source, Spec};
 
 const PAGE: &str = include_str!("../docs/dependencies.md");
 

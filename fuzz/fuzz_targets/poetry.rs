@@ -5,4 +5,4 @@
 #[allow(dead_code, reason = "each target uses a part of it")]
 mod check;
 
-libfuzzer_sys::fuzz_target!(|text: &str| check::list(ipybox::spec::Form::Poetry, text));
+libfuzzer_sys::fuzz_target!(|text: &str| check::list(ipybox::deps::Form::Poetry, text));

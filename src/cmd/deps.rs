@@ -10,9 +10,9 @@ use serde::{Serialize, Serializer};
 
 use super::{Caller, Failure, FailureKind, lists};
 use crate::cli::{DepsArgs, DepsFormat};
+use crate::deps::{Dependency, Form, Index, Source, Spec, percent_encoded};
 use crate::diagnostic::{Diagnostic, Document, Documents, Fix};
 use crate::plan::Requirement;
-use crate::spec::{Dependency, Form, Index, Source, Spec, percent_encoded};
 
 /// Rounds of corrections: each may show mistakes that the one before hid.
 const MAX_ROUNDS: usize = 20;
@@ -80,9 +80,9 @@ fn requirements_file(spec: &Spec, documents: &Documents) -> Result<String, Failu
     let mut text = String::new();
     for index in &spec.indexes {
         let option = match index.priority {
-            crate::spec::Priority::Default => "--index-url",
-            crate::spec::Priority::Extra | crate::spec::Priority::Supplemental => "--extra-index-url",
-            crate::spec::Priority::Explicit => continue,
+            crate::deps::Priority::Default => "--index-url",
+            crate::deps::Priority::Extra | crate::deps::Priority::Supplemental => "--extra-index-url",
+            crate::deps::Priority::Explicit => continue,
         };
         text += &format!("{option} {}\n", index.url);
     }
@@ -188,13 +188,13 @@ enum SourceEntry {
 struct IndexEntry {
     name: Option<String>,
     url: String,
-    priority: crate::spec::Priority,
+    priority: crate::deps::Priority,
 }
 
 impl Entry {
     fn of(dependency: &Dependency, documents: &Documents) -> Self {
         let place = documents.find(&dependency.at).expect("a dependency stands in a list");
-        let texts = |names: &[crate::spec::Name]| names.iter().map(ToString::to_string).collect();
+        let texts = |names: &[crate::deps::Name]| names.iter().map(ToString::to_string).collect();
         let alternatives = dependency.constraint.alternatives();
         let any = dependency.constraint.is_any();
         Self {

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use super::Failure;
 use crate::cli::{SelectionArgs, variable_of_list};
+use crate::deps::{Dependency, MAX_BYTES, Selection, Spec, Surroundings};
 use crate::diagnostic::{Diagnostic, Document, Documents, STDIN};
-use crate::spec::{Dependency, MAX_BYTES, Selection, Spec, Surroundings};
 
 /// Reads the files; `-` is standard input.
 pub(super) fn documents(paths: &[PathBuf]) -> Result<Documents, Failure> {

@@ -8,6 +8,7 @@ use super::{Caller, Failure};
 use crate::base::Base;
 use crate::cli::ImageArgs;
 use crate::context::Local;
+use crate::deps::{Dependency, Name, Source, Spec};
 use crate::diagnostic::{Diagnostic, Documents};
 use crate::engine::{Engine, EngineError};
 use crate::git;
@@ -16,7 +17,6 @@ use crate::plan::{Options, Plan, PlanError, Provenance, Target, User, choose, de
 use crate::python_archive::PythonArchive;
 use crate::report::Report;
 use crate::secret;
-use crate::spec::{Dependency, Name, Source, Spec};
 use crate::templates::Templates;
 use crate::uv;
 use crate::variant::{Packages, Variant, destination};

@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use super::packages::MAX_CHOICES;
 use super::{OLDEST_PYTHON, PythonVersion, python};
+use crate::deps::Name;
 use crate::diagnostic::Diagnostic;
-use crate::spec::Name;
 
 /// Why there is no plan. `at` is in bytes of the dependency list.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

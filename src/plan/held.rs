@@ -8,8 +8,8 @@ use serde::Serialize;
 
 use super::PlanError;
 use crate::base::Python;
+use crate::deps::{Dependency, Name, Source, pep508};
 use crate::reference::Reference;
-use crate::spec::{Dependency, Name, Source, pep508};
 use crate::variant::Packages;
 
 /// A distribution of the base that is never installed, upgraded or replaced.

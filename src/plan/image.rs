@@ -11,8 +11,8 @@ use super::{
 };
 use crate::accounts::{self, User};
 use crate::base::{Base, Interpreter, Python};
+use crate::deps::{Dependency, Name};
 use crate::local::LocalSource;
-use crate::spec::{Dependency, Name};
 use crate::variant::{self, EXECUTOR, Packages, Server, Variant};
 
 /// The variable that names an executor server.

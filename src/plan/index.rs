@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use serde::Serialize;
 
-use crate::spec::{Name, Priority, Spec};
+use crate::deps::{Name, Priority, Spec};
 
 /// A package index.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -19,7 +19,7 @@ pub struct PackageIndex {
 
 /// The indexes that lists describe, and what is taken from each alone.
 pub(super) struct Indexes<'a> {
-    described: Vec<(&'a crate::spec::Index, Vec<Name>)>,
+    described: Vec<(&'a crate::deps::Index, Vec<Name>)>,
     by_name: HashMap<&'a str, usize>,
 }
 
@@ -50,7 +50,7 @@ impl<'a> Indexes<'a> {
     /// Those that are asked for anything.
     pub(super) fn used(self) -> Vec<PackageIndex> {
         let mut seen = HashSet::new();
-        let index = |(index, mut only): (&'a crate::spec::Index, Vec<Name>)| {
+        let index = |(index, mut only): (&'a crate::deps::Index, Vec<Name>)| {
             only.sort();
             only.dedup();
             let used = index.priority != Priority::Explicit || !only.is_empty();

@@ -24,9 +24,9 @@ pub use target::{Target, needed};
 pub use crate::accounts::User;
 
 use crate::base::{Base, Interpreter};
+use crate::deps::{Name, Spec};
 use crate::local::LocalSource;
 use crate::python_archive::PythonArchive;
-use crate::spec::{Name, Spec};
 use crate::uv;
 use crate::variant::{EXECUTOR, Packages, Server, Step, Variant};
 

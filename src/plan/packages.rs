@@ -9,8 +9,8 @@ use super::held;
 use super::index::Indexes;
 use super::{Held, Options, PackageIndex, PlanError, Requirement};
 use crate::base::Base;
+use crate::deps::{Dependency, Name, Priority, Source, Spec, pep508};
 use crate::local::LocalSource;
-use crate::spec::{Dependency, Name, Priority, Source, Spec, pep508};
 use crate::variant::{Packages, Variant};
 
 /// What a distribution is built from.

@@ -9,8 +9,8 @@ use serde::Serialize;
 
 use super::{HOME, OLDEST_PYTHON, Options, PlanError};
 use crate::base::{Base, Interpreter, Python};
+use crate::deps::{Constraint, Spec};
 use crate::reference::Reference;
-use crate::spec::{Constraint, Spec};
 use crate::variant::Packages;
 
 /// A feature version of Python 3.

@@ -6,7 +6,7 @@ use pep440_rs::{Operator, VersionSpecifiers};
 use serde::ser::SerializeSeq;
 use serde::{Serialize, Serializer};
 
-use crate::spec::{Constraint, Dependency, Marker, Name, Source, pep508};
+use crate::deps::{Constraint, Dependency, Marker, Name, Source, pep508};
 
 /// The PEP 508 form of a dependency, which installers understand.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +32,7 @@ const WITH_PRERELEASES: &str = ">=0.dev0";
 
 impl Requirement {
     /// Lowers `dependency`. Its versions stay the same, but where a union leaves a gap between final
-    /// versions and pre-releases are not asked for: see [`crate::spec::Constraint::but_for_prereleases`].
+    /// versions and pre-releases are not asked for: see [`crate::deps::Constraint::but_for_prereleases`].
     #[must_use]
     pub fn lower(dependency: &Dependency) -> Self {
         // A pin says itself whether it is one, and its hash must stay beside a plain `==`.

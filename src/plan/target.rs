@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use crate::base::Platform;
-use crate::spec::{Dependency, Marker, Name, Operand, Spec};
+use crate::deps::{Dependency, Marker, Name, Operand, Spec};
 
 /// The values of `sys.platform` that people write.
 const PLATFORMS: [&str; 7] = ["linux", "win32", "darwin", "cygwin", "emscripten", "wasi", "android"];

@@ -11,9 +11,9 @@ use super::{
     Check, Copy, Packages, SHIPPED, Server, Step, Variant, destination, executor_name, label_name, package,
     value, variable_name,
 };
+use crate::deps::{Dependency, pep508};
 use crate::diagnostic::Document;
 use crate::reference::ReferenceError;
-use crate::spec::{Dependency, pep508};
 
 /// `variant.toml`: a kind of image that `ipybox build -V NAME` makes.
 #[derive(Deserialize, JsonSchema)]

@@ -14,9 +14,9 @@ pub use value::{destination, executor_name, label_name, package, value, variable
 
 use file::{File, Mistake};
 
+use crate::deps::{self, Dependency};
 use crate::diagnostic::{Diagnostic, Document};
 use crate::reference::Reference;
-use crate::spec::{self, Dependency};
 
 /// A named kind of image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -249,7 +249,7 @@ impl Variant {
         let folder = folder.join(name);
         let text = |file: &str| {
             let path = folder.join(file);
-            let document = Document::read(&path, spec::MAX_BYTES)
+            let document = Document::read(&path, deps::MAX_BYTES)
                 .map_err(|source| VariantError::Unreadable { path, source })?;
             // Line breaks of other systems would become part of commands.
             Ok(Document { text: document.text.replace("\r\n", "\n"), ..document })
@@ -344,7 +344,7 @@ impl VariantError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::Spec;
+    use crate::deps::Spec;
 
     #[test]
     fn every_shipped_variant_is_right() {

@@ -157,7 +157,7 @@ impl Spec {
     /// Every mistake of the text, in the order of their places; of very many, the first.
     ///
     /// ```
-    /// use ipybox::spec::Spec;
+    /// use ipybox::deps::Spec;
     ///
     /// let spec = Spec::parse("numpy = \"^2.2\"").unwrap();
     /// assert_eq!(spec.dependencies[0].constraint.to_string(), ">=2.2,<3.0");
