@@ -6,9 +6,9 @@ use ipybox::base::Base;
 use ipybox::context::{self, Local};
 use ipybox::deps::Spec;
 use ipybox::dockerfile::{self, Supply};
+use ipybox::installer;
 use ipybox::plan::{Options, Plan, User};
 use ipybox::templates::Templates;
-use ipybox::uv;
 use ipybox::variant::Variant;
 
 fn main() {
@@ -37,7 +37,7 @@ fn plan() -> Plan {
 fn resolve(spec: &Spec) -> Plan {
     let base = Base::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/base.json").as_ref()).expect("facts");
     let variant = Variant::read("example", None).expect("a shipped variant");
-    let uv = uv::Release::of(&base.platform);
+    let uv = installer::Release::of(&base.platform);
     let options = Options::new(User::Unprivileged { uid: 1000, gid: 1000 }, uv);
     Plan::resolve(spec, &variant, base, &options).expect("a plan")
 }

@@ -1,11 +1,14 @@
 //! A [`Plan`] to Dockerfile text through `templates/*.tera`; places values, never decides.
 
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 
 use crate::archive::EPOCH;
 use crate::context;
 use crate::diagnostic::Diagnostic;
-use crate::plan::Plan;
+use crate::installer::words;
+use crate::plan::{Plan, StepId};
+use crate::reference::Reference;
 use crate::templates::Templates;
 use crate::variant::{Packages, When, Who};
 
@@ -100,6 +103,30 @@ struct Values<'a> {
     /// In exec form.
     command: String,
     epoch: u64,
+    titles: Titles,
+    words: Words,
+    /// The ids of the package caches that steps share.
+    cache: String,
+    apt_cache: String,
+}
+
+/// What the steps are called.
+#[derive(Serialize)]
+struct Titles {
+    python: String,
+    apt: String,
+    servers: String,
+    wheels: String,
+    packages: String,
+    copies: String,
+}
+
+/// What the installer says where other alternatives are tried, and where they are not.
+#[derive(Serialize)]
+struct Words {
+    no_solution: &'static str,
+    spoilt: &'static str,
+    refusing_index: &'static str,
 }
 
 #[derive(Serialize)]
@@ -112,6 +139,7 @@ struct Unpacked<'a> {
 struct OwnStep {
     /// Its place in the plan, from 0.
     number: usize,
+    title: String,
     /// Whether the image's user runs it.
     as_user: bool,
 }
@@ -133,7 +161,13 @@ pub fn render(plan: &Plan, templates: &Templates, supply: Supply) -> Result<Stri
     let (uid, gid) = plan.user.ids();
     let steps = |at: When| {
         let steps = plan.steps.iter().enumerate().filter(move |(_, step)| step.at == at);
-        steps.map(|(number, step)| OwnStep { number, as_user: step.who == Who::User }).collect()
+        steps
+            .map(|(number, step)| OwnStep {
+                number,
+                title: StepId::Own(number).title(),
+                as_user: step.who == Who::User,
+            })
+            .collect()
     };
     let values = Values {
         ipybox: &plan.ipybox,
@@ -176,6 +210,21 @@ pub fn render(plan: &Plan, templates: &Templates, supply: Supply) -> Result<Stri
         health: exec_form(&plan.health()),
         command: exec_form(&plan.command()),
         epoch: EPOCH,
+        titles: Titles {
+            python: StepId::Python.title(),
+            apt: StepId::Apt.title(),
+            servers: StepId::Servers.title(),
+            wheels: StepId::Wheels.title(),
+            packages: StepId::Packages.title(),
+            copies: StepId::Copies.title(),
+        },
+        words: Words {
+            no_solution: words::NO_SOLUTION,
+            spoilt: words::SPOILT,
+            refusing_index: words::REFUSING_INDEX,
+        },
+        cache: cache("ipybox-uv", &plan.base.reference),
+        apt_cache: cache("ipybox-apt", &plan.base.reference),
     };
     let failed = |source| DockerfileError::Template { name: plan.template.clone(), source };
     let mut tera = tera::Tera::new();
@@ -185,6 +234,17 @@ pub fn render(plan: &Plan, templates: &Templates, supply: Supply) -> Result<Stri
     tera.add_raw_templates(texts).map_err(failed)?;
     let values = tera::Context::from_serialize(&values).map_err(failed)?;
     tera.render(&plan.template, &values).map(|text| text + "\n").map_err(failed)
+}
+
+/// The id of a cache that build steps share. A base may run what it likes in them, so only those of official images
+/// have one in common.
+fn cache(name: &str, base: &Reference) -> String {
+    if matches!(base.repository(), "python" | "library/python" | "docker.io/library/python") {
+        return name.to_owned();
+    }
+    let digest = Sha256::digest(base.in_full());
+    let digits = digest.iter().take(6).fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
+    format!("{name}-{digits}")
 }
 
 fn settings(

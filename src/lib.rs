@@ -20,6 +20,7 @@ pub mod diagnostic;
 pub mod dockerfile;
 pub mod engine;
 pub mod git;
+pub mod installer;
 pub mod local;
 pub mod plan;
 pub mod python_archive;
@@ -28,6 +29,6 @@ pub mod report;
 pub mod secret;
 pub mod templates;
 pub mod trust;
-pub mod uv;
+
 pub mod variant;
 pub mod verify;

@@ -7,11 +7,11 @@ use ipybox::base::{Base, Distribution};
 use ipybox::context::{self, Local};
 use ipybox::deps::{Constraint, Marker, Name, Spec, pep508};
 use ipybox::dockerfile::{self, DockerfileError, Supply};
+use ipybox::installer;
 use ipybox::plan::{Options, Plan, PlanError, User};
 use ipybox::python_archive::PythonArchive;
 use ipybox::reference::Reference;
 use ipybox::templates::Templates;
-use ipybox::uv;
 use ipybox::variant::{Variant, VariantError};
 use pep440_rs::Version;
 use proptest::prelude::*;
@@ -71,7 +71,7 @@ fn resolve_as(
     let mut base = Base::read(facts.as_ref()).unwrap();
     let variant = Variant::read(variant, None).unwrap();
     let user = User::Unprivileged { uid: 1000, gid: 1000 };
-    let mut options = Options::new(user, uv::Release::of(&base.platform));
+    let mut options = Options::new(user, installer::Release::of(&base.platform));
     change(&mut base, &mut options);
     Plan::resolve(&Spec::parse(list).unwrap(), &variant, base, &options)
 }

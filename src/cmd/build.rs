@@ -8,10 +8,10 @@ use crate::context;
 use crate::diagnostic::Diagnostic;
 use crate::dockerfile::{self, Supply};
 use crate::engine::{Build, Engine, EngineError};
+use crate::installer;
 use crate::plan::Plan;
 use crate::report::{self, Report};
 use crate::trust;
-use crate::uv;
 
 /// The id under which build steps find the certificates.
 const CA_SECRET: &str = "ipybox-ca";
@@ -67,7 +67,7 @@ async fn supply(engine: &Engine, plan: &Plan, request: &Request, report: &Report
     if present?.is_none() {
         report.note(&format!("loading {} into the engine, once", plan.uv));
         let program = engine.unless_interrupted(request.installer(plan)).await??;
-        engine.import(uv::image(&program)?, &installer).await?;
+        engine.import(installer::image(&program)?, &installer).await?;
     }
     Ok(())
 }

@@ -7,11 +7,11 @@ use crate::diagnostic::{Diagnostic, Documents};
 use crate::dockerfile::DockerfileError;
 use crate::engine::EngineError;
 use crate::git::GitError;
+use crate::installer::UvError;
 use crate::local::LocalError;
 use crate::plan::PlanError;
 use crate::python_archive::PythonArchiveError;
 use crate::trust::TrustError;
-use crate::uv::UvError;
 use crate::variant::VariantError;
 
 /// Why a command did not do what it was asked.

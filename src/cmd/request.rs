@@ -12,13 +12,13 @@ use crate::deps::{Dependency, Name, Source, Spec};
 use crate::diagnostic::{Diagnostic, Documents};
 use crate::engine::{Engine, EngineError};
 use crate::git;
+use crate::installer;
 use crate::local::LocalSource;
 use crate::plan::{Options, Plan, PlanError, Provenance, Target, User, choose, default_base, needed};
 use crate::python_archive::PythonArchive;
 use crate::report::Report;
 use crate::secret;
 use crate::templates::Templates;
-use crate::uv;
 use crate::variant::{Packages, Variant, destination};
 
 /// What uv says of requirements that cannot all be met.
@@ -142,7 +142,7 @@ impl Request {
 
     pub(super) async fn plan(&self, base: Base, caller: &Caller) -> Result<(Plan, Local), Failure> {
         let report = &caller.report;
-        let uv = match (uv::Release::of(&base.platform), &self.args.uv) {
+        let uv = match (installer::Release::of(&base.platform), &self.args.uv) {
             (Some(release), Some(program)) => Some(release.with_program(program)?),
             (release, _) => release,
         };

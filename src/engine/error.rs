@@ -7,8 +7,8 @@ use bollard::errors::Error as Api;
 use super::Host;
 use crate::base::BaseError;
 use crate::diagnostic::Diagnostic;
+use crate::installer::words::index_does_not_answer;
 use crate::reference::Reference;
-use crate::uv::index_does_not_answer;
 
 /// Why an engine did not do what it was asked.
 #[derive(Debug, thiserror::Error)]

@@ -7,6 +7,7 @@ mod index;
 mod packages;
 mod python;
 mod requirement;
+mod steps;
 mod target;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,15 +20,16 @@ pub use index::PackageIndex;
 pub use packages::PlannedSource;
 pub use python::{Provenance, PythonVersion, choose, default_base};
 pub use requirement::Requirement;
+pub use steps::StepId;
 pub use target::{Target, needed};
 
 pub use crate::accounts::User;
 
 use crate::base::{Base, Interpreter};
 use crate::deps::{Name, Spec};
+use crate::installer;
 use crate::local::LocalSource;
 use crate::python_archive::PythonArchive;
-use crate::uv;
 use crate::variant::{EXECUTOR, Packages, Server, Step, Variant};
 
 /// Everything that decides an image, with nothing left to decide.
@@ -88,7 +90,7 @@ pub struct Plan {
     /// The labels of the image.
     pub labels: BTreeMap<String, String>,
     /// The installer: its version, and the SHA-256 of the wheel it comes in.
-    pub uv: uv::Release,
+    pub uv: installer::Release,
 }
 
 /// An archive that an interpreter is unpacked from.
@@ -153,7 +155,7 @@ pub struct Options {
     /// What is copied into the image, by its place there.
     pub copies: Vec<(String, LocalSource)>,
     /// The installer; `None` where there is none for the base's platform.
-    pub uv: Option<uv::Release>,
+    pub uv: Option<installer::Release>,
     /// The files of dependencies that come from this host or a repository.
     pub sources: BTreeMap<Name, LocalSource>,
     /// Whether modules are compiled when they are installed.
@@ -163,7 +165,7 @@ pub struct Options {
 impl Options {
     /// Nothing is asked for but an image that runs as `user`, made with the installer `uv`.
     #[must_use]
-    pub fn new(user: User, uv: Option<uv::Release>) -> Self {
+    pub fn new(user: User, uv: Option<installer::Release>) -> Self {
         Self {
             user,
             python: None,
@@ -308,31 +310,5 @@ impl Plan {
             Packages::Inherited => self.interpreter.path.clone(),
             Packages::Isolated | Packages::Layered => format!("{HOME}/server/bin/python"),
         }
-    }
-}
-
-impl Plan {
-    /// What to ask the installer for: requirements, one list for each choice of alternatives. The first
-    /// that resolves is taken; newer versions come first.
-    #[must_use]
-    pub fn requests(&self) -> Vec<Vec<String>> {
-        let open = self.requirements.iter().enumerate().filter(|(_, one)| one.alternatives.len() > 1);
-        let mut choices: Vec<Vec<(usize, usize)>> = vec![Vec::new()];
-        for (at, requirement) in open {
-            let extended = |choice: Vec<(usize, usize)>| {
-                (0..requirement.alternatives.len())
-                    .map(move |index| [choice.as_slice(), &[(at, index)]].concat())
-            };
-            choices = choices.into_iter().flat_map(extended).collect();
-        }
-        choices.sort_by_key(|choice| choice.iter().map(|(_, index)| index).sum::<usize>());
-        let request = |choice: Vec<(usize, usize)>| {
-            let mut texts: Vec<String> = self.requirements.iter().map(ToString::to_string).collect();
-            for (at, index) in choice {
-                texts[at] = self.requirements[at].alternative(index);
-            }
-            texts
-        };
-        choices.into_iter().map(request).collect()
     }
 }

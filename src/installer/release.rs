@@ -10,6 +10,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tokio::process::Command;
 
+use super::words::Cause;
 use crate::archive::Archive;
 use crate::base::Platform;
 use crate::diagnostic::Diagnostic;
@@ -47,6 +48,8 @@ pub enum UvError {
         program: String,
         /// The end of what it printed.
         output: String,
+        /// What that means, where it is known.
+        cause: Option<Cause>,
     },
     /// The file system refuses.
     #[error("cannot read or keep the installer in `{}`", path.display())]
@@ -58,26 +61,11 @@ pub enum UvError {
     },
 }
 
-/// Whether uv or pip say, in what they printed, that they could not reach a host.
-#[must_use]
-pub fn index_does_not_answer<'a>(output: impl IntoIterator<Item = &'a str>) -> bool {
-    const SIGNS: [&str; 7] = [
-        "error sending request",
-        "dns error",
-        "operation timed out",
-        "tcp connect error",
-        "NewConnectionError",
-        "ConnectTimeoutError",
-        "Temporary failure in name resolution",
-    ];
-    output.into_iter().any(|line| SIGNS.iter().any(|sign| line.contains(sign)))
-}
-
 impl UvError {
     /// Whether the same call may work in a while.
     #[must_use]
     pub fn is_worth_a_retry(&self) -> bool {
-        matches!(self, Self::Failed { output, .. } if index_does_not_answer([output.as_str()]))
+        matches!(self, Self::Failed { cause: Some(Cause::Unreachable { .. }), .. })
     }
 
     /// The refusal.
@@ -194,8 +182,9 @@ impl Release {
             let printed = String::from_utf8_lossy(&output.stderr);
             // A python3 without pip is no source that failed.
             if !printed.contains("No module named pip") {
+                let cause = Cause::of(&printed.lines().map(str::to_owned).collect::<Vec<_>>());
                 let output = last_lines(&printed, 3);
-                failure = UvError::Failed { program: program.to_owned(), output };
+                failure = UvError::Failed { program: program.to_owned(), output, cause };
             }
         }
         Err(failure)

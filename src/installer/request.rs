@@ -1,0 +1,291 @@
+//! What uv is asked for: the files it reads, from a plan. A build step and this host get the same.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+
+use pep440_rs::Version;
+use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, value};
+use zip::write::SimpleFileOptions;
+use zip::{CompressionMethod, ZipWriter};
+
+use crate::deps::{Name, Priority, Source, percent_encoded};
+use crate::plan::{Held, PackageIndex, Plan, Requirement};
+use crate::variant::Packages;
+
+/// What the project is called that stands for the user's list; uv says it in its reasons.
+pub(super) const PROJECT: &str = "your-list";
+
+/// Where build steps find what is built.
+const SOURCES: &str = "/dev/ipybox/sources";
+
+/// The files of a request by their names: `NN/pyproject.toml` for each choice of alternatives, the newest
+/// first, and what holds for all of them.
+///
+/// # Errors
+///
+/// Of writing a wheel or JSON to memory.
+pub fn request(plan: &Plan) -> io::Result<BTreeMap<String, Vec<u8>>> {
+    let mut files = BTreeMap::new();
+    let mut add = |name: &str, text: Vec<u8>| drop(files.insert(name.to_owned(), text));
+    for (number, requirements) in choices(plan).iter().enumerate() {
+        add(&format!("{:02}/pyproject.toml", number + 1), pyproject(requirements, plan).into());
+    }
+    add("uv.toml", uv_settings(plan).into());
+    if plan.packages != Packages::Isolated {
+        add("base.txt", base_constraints(plan).into());
+        for (name, held) in &plan.held {
+            if let Some(version) = &held.version {
+                let wheel = format!("{}-{version}-py3-none-any.whl", name.as_str().replace('-', "_"));
+                add(&format!("base/{wheel}"), stand_in(name, version, held)?);
+            }
+        }
+    }
+    if !plan.folders.is_empty() {
+        add("base.pth", folders(&plan.folders).into());
+    }
+    if !plan.bounds.is_empty() {
+        add("constraints.txt", constraints(plan).into());
+    }
+    if plan.checks_hashes() {
+        let bounds = plan.bounds.iter().filter(|bound| !bound.hashes.is_empty());
+        let hashes: BTreeMap<_, _> = bounds.map(|bound| (bound.name.as_str(), &bound.hashes)).collect();
+        add("hashes.json", serde_json::to_vec(&hashes).map_err(io::Error::other)?);
+    }
+    Ok(files)
+}
+
+/// One list of requirements for each choice of alternatives. The first that resolves is taken; newer
+/// versions come first.
+fn choices(plan: &Plan) -> Vec<Vec<String>> {
+    let open = plan.requirements.iter().enumerate().filter(|(_, one)| one.alternatives.len() > 1);
+    let mut choices: Vec<Vec<(usize, usize)>> = vec![Vec::new()];
+    for (at, requirement) in open {
+        let extended = |choice: Vec<(usize, usize)>| {
+            (0..requirement.alternatives.len()).map(move |index| [choice.as_slice(), &[(at, index)]].concat())
+        };
+        choices = choices.into_iter().flat_map(extended).collect();
+    }
+    choices.sort_by_key(|choice| choice.iter().map(|(_, index)| index).sum::<usize>());
+    let request = |choice: Vec<(usize, usize)>| {
+        let mut texts: Vec<String> = plan.requirements.iter().map(ToString::to_string).collect();
+        for (at, index) in choice {
+            texts[at] = plan.requirements[at].alternative(index);
+        }
+        texts
+    };
+    choices.into_iter().map(request).collect()
+}
+
+/// What keeps the base's distributions at their versions.
+fn base_constraints(plan: &Plan) -> String {
+    let line = |(name, held): (&Name, &Held)| Some(format!("{name}=={}\n", held.version.as_ref()?));
+    plan.held.iter().filter_map(line).collect()
+}
+
+/// A wheel with a held distribution's metadata and nothing else. It is resolved like any other, also where no
+/// index knows the distribution, and is never installed.
+///
+/// Rule: Python packaging, "Binary distribution format" and "Core metadata specifications".
+fn stand_in(name: &Name, version: &Version, held: &Held) -> io::Result<Vec<u8>> {
+    let mut metadata = format!("Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n");
+    for requirement in &held.requires {
+        metadata += &format!("Requires-Dist: {requirement}\n");
+    }
+    for extra in &held.extras {
+        metadata += &format!("Provides-Extra: {extra}\n");
+    }
+    let mut wheel = ZipWriter::new(io::Cursor::new(Vec::new()));
+    let options = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
+    let folder = format!("{}-{version}.dist-info", name.as_str().replace('-', "_"));
+    for (file, text) in [
+        ("METADATA", metadata.as_str()),
+        ("WHEEL", "Wheel-Version: 1.0\nGenerator: ipybox\nRoot-Is-Purelib: true\nTag: py3-none-any\n"),
+        ("RECORD", ""),
+    ] {
+        wheel.start_file(format!("{folder}/{file}"), options)?;
+        wheel.write_all(text.as_bytes())?;
+    }
+    Ok(wheel.finish()?.into_inner())
+}
+
+/// A `.pth` file that makes distributions of other folders visible.
+///
+/// Rule: Python's documentation of the module `site`: lines that begin with `import` are run.
+fn folders(folders: &[String]) -> String {
+    let line = |folder: &String| {
+        let literal = serde_json::to_string(folder).expect("a text is JSON");
+        format!("import site; site.addsitedir({literal})\n")
+    };
+    folders.iter().map(line).collect()
+}
+
+/// A request as uv reads it: requirements, and the indexes that some of them come from alone.
+fn pyproject(requirements: &[String], plan: &Plan) -> String {
+    let dependencies: Array = requirements.iter().collect();
+    let mut project = Table::new();
+    project["name"] = value(PROJECT);
+    project["version"] = value("0");
+    project["dependencies"] = value(dependencies);
+    let mut document = DocumentMut::new();
+    document["project"] = project.into();
+    let mut indexes = ArrayOfTables::new();
+    let mut sources = Table::new();
+    for (number, index) in plan.indexes.iter().enumerate().filter(|(_, index)| !index.only.is_empty()) {
+        let name = index_name(number);
+        let mut described = described(&name, index);
+        described["explicit"] = value(true);
+        indexes.push(described);
+        for distribution in &index.only {
+            let mut source = InlineTable::new();
+            source.insert("index", name.as_str().into());
+            sources[distribution.as_str()] = value(source);
+        }
+    }
+    if !indexes.is_empty() {
+        let mut uv = Table::new();
+        uv.set_implicit(true);
+        uv["index"] = Item::ArrayOfTables(indexes);
+        uv["sources"] = sources.into();
+        let mut tool = Table::new();
+        tool.set_implicit(true);
+        tool["uv"] = uv.into();
+        document["tool"] = tool.into();
+    }
+    document.to_string()
+}
+
+fn index_name(number: usize) -> String {
+    format!("index-{}", number + 1)
+}
+
+fn described(name: &str, index: &PackageIndex) -> Table {
+    let mut table = Table::new();
+    table["name"] = value(name);
+    table["url"] = value(index.url.as_str());
+    table
+}
+
+/// The indexes that are asked for everything, in the order they are asked. The last one replaces the
+/// installer's own, where any does.
+fn asked(indexes: &[PackageIndex]) -> (Vec<&PackageIndex>, bool) {
+    let of = |priority| indexes.iter().filter(move |index| index.priority == priority);
+    let defaults = [Priority::Default, Priority::Supplemental].into_iter().flat_map(of);
+    let asked: Vec<_> = of(Priority::Extra).chain(defaults).collect();
+    let replaced = asked.last().is_some_and(|last| last.priority != Priority::Extra);
+    (asked, replaced)
+}
+
+/// uv's settings. It takes a distribution from the first index that has it, and asks the default one
+/// last.
+fn uv_settings(plan: &Plan) -> String {
+    let (asked, replaced) = asked(&plan.indexes);
+    let mut tables = ArrayOfTables::new();
+    for (number, index) in asked.iter().enumerate() {
+        let mut table = described(&format!("asked-{}", number + 1), index);
+        if replaced && number + 1 == asked.len() {
+            table["default"] = value(true);
+        }
+        tables.push(table);
+    }
+    let mut document = DocumentMut::new();
+    if plan.packages != Packages::Isolated {
+        // An index that has the same version has its own word on what that requires.
+        let metadata = plan.held.iter().filter_map(|(name, held)| {
+            let mut metadata = InlineTable::new();
+            metadata.insert("name", name.as_str().into());
+            metadata.insert("version", held.version.as_ref()?.to_string().into());
+            metadata.insert("requires-dist", held.requires.iter().collect::<Array>().into());
+            metadata.insert("provides-extra", held.extras.iter().map(Name::as_str).collect::<Array>().into());
+            Some(metadata)
+        });
+        document["dependency-metadata"] = value(metadata.collect::<Array>());
+        let mut pip = Table::new();
+        let omitted: Array = plan.held.keys().map(Name::as_str).collect();
+        pip["no-emit-package"] = value(omitted);
+        pip["find-links"] = value(Array::from_iter(["/dev/ipybox/request/base"]));
+        document["pip"] = pip.into();
+    }
+    if !tables.is_empty() {
+        document["index"] = Item::ArrayOfTables(tables);
+    }
+    document.to_string()
+}
+
+/// Bounds and hashes as installers read them.
+fn constraints(plan: &Plan) -> String {
+    let line = |text: String, bound: &Requirement| {
+        let hashes = bound.hashes.iter().fold(String::new(), |hashes, hash| hashes + " --hash=" + hash);
+        text + &bound.to_string() + &hashes + "\n"
+    };
+    plan.bounds.iter().fold(String::new(), line)
+}
+
+/// What pip builds wheels from.
+pub fn sources_to_build(plan: &Plan) -> String {
+    let mut text = String::new();
+    let (asked, replaced) = asked(&plan.indexes);
+    for (number, index) in asked.iter().enumerate() {
+        let replaces = replaced && number + 1 == asked.len();
+        let option = if replaces { "--index-url" } else { "--extra-index-url" };
+        text += &format!("{option} {}\n", index.url);
+    }
+    for (name, source) in &plan.sources {
+        // pip takes the subdirectory of a folder as it stands, so it goes into the path.
+        let inside = source.subdirectory.as_deref().map(percent_encoded);
+        let address = match (&source.digest, &source.file, inside) {
+            (None, ..) => {
+                let (url, subdirectory) = (source.from.clone(), source.subdirectory.clone());
+                Source::Url { url, subdirectory, sha256: source.sha256.clone() }.to_string()
+            }
+            (Some(_), Some(file), _) => format!("file://{SOURCES}/{name}/{file}"),
+            (Some(_), None, None) => format!("file://{SOURCES}/{name}"),
+            (Some(_), None, Some(inside)) => format!("file://{SOURCES}/{name}/{inside}"),
+        };
+        text += &format!("{name} @ {address}");
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::accounts::User;
+    use crate::base::{Base, Distribution};
+    use crate::deps::Spec;
+    use crate::plan::Options;
+    use crate::variant::Variant;
+
+    #[test]
+    fn the_installer_hears_what_a_base_has_and_not_what_an_index_says_of_it() {
+        let mut base = Base::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/base.json").as_ref()).unwrap();
+        let one = |name: &str, version: &str, requires: &[&str]| Distribution {
+            name: name.to_owned(),
+            version: version.to_owned(),
+            requires: requires.iter().map(|text| (*text).to_owned()).collect(),
+            extras: vec!["opt".to_owned()],
+            of_system: false,
+        };
+        base.pythons[0].distributions = vec![
+            one("Torch", "2.3.0+cu121", &["numpy", "nvidia-cublas==12.1", "sympy; extra == 'opt'"]),
+            one("numpy", "1.26.4", &[]),
+        ];
+        let uv = crate::installer::Release::of(&base.platform);
+        let options = Options { name: Some("x".to_owned()), ..Options::new(User::Root, uv) };
+        let spec = Spec::parse("torch = \">=2\"\n").unwrap();
+        let plan = Plan::resolve(&spec, &Variant::read("any-base", None).unwrap(), base, &options).unwrap();
+        let settings = uv_settings(&plan);
+        let torch = r#"{ name = "torch", version = "2.3.0+cu121", requires-dist = ["numpy", "sympy; extra == 'opt'"], provides-extra = ["opt"] }"#;
+        assert!(settings.contains(torch), "{settings}");
+        assert!(settings.contains(r#"no-emit-package = ["numpy", "torch"]"#), "{settings}");
+        assert_eq!(base_constraints(&plan), "numpy==1.26.4\ntorch==2.3.0+cu121\n");
+    }
+
+    #[test]
+    fn folders_become_python_literals() {
+        assert_eq!(
+            folders(&["/a \"b\"\n".to_owned()]),
+            "import site; site.addsitedir(\"/a \\\"b\\\"\\n\")\n"
+        );
+    }
+}

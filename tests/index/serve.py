@@ -1,0 +1,114 @@
+"""A package index whose answers are wrong in one way.
+
+    python serve.py
+
+Prints its port, and serves until its standard input ends. `/FAULT/simple/` is an index with the distributions `ours`
+(1.0, and 2.0 which the fault is about) and `needs-ours`; `/none/simple/` has no fault.
+"""
+
+import hashlib
+import http.server
+import io
+import sys
+import threading
+import zipfile
+from collections.abc import Callable
+
+Answer = tuple[int, str, bytes]
+
+
+def wheel(name: str, version: str, *requires: str) -> bytes:
+    """A wheel with nothing but a module that knows its version."""
+    archive = io.BytesIO()
+    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+    metadata += "".join(f"Requires-Dist: {requirement}\n" for requirement in requires)
+    info = f"{name}-{version}.dist-info"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr(zipfile.ZipInfo(f"{name}.py"), f"version = {version!r}\n")
+        file.writestr(zipfile.ZipInfo(f"{info}/METADATA"), metadata)
+        tags = "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        file.writestr(zipfile.ZipInfo(f"{info}/WHEEL"), tags)
+        file.writestr(zipfile.ZipInfo(f"{info}/RECORD"), "")
+    return archive.getvalue()
+
+
+FILES = {
+    "ours-1.0-py3-none-any.whl": wheel("ours", "1.0"),
+    "ours-2.0-py3-none-any.whl": wheel("ours", "2.0"),
+    "needs_ours-1.0-py3-none-any.whl": wheel("needs_ours", "1.0", "ours<2"),
+}
+NEWEST = "ours-2.0-py3-none-any.whl"
+
+
+def page(name: str, fault: str) -> bytes:
+    """The page of a distribution: links with hashes (PEP 503)."""
+    links = []
+    for file, content in FILES.items():
+        if file.rpartition("-")[0].split("-")[0].replace("_", "-") == name:
+            digest = hashlib.sha256(b"another" if fault == "hash" and file == NEWEST else content).hexdigest()
+            links.append(f'<a href="/{fault}/files/{file}#sha256={digest}">{file}</a>')
+    return "\n".join(links).encode()
+
+
+def status(code: int) -> Callable[[str, bytes], Answer]:
+    return lambda _kind, _content: (code, "text/plain", b"refused\n")
+
+
+# What becomes of an answer: `kind` is `page` or `file`; only the newest file is spoilt.
+FAULTS: dict[str, Callable[[str, bytes], Answer]] = {
+    "none": lambda _kind, content: (200, "", content),
+    "hash": lambda _kind, content: (200, "", content),
+    "cut": lambda _kind, content: (200, "cut", content),
+    "html": lambda kind, content: (200, "", content if kind == "page" else b"<html>log in</html>\n"),
+    "login": lambda _kind, _content: (200, "", b"<html><body>log in first</body></html>\n"),
+    "empty": lambda _kind, _content: (200, "", b""),
+    **{f"file-{code}": lambda kind, content, code=code: status(code)(kind, content) for code in (401, 403, 404, 429, 500, 503)},
+    **{f"page-{code}": lambda kind, content, code=code: status(code)(kind, content) for code in (401, 403, 404, 429, 500, 503)},
+}
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        parts = self.path.split("?")[0].strip("/").split("/")
+        fault, kind, name = (*parts, "", "", "")[:3]
+        if kind == "files" and name in FILES:
+            of_file, content = True, FILES[name]
+        elif kind == "simple" and (content := page(name, fault)):
+            of_file = False
+        else:
+            return self.answer(404, b"there is no such thing\n")
+        spoils_page = fault.startswith("page-") or fault == "login"
+        if fault not in FAULTS or (of_file and (name != NEWEST or spoils_page)) or (not of_file and not spoils_page):
+            return self.answer(200, content)
+        code, how, content = FAULTS[fault]("file" if of_file else "page", content)
+        self.answer(code, content, cut=how == "cut")
+
+    do_HEAD = do_GET
+
+    def answer(self, code: int, content: bytes, cut: bool = False) -> None:
+        self.send_response(code)
+        self.send_header("Content-Type", "text/html" if self.path.endswith("/") else "application/octet-stream")
+        self.send_header("Content-Length", str(len(content)))
+        if cut:
+            self.send_header("Connection", "close")
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content[: len(content) // 2] if cut else content)
+        self.close_connection = cut
+
+    def log_message(self, *_arguments: object) -> None:
+        pass
+
+
+def main() -> None:
+    server = http.server.ThreadingHTTPServer(("0.0.0.0", 0), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    print(server.server_port, flush=True)
+    sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main()
