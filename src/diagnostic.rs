@@ -16,6 +16,8 @@ pub struct Diagnostic {
     pub why: String,
     /// How to repair it.
     pub fix: Option<Fix>,
+    /// Other places that have to do with it, and how.
+    pub also: Vec<(Range<usize>, String)>,
 }
 
 /// How a mistake is repaired.
@@ -37,7 +39,7 @@ impl Diagnostic {
 
     /// A mistake whose cause lies outside the user's text.
     pub fn new(what: impl Into<String>) -> Self {
-        Self { what: what.into(), at: None, why: String::new(), fix: None }
+        Self { what: what.into(), at: None, why: String::new(), fix: None, also: Vec::new() }
     }
 
     /// Says where in the user's text the mistake is, in bytes.

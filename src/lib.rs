@@ -19,6 +19,7 @@ pub mod deps;
 pub mod diagnostic;
 pub mod dockerfile;
 pub mod engine;
+pub mod explain;
 pub mod git;
 pub mod installer;
 pub mod local;

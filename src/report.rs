@@ -294,6 +294,7 @@ fn printable(mistake: &Diagnostic) -> Diagnostic {
             Fix::Advice(text) => Fix::Advice(clean(text)),
             Fix::Replace(text) => Fix::Replace(clean(text)),
         }),
+        also: mistake.also.iter().map(|(at, why)| (at.clone(), clean(why))).collect(),
     }
 }
 

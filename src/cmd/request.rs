@@ -1,28 +1,28 @@
 //! What a command is asked for, read and put together with a base to a plan.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::lists;
-use super::{Caller, Failure};
+use super::{Caller, Failure, FailureKind};
 use crate::base::Base;
 use crate::cli::ImageArgs;
 use crate::context::Local;
 use crate::deps::{Dependency, Name, Source, Spec};
 use crate::diagnostic::{Diagnostic, Documents};
 use crate::engine::{Engine, EngineError};
+use crate::explain::{Explanation, explain};
 use crate::git;
 use crate::installer;
 use crate::local::LocalSource;
-use crate::plan::{Options, Plan, PlanError, Provenance, Target, User, choose, default_base, needed};
+use crate::plan::{
+    Options, Plan, PlanError, Provenance, Target, User, choose, default_base, kernel_needs, needed,
+};
 use crate::python_archive::PythonArchive;
 use crate::report::Report;
 use crate::secret;
 use crate::templates::Templates;
 use crate::variant::{Packages, Variant, destination};
-
-/// What uv says of requirements that cannot all be met.
-const NO_SOLUTION: &str = "No solution found";
 
 /// What is known before any engine is asked.
 pub(super) struct Request {
@@ -190,63 +190,15 @@ impl Request {
         Ok((plan, local))
     }
 
-    /// What a failed build means to the caller: where the packages of the base speak against entries of the list,
-    /// which ones.
+    /// What a failed build means to the caller.
     pub(super) fn explain(&self, plan: &Plan, error: EngineError) -> Failure {
-        if let EngineError::Step { step, .. } = &error
-            && let Some((_, number)) = step.split_once("own step ")
-            && let Some(own) = number.parse::<usize>().ok().and_then(|number| plan.steps.get(number - 1))
-        {
-            let lines = own.run.trim().lines().count();
-            let first = own.run.trim().lines().next().unwrap_or_default().escape_debug().to_string();
-            let more = if lines > 1 { format!(", and {} more", lines - 1) } else { String::new() };
-            let mut failure = Failure::from(error);
-            failure.diagnostics = failure
-                .diagnostics
-                .into_iter()
-                .map(|what| {
-                    what.why(format!("of the variant `{}`, it runs `{first}`{more}", plan.variant))
-                        .advice("`set -x` in front shows which command fails")
-                })
-                .collect();
-            return failure;
-        }
-        let output = match &error {
-            EngineError::Step { output, .. } if output.iter().any(|line| line.contains(NO_SOLUTION)) => {
-                output
-            }
-            _ => return error.into(),
-        };
-        let words = || output.iter().flat_map(|line| line.split_whitespace());
-        let is_of_base = |word: &str| {
-            let (name, version) = word.trim_end_matches([',', '.', ';']).split_once("==")?;
-            let name = Name::parse(name)?;
-            let has = plan.held.get(&name)?.version.as_ref()?;
-            (has.to_string() == version).then(|| format!("`{name}` {has}"))
-        };
-        let of_base: BTreeSet<_> = words().filter_map(is_of_base).collect();
-        let name_of = |word: &str| {
-            let length = word.find(|next: char| !next.is_ascii_alphanumeric() && !"._-".contains(next));
-            Name::parse(word[..length.unwrap_or(word.len())].trim_end_matches('.'))
-        };
-        let named: BTreeSet<_> = words().filter_map(name_of).collect();
-        let involved = self.spec.dependencies.iter().filter(|one| named.contains(&one.name));
-        let base = &plan.base.reference;
-        let beside = of_base.into_iter().collect::<Vec<_>>().join(", ");
-        let mistakes: Vec<_> = involved
-            .map(|dependency| {
-                let name = &dependency.name;
-                Diagnostic::new(format!("`{name}` cannot be installed on base image `{base}`"))
-                    .at(dependency.at.clone())
-                    .why(format!("not beside {beside}, which the base has and keeps"))
-                    .advice("widen its constraint, leave it out, or choose another base")
-            })
-            .collect();
-        let failure = Failure::from(error);
-        if beside.is_empty() || mistakes.is_empty() {
-            return failure;
-        }
-        Failure { documents: self.lists.clone(), diagnostics: mistakes, ..failure }
+        let EngineError::Step { step, output, .. } = &error else { return error.into() };
+        let titled = plan.build_steps().into_iter().find(|id| step.ends_with(&id.title()));
+        let kernel = kernel_needs(&self.variant);
+        let explained = titled.and_then(|id| explain(plan, &self.spec, &kernel, id, output));
+        let Some(Explanation { diagnostics, is_worth_a_retry }) = explained else { return error.into() };
+        let kind = if is_worth_a_retry { FailureKind::Unreachable } else { FailureKind::Refused };
+        Failure { kind, documents: self.lists.clone(), diagnostics, ..Failure::from(error) }
     }
 
     /// The files of dependencies that come from this host or a repository; all mistakes at once.
@@ -276,7 +228,7 @@ impl Request {
                     }
                 }
                 Ok(None) => {}
-                Err(failure) if failure.kind == super::FailureKind::Unreachable => return Err(failure),
+                Err(failure) if failure.kind == FailureKind::Unreachable => return Err(failure),
                 Err(failure) => {
                     mistakes.extend(failure.diagnostics.into_iter().map(|one| one.at(dependency.at.clone())));
                 }

@@ -130,11 +130,8 @@ fn pyproject(requirements: &[String], plan: &Plan) -> String {
     document["project"] = project.into();
     let mut indexes = ArrayOfTables::new();
     let mut sources = Table::new();
-    for (number, index) in plan.indexes.iter().enumerate().filter(|(_, index)| !index.only.is_empty()) {
-        let name = index_name(number);
-        let mut described = described(&name, index);
-        described["explicit"] = value(true);
-        indexes.push(described);
+    for (name, index) in asked_for_some(&plan.indexes) {
+        indexes.push(explicit(&name, index));
         for distribution in &index.only {
             let mut source = InlineTable::new();
             source.insert("index", name.as_str().into());
@@ -154,8 +151,16 @@ fn pyproject(requirements: &[String], plan: &Plan) -> String {
     document.to_string()
 }
 
-fn index_name(number: usize) -> String {
-    format!("index-{}", number + 1)
+/// The indexes that some distributions come from alone, with names for them.
+fn asked_for_some(indexes: &[PackageIndex]) -> impl Iterator<Item = (String, &PackageIndex)> {
+    let named = indexes.iter().enumerate().map(|(number, index)| (format!("index-{}", number + 1), index));
+    named.filter(|(_, index)| !index.only.is_empty())
+}
+
+fn explicit(name: &str, index: &PackageIndex) -> Table {
+    let mut table = described(name, index);
+    table["explicit"] = value(true);
+    table
 }
 
 fn described(name: &str, index: &PackageIndex) -> Table {
@@ -186,6 +191,10 @@ fn uv_settings(plan: &Plan) -> String {
             table["default"] = value(true);
         }
         tables.push(table);
+    }
+    // The project describes them as well; uv says of those in its settings alone why they gave nothing.
+    for (name, index) in asked_for_some(&plan.indexes) {
+        tables.push(explicit(&name, index));
     }
     let mut document = DocumentMut::new();
     if plan.packages != Packages::Isolated {

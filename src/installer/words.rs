@@ -79,6 +79,28 @@ pub enum Fact {
     NoWheel(Term),
 }
 
+impl Fact {
+    /// What the list asks for, where that is said.
+    #[must_use]
+    pub fn asked(&self) -> Option<&[Term]> {
+        match self {
+            Self::Asked(what) => Some(what),
+            _ => None,
+        }
+    }
+
+    /// All that it speaks of with a version.
+    pub fn terms(&self) -> impl Iterator<Item = &Term> {
+        let (one, more): (Option<&Term>, &[Term]) = match self {
+            Self::Asked(what) => (None, what),
+            Self::Needs(who, what) => (Some(who), what),
+            Self::Unknown(_) => (None, &[]),
+            Self::NoVersion(one) | Self::Only(one) | Self::NoWheel(one) => (Some(one), &[]),
+        };
+        one.into_iter().chain(more)
+    }
+}
+
 /// Signs of hosts that cannot be reached, or cannot answer now.
 const UNREACHABLE: [&str; 26] = [
     "error sending request",

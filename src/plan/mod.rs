@@ -17,7 +17,7 @@ use serde::Serialize;
 pub use error::PlanError;
 pub use held::Held;
 pub use index::PackageIndex;
-pub use packages::PlannedSource;
+pub use packages::{PlannedSource, kernel_needs};
 pub use python::{Provenance, PythonVersion, choose, default_base};
 pub use requirement::Requirement;
 pub use steps::StepId;

@@ -113,6 +113,23 @@ pub(super) fn asked(
     asked
 }
 
+/// What an image of the variant itself needs of the kernel's environment.
+fn needs(variant: &Variant) -> Vec<Dependency> {
+    let kernel: &[&str] = match variant.packages {
+        Packages::Isolated => &KERNEL,
+        Packages::Layered => &LAYERED_KERNEL,
+        Packages::Inherited => &[],
+    };
+    let kernel = kernel.iter().map(|text| pep508::parse(text).expect("a constant requirement"));
+    kernel.chain(variant.kernel.iter().cloned()).collect()
+}
+
+/// The same as requirements.
+#[must_use]
+pub fn kernel_needs(variant: &Variant) -> Vec<Requirement> {
+    needs(variant).iter().map(Requirement::lower).collect()
+}
+
 /// What generated code needs whatever the list; all of it, or an error for what the base has otherwise.
 fn kernel_requirements(
     variant: &Variant,
@@ -120,14 +137,8 @@ fn kernel_requirements(
     held: &BTreeMap<Name, Held>,
     errors: &mut Vec<PlanError>,
 ) -> Vec<Requirement> {
-    let kernel: &[&str] = match variant.packages {
-        Packages::Isolated => &KERNEL,
-        Packages::Layered => &LAYERED_KERNEL,
-        Packages::Inherited => &[],
-    };
-    let kernel = kernel.iter().map(|text| pep508::parse(text).expect("a constant requirement"));
     let mut requirements = Vec::new();
-    for dependency in kernel.chain(variant.kernel.iter().cloned()) {
+    for dependency in needs(variant) {
         let refused =
             held.get(&dependency.name).and_then(|held| held::check(&dependency, held, &base.reference).err());
         if let Some(PlanError::BaseHas { base, name, has, asks, .. }) = refused {
