@@ -6,9 +6,9 @@ use ipybox::base::Base;
 use ipybox::context::{self, Local};
 use ipybox::deps::Spec;
 use ipybox::dockerfile::{self, Supply};
+use ipybox::inputs::templates::Templates;
 use ipybox::installer;
 use ipybox::plan::{Options, Plan, User};
-use ipybox::templates::Templates;
 use ipybox::variant::Variant;
 
 fn main() {

@@ -8,10 +8,10 @@ use crate::accounts;
 use crate::archive::{Archive, Owner};
 use crate::base::{Base, Folder};
 use crate::deps::Name;
+use crate::inputs::local::LocalSource;
+use crate::inputs::templates::Templates;
 use crate::installer;
-use crate::local::LocalSource;
 use crate::plan::{HOME, Plan, User};
-use crate::templates::Templates;
 use crate::variant::{Packages, Who};
 
 /// The files of a build, with the installer among them where the engine does not have it.

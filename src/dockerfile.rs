@@ -6,10 +6,10 @@ use sha2::{Digest, Sha256};
 use crate::archive::EPOCH;
 use crate::context;
 use crate::diagnostic::Diagnostic;
+use crate::inputs::templates::Templates;
 use crate::installer::words;
 use crate::plan::{Plan, StepId};
 use crate::reference::Reference;
-use crate::templates::Templates;
 use crate::variant::{Packages, When, Who};
 
 /// Where a build finds the base and the installer.

@@ -20,16 +20,12 @@ pub mod diagnostic;
 pub mod dockerfile;
 pub mod engine;
 pub mod explain;
-pub mod git;
+pub mod inputs;
 pub mod installer;
-pub mod local;
 pub mod plan;
-pub mod python_archive;
 pub mod reference;
 pub mod report;
 pub mod secret;
-pub mod templates;
-pub mod trust;
 
 pub mod variant;
 pub mod verify;

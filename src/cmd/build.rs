@@ -8,10 +8,10 @@ use crate::context;
 use crate::diagnostic::Diagnostic;
 use crate::dockerfile::{self, Supply};
 use crate::engine::{Build, Engine, EngineError};
+use crate::inputs::trust;
 use crate::installer;
 use crate::plan::Plan;
 use crate::report::{self, Report};
-use crate::trust;
 
 /// The id under which build steps find the certificates.
 const CA_SECRET: &str = "ipybox-ca";

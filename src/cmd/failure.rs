@@ -6,12 +6,12 @@ use crate::base::BaseError;
 use crate::diagnostic::{Diagnostic, Documents};
 use crate::dockerfile::DockerfileError;
 use crate::engine::EngineError;
-use crate::git::GitError;
+use crate::inputs::git::GitError;
+use crate::inputs::local::LocalError;
+use crate::inputs::python_archive::PythonArchiveError;
+use crate::inputs::trust::TrustError;
 use crate::installer::UvError;
-use crate::local::LocalError;
 use crate::plan::PlanError;
-use crate::python_archive::PythonArchiveError;
-use crate::trust::TrustError;
 use crate::variant::VariantError;
 
 /// Why a command did not do what it was asked.

@@ -12,16 +12,16 @@ use crate::deps::{Dependency, Name, Source, Spec};
 use crate::diagnostic::{Diagnostic, Documents};
 use crate::engine::{Engine, EngineError};
 use crate::explain::{Explanation, explain};
-use crate::git;
+use crate::inputs::git;
+use crate::inputs::local::LocalSource;
+use crate::inputs::python_archive::PythonArchive;
+use crate::inputs::templates::Templates;
 use crate::installer;
-use crate::local::LocalSource;
 use crate::plan::{
     Options, Plan, PlanError, Provenance, Target, User, choose, default_base, kernel_needs, needed,
 };
-use crate::python_archive::PythonArchive;
 use crate::report::Report;
 use crate::secret;
-use crate::templates::Templates;
 use crate::variant::{Packages, Variant, destination};
 
 /// What is known before any engine is asked.

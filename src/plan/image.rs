@@ -12,7 +12,7 @@ use super::{
 use crate::accounts::{self, User};
 use crate::base::{Base, Interpreter, Python};
 use crate::deps::{Dependency, Name};
-use crate::local::LocalSource;
+use crate::inputs::local::LocalSource;
 use crate::variant::{self, EXECUTOR, Packages, Server, Variant};
 
 /// The variable that names an executor server.

@@ -27,9 +27,9 @@ pub use crate::accounts::User;
 
 use crate::base::{Base, Interpreter};
 use crate::deps::{Name, Spec};
+use crate::inputs::local::LocalSource;
+use crate::inputs::python_archive::PythonArchive;
 use crate::installer;
-use crate::local::LocalSource;
-use crate::python_archive::PythonArchive;
 use crate::variant::{EXECUTOR, Packages, Server, Step, Variant};
 
 /// Everything that decides an image, with nothing left to decide.

@@ -10,7 +10,7 @@ use super::index::Indexes;
 use super::{Held, Options, PackageIndex, PlanError, Requirement};
 use crate::base::Base;
 use crate::deps::{Dependency, Name, Priority, Source, Spec, pep508};
-use crate::local::LocalSource;
+use crate::inputs::local::LocalSource;
 use crate::variant::{Packages, Variant};
 
 /// What a distribution is built from.

@@ -10,7 +10,7 @@ use tokio::process::Command;
 
 use crate::deps::is_reference;
 use crate::diagnostic::Diagnostic;
-use crate::local::hexadecimal;
+use crate::inputs::local::hexadecimal;
 
 /// The ways in which a repository may be reached. Others run programs that an address names.
 const PROTOCOLS: &str = "file:git:http:https:ssh";

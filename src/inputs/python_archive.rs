@@ -8,7 +8,7 @@ use flate2::read::GzDecoder;
 use sha2::{Digest, Sha256};
 
 use crate::diagnostic::Diagnostic;
-use crate::local::hexadecimal;
+use crate::inputs::local::hexadecimal;
 
 /// A tar archive with one folder, which is an installation of `CPython` that runs wherever it lies.
 #[derive(Debug, Clone, PartialEq, Eq)]

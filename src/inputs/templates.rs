@@ -13,7 +13,7 @@ pub struct Templates(BTreeMap<String, String>);
 
 macro_rules! shipped {
     ($($path:literal),* $(,)?) => {
-        &[$(($path, include_str!(concat!("../templates/", $path)))),*]
+        &[$(($path, include_str!(concat!("../../templates/", $path)))),*]
     };
 }
 
