@@ -2,13 +2,14 @@
 //!
 //! `cargo bench --bench stages`
 
+use ipybox::accounts::User;
 use ipybox::base::Base;
 use ipybox::context::{self, Local};
 use ipybox::deps::Spec;
 use ipybox::dockerfile::{self, Supply};
 use ipybox::inputs::templates::Templates;
-use ipybox::installer;
-use ipybox::plan::{Options, Plan, User};
+use ipybox::plan::{Installer, Materials, Plan, Target};
+use ipybox::request::Request;
 use ipybox::variant::Variant;
 
 fn main() {
@@ -30,16 +31,31 @@ fn list(entries: usize) -> String {
 
 const EXAMPLE: &str = include_str!("../variants/example/dependencies.txt");
 
-fn plan() -> Plan {
-    resolve(&Spec::parse(EXAMPLE).expect("a shipped list"))
+struct Stages {
+    request: Request,
+    variant: Variant,
+    base: Base,
+    templates: Templates,
 }
 
-fn resolve(spec: &Spec) -> Plan {
-    let base = Base::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/base.json").as_ref()).expect("facts");
-    let variant = Variant::read("example", None).expect("a shipped variant");
-    let uv = installer::Release::of(&base.platform);
-    let options = Options::new(User::Unprivileged { uid: 1000, gid: 1000 }, uv);
-    Plan::resolve(spec, &variant, base, &options).expect("a plan")
+impl Stages {
+    fn of_example() -> Self {
+        let facts = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/base.json");
+        Self {
+            request: Request::new("example", User::Unprivileged { uid: 1000, gid: 1000 }),
+            variant: Variant::read("example", None).expect("a shipped variant"),
+            base: Base::read(facts.as_ref()).expect("facts"),
+            templates: Templates::shipped(),
+        }
+    }
+
+    fn plan(&self, spec: &Spec) -> Plan {
+        let Self { request, variant, base, templates } = self;
+        let installer = Installer::of(&base.platform);
+        let materials = Materials { templates: templates.digest(), installer, ..Materials::default() };
+        let target = Target::choose(request, spec, variant, base, &materials).expect("a target");
+        Plan::resolve(request, spec, variant, base, target, materials).expect("a plan")
+    }
 }
 
 #[divan::bench(args = [10, 100, 1000, 10_000])]
@@ -55,22 +71,24 @@ fn parse_example() -> Spec {
 
 #[divan::bench]
 fn plan_example(bencher: divan::Bencher<'_, '_>) {
-    let spec = Spec::parse(EXAMPLE).expect("a right list");
-    bencher.bench(|| resolve(&spec));
+    let (stages, spec) = (Stages::of_example(), Spec::parse(EXAMPLE).expect("a right list"));
+    bencher.bench(|| stages.plan(&spec));
 }
 
 #[divan::bench]
 fn render(bencher: divan::Bencher<'_, '_>) {
-    let (plan, templates) = (plan(), Templates::shipped());
-    bencher.bench(|| dockerfile::render(&plan, &templates, Supply::Engine));
+    let stages = Stages::of_example();
+    let plan = stages.plan(&Spec::parse(EXAMPLE).expect("a right list"));
+    bencher.bench(|| dockerfile::render(&plan, &stages.base, &stages.templates, Supply::Engine));
 }
 
 #[divan::bench]
 fn context(bencher: divan::Bencher<'_, '_>) {
-    let (plan, templates) = (plan(), Templates::shipped());
-    let dockerfile = dockerfile::render(&plan, &templates, Supply::Engine).expect("a shipped template");
+    let Stages { base, templates, .. } = &Stages::of_example();
+    let plan = Stages::of_example().plan(&Spec::parse(EXAMPLE).expect("a right list"));
+    let dockerfile = dockerfile::render(&plan, base, templates, Supply::Engine).expect("a shipped template");
     bencher.bench(|| {
-        let context = context::of(&plan, &templates, dockerfile.clone(), &Local::default(), None)
+        let context = context::of(&plan, base, templates, dockerfile.clone(), &Local::default(), None)
             .expect("no file is read");
         context.to_tar().expect("memory can be written")
     });

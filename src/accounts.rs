@@ -1,9 +1,9 @@
 //! Who an image runs as, and a base's users and groups with the image's own added.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Who an image runs as.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum User {
     /// An unprivileged user with these ids.
@@ -32,6 +32,12 @@ impl User {
             Self::Unprivileged { uid, gid } | Self::Inherited { uid, gid } => (uid, gid),
             Self::Root => (0, 0),
         }
+    }
+
+    /// Whether it is a user of the image's own.
+    #[must_use]
+    pub fn is_unprivileged(self) -> bool {
+        matches!(self, Self::Unprivileged { .. })
     }
 
     /// Its home directory; `None` where that is the base's matter.

@@ -203,9 +203,9 @@ impl BaseError {
     pub fn diagnostic(&self) -> Diagnostic {
         let diagnostic = Diagnostic::new(self.to_string());
         match self {
-            Self::Unreadable { source, .. } => diagnostic
-                .why(source.to_string())
-                .advice("give the `base` of a plan that `ipybox plan` printed"),
+            Self::Unreadable { source, .. } => {
+                diagnostic.why(source.to_string()).advice("give what `ipybox plan --facts` prints")
+            }
         }
     }
 }
@@ -253,7 +253,7 @@ impl Base {
         self.programs.contains(program)
     }
 
-    /// Reads the facts from a JSON file, such as the `base` of a printed plan.
+    /// Reads the facts from a JSON file, as `ipybox plan --facts` prints them.
     ///
     /// # Errors
     ///
@@ -285,12 +285,6 @@ impl Base {
         unfinished.flush()?;
         unfinished.persist(file)?;
         Ok(())
-    }
-
-    /// The tag under which this very image is built on, whatever happens to its own tag meanwhile.
-    #[must_use]
-    pub fn private_tag(&self) -> Reference {
-        format!("ipybox-base:{}", self.id.short()).parse().expect("an image id is hexadecimal")
     }
 }
 

@@ -8,8 +8,10 @@ use clap::builder::BoolishValueParser;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
-use crate::plan::PythonVersion;
+use crate::accounts::User;
+use crate::deps::Selection;
 use crate::reference::{Reference, ReferenceError};
+use crate::request::{PythonVersion, Request};
 use crate::variant::{self, executor_name};
 
 /// The tag of ipybox 0.6, for scripts that name none.
@@ -119,11 +121,11 @@ pub enum Command {
     Build(BuildArgs),
     /// Print everything that decides an image, as JSON
     #[command(
-        after_help = "The plan's `base` can be saved and given back as --base-facts, to plan and render\n\
-        without an engine:\n  \
-        ipybox plan | jq .base > base.json"
+        after_help = "The facts of the base can be saved and given back, to plan and render without an engine:\n  \
+        ipybox plan --facts > base.json\n  \
+        ipybox plan --base-facts base.json"
     )]
-    Plan(ImageArgs),
+    Plan(PlanArgs),
     /// Print the Dockerfile, or write out the whole build context
     #[command(after_help = "The first comment of the Dockerfile is the command that builds the folder:\n  \
         ipybox render -d dependencies.txt --out context\n  \
@@ -152,7 +154,7 @@ impl Command {
     fn image_mut(&mut self) -> Option<&mut ImageArgs> {
         match self {
             Self::Build(args) => Some(&mut args.image),
-            Self::Plan(args) => Some(args),
+            Self::Plan(args) => Some(&mut args.image),
             Self::Render(args) => Some(&mut args.image),
             Self::Deps(_) | Self::Verify(_) | Self::Variants(_) => None,
         }
@@ -161,7 +163,7 @@ impl Command {
     fn image(&self) -> Option<&ImageArgs> {
         match self {
             Self::Build(args) => Some(&args.image),
-            Self::Plan(args) => Some(args),
+            Self::Plan(args) => Some(&args.image),
             Self::Render(args) => Some(&args.image),
             Self::Deps(_) | Self::Verify(_) | Self::Variants(_) => None,
         }
@@ -284,6 +286,54 @@ pub struct ImageArgs {
     pub cache_dir: Option<PathBuf>,
 }
 
+impl ImageArgs {
+    /// What is asked for, by somebody with these user and group ids.
+    #[must_use]
+    pub fn request(self, (uid, gid): (u32, u32)) -> Request {
+        // Nobody wants images that run as root because they are built by root.
+        let (uid, gid) = if uid == 0 { (1000, 1000) } else { (uid, gid) };
+        let user = if self.root {
+            User::Root
+        } else {
+            User::Unprivileged { uid: self.uid.unwrap_or(uid), gid: self.gid.unwrap_or(gid) }
+        };
+        Request {
+            variant: self.variant,
+            variants: self.variants,
+            templates: self.templates,
+            dependencies: self.dependencies,
+            selection: self.selection.selection(),
+            base: self.base,
+            base_facts: self.base_facts,
+            python: self.python,
+            base_python: self.base_python,
+            python_archive: self.python_archive,
+            name: self.name,
+            user,
+            user_is_chosen: self.root || self.uid.is_some() || self.gid.is_some(),
+            apt: self.apt,
+            env: self.env.into_iter().collect(),
+            allow_secret_env: self.allow_secret_env,
+            labels: self.label.into_iter().collect(),
+            copies: self.copy,
+            bytecode: !self.no_bytecode,
+            installer: self.uv,
+        }
+    }
+}
+
+/// Arguments of `ipybox plan`.
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "described by its type")]
+    pub image: ImageArgs,
+
+    /// Print what is known of the base instead, for --base-facts
+    #[arg(long)]
+    pub facts: bool,
+}
+
 /// What is asked for beside a project's own dependencies.
 #[derive(Debug, Args)]
 pub struct SelectionArgs {
@@ -297,6 +347,12 @@ pub struct SelectionArgs {
 }
 
 impl SelectionArgs {
+    /// The same as plain data.
+    #[must_use]
+    pub fn selection(&self) -> Selection {
+        Selection { groups: self.group.clone(), extras: self.extra.clone() }
+    }
+
     /// Takes from the environment what the arguments leave open.
     fn complete(&mut self) {
         for (names, variable) in [(&mut self.group, "IPYBOX_GROUP"), (&mut self.extra, "IPYBOX_EXTRA")] {
@@ -363,7 +419,13 @@ pub struct BuildArgs {
     pub verify: bool,
 
     /// Look for a newer base first
-    #[arg(long, value_parser = BoolishValueParser::new(), env = "IPYBOX_PULL", hide_env = true)]
+    #[arg(
+        long,
+        value_parser = BoolishValueParser::new(),
+        env = "IPYBOX_PULL",
+        hide_env = true,
+        conflicts_with = "base_facts"
+    )]
     pub pull: bool,
 
     /// Certificates that build steps trust beside the host's [default: those of `SSL_CERT_FILE`]
@@ -544,9 +606,17 @@ pub struct Environment {
     ///
     /// Rule: no-color.org.
     pub no_color: bool,
+    /// The user and group id of this process.
+    pub ids: (u32, u32),
 }
 
 impl Environment {
+    /// Whether the superuser asks.
+    #[must_use]
+    pub fn is_root(&self) -> bool {
+        self.ids.0 == 0
+    }
+
     /// Reads the environment of this process.
     #[must_use]
     pub fn read() -> Self {
@@ -561,6 +631,7 @@ impl Environment {
             ssl_cert_file: path("SSL_CERT_FILE"),
             cache_home: xdg.or_else(home),
             no_color: variable("NO_COLOR").is_some(),
+            ids: (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw()),
         }
     }
 }

@@ -5,14 +5,15 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::accounts;
+use crate::accounts::User;
 use crate::archive::{Archive, Owner};
 use crate::base::{Base, Folder};
 use crate::deps::Name;
 use crate::inputs::local::LocalSource;
 use crate::inputs::templates::Templates;
 use crate::installer;
-use crate::plan::{HOME, Plan, User};
-use crate::variant::{Packages, Who};
+use crate::plan::{Foundation, HOME, Plan};
+use crate::variant::{Placement, Who};
 
 /// The files of a build, with the installer among them where the engine does not have it.
 ///
@@ -21,6 +22,7 @@ use crate::variant::{Packages, Who};
 /// Of asking for the size of the installer, or of a file of `sources`.
 pub fn of(
     plan: &Plan,
+    base: &Base,
     templates: &Templates,
     dockerfile: String,
     local: &Local,
@@ -28,30 +30,31 @@ pub fn of(
 ) -> io::Result<Archive> {
     let mut context = Archive::default();
     context.add("Dockerfile", dockerfile);
-    if plan.packages != Packages::Inherited {
-        context.add("files.tar", image_files(plan, templates).to_tar()?);
-        context.add("server.txt", runtime(templates, &plan.lock));
+    if plan.foundation.placement != Placement::Inherited {
+        context.add("files.tar", image_files(&plan.foundation, base, templates).to_tar()?);
+        context.add("server.txt", runtime(templates, &plan.foundation.servers_lock));
     }
     for (name, content) in installer::request(plan)? {
         context.add(&format!("request/{name}"), content);
     }
-    if plan.packages != Packages::Isolated {
+    if plan.foundation.placement != Placement::Isolated {
         context.add_directory("request/base", 0o755, Owner::default());
     }
-    if plan.checks_hashes() {
+    if plan.packages.checks_hashes() {
         context.add("request/hashes.py", build_file(templates, "hashes.py"));
     }
-    if !plan.sources.is_empty() {
+    if !plan.packages.sources.is_empty() {
         context.add("sources.txt", installer::sources_to_build(plan));
         context.add_directory("sources", 0o755, Owner::default());
     }
-    for (name, source) in local.sources.iter().filter(|(name, _)| plan.sources.contains_key(*name)) {
+    for (name, source) in local.sources.iter().filter(|(name, _)| plan.packages.sources.contains_key(*name)) {
         for (path, file, mode) in source.files() {
             context.add_file(&format!("sources/{name}/{path}"), mode, file)?;
         }
     }
-    if !plan.copies.is_empty() {
-        let copies = serde_json::to_string_pretty(&plan.copies).map_err(io::Error::other)?;
+    let copies: Vec<_> = plan.copies().collect();
+    if !copies.is_empty() {
+        let copies = serde_json::to_string_pretty(&copies).map_err(io::Error::other)?;
         context.add("copies/copies.json", copies);
         context.add("copies/copy.py", build_file(templates, "copy.py"));
     }
@@ -61,7 +64,7 @@ pub fn of(
             context.add_file(&format!("copies/{number}/{path}"), mode, file)?;
         }
     }
-    for (number, step) in plan.steps.iter().enumerate() {
+    for (number, step) in plan.own_steps().enumerate() {
         context.add(&format!("steps/{number}/step.sh"), step.run.as_str());
         if step.who == Who::User {
             context.add(&format!("steps/{number}/as_user.py"), build_file(templates, "as_user.py"));
@@ -94,16 +97,16 @@ pub struct Local {
 }
 
 /// What one `ADD` lays over the base: everything but the two environments.
-fn image_files(plan: &Plan, templates: &Templates) -> Archive {
+fn image_files(plan: &Foundation, base: &Base, templates: &Templates) -> Archive {
     let (uid, gid) = plan.user.ids();
     let mut files = Archive::default();
-    if plan.base.lacks_hosts {
+    if base.lacks_hosts {
         files.add("etc/hosts", "");
     }
-    if plan.base.lacks_resolv_conf {
+    if base.lacks_resolv_conf {
         files.add("etc/resolv.conf", "");
     }
-    let place = |path: &str| in_base(&plan.base, path);
+    let place = |path: &str| in_base(base, path);
     for (path, text) in templates.modules() {
         files.add(&place(&format!("{HOME}/lib/{path}")), text);
     }
@@ -125,13 +128,13 @@ fn image_files(plan: &Plan, templates: &Templates) -> Archive {
     for folder in &own {
         files.add_directory(folder, 0o755, Owner { uid, gid });
     }
-    if let Some(passwd) = accounts::passwd(&plan.base.passwd, plan.user) {
+    if let Some(passwd) = accounts::passwd(&base.passwd, plan.user) {
         files.add("etc/passwd", passwd);
     }
-    if let Some(group) = accounts::group(&plan.base.group, plan.user) {
+    if let Some(group) = accounts::group(&base.group, plan.user) {
         files.add("etc/group", group);
     }
-    for (path, Folder { mode, uid, gid }) in &plan.base.folders {
+    for (path, Folder { mode, uid, gid }) in &base.folders {
         let path = path.trim_start_matches('/');
         if !own.iter().any(|folder| folder == path) {
             files.set_directory(path, *mode, Owner { uid: *uid, gid: *gid });

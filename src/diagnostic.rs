@@ -17,7 +17,7 @@ pub struct Diagnostic {
     /// How to repair it.
     pub fix: Option<Fix>,
     /// Other places that have to do with it, and how.
-    pub also: Vec<(Range<usize>, String)>,
+    pub also: Box<[(Range<usize>, String)]>,
 }
 
 /// How a mistake is repaired.
@@ -39,7 +39,7 @@ impl Diagnostic {
 
     /// A mistake whose cause lies outside the user's text.
     pub fn new(what: impl Into<String>) -> Self {
-        Self { what: what.into(), at: None, why: String::new(), fix: None, also: Vec::new() }
+        Self { what: what.into(), at: None, why: String::new(), fix: None, also: Box::default() }
     }
 
     /// Says where in the user's text the mistake is, in bytes.

@@ -4,13 +4,14 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::archive::EPOCH;
+use crate::base::Base;
 use crate::context;
 use crate::diagnostic::Diagnostic;
 use crate::inputs::templates::Templates;
 use crate::installer::words;
 use crate::plan::{Plan, StepId};
 use crate::reference::Reference;
-use crate::variant::{Packages, When, Who};
+use crate::variant::{Placement, When, Who};
 
 /// Where a build finds the base and the installer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,10 +158,15 @@ struct Setting<'a> {
 /// # Errors
 ///
 /// [`DockerfileError`].
-pub fn render(plan: &Plan, templates: &Templates, supply: Supply) -> Result<String, DockerfileError> {
-    let (uid, gid) = plan.user.ids();
+pub fn render(
+    plan: &Plan,
+    base: &Base,
+    templates: &Templates,
+    supply: Supply,
+) -> Result<String, DockerfileError> {
+    let (uid, gid) = plan.foundation.user.ids();
     let steps = |at: When| {
-        let steps = plan.steps.iter().enumerate().filter(move |(_, step)| step.at == at);
+        let steps = plan.own_steps().enumerate().filter(move |(_, step)| step.at == at);
         steps
             .map(|(number, step)| OwnStep {
                 number,
@@ -169,46 +175,47 @@ pub fn render(plan: &Plan, templates: &Templates, supply: Supply) -> Result<Stri
             })
             .collect()
     };
+    let Plan { foundation, packages, finish, .. } = plan;
     let values = Values {
         ipybox: &plan.ipybox,
         variant: &plan.variant,
         uv_stage: match supply {
-            Supply::Engine => format!("FROM {} AS uv\n", plan.uv.private_tag()),
+            Supply::Engine => format!("FROM {} AS uv\n", foundation.installer.private_tag()),
             Supply::Context => format!("FROM scratch AS uv\nCOPY {0} /uv\n", context::UV),
         },
         base: match supply {
-            Supply::Engine => plan.base.private_tag().to_string(),
+            Supply::Engine => foundation.base.private_tag().to_string(),
             // In full, since a name alone could be that of a stage.
-            Supply::Context => plan.base.reference.in_full(),
+            Supply::Context => foundation.base.reference.in_full(),
         },
-        env: settings(&plan.env)?,
-        labels: settings(&plan.labels)?,
-        python: &plan.interpreter.path,
-        archive: plan
+        env: settings(&foundation.env)?,
+        labels: settings(&finish.labels)?,
+        python: &foundation.interpreter.path,
+        archive: foundation
             .python_archive
             .as_ref()
             .map(|archive| Unpacked { file: context::PYTHON_ARCHIVE, folder: &archive.folder }),
-        servers_python: plan.servers_python(),
-        user: &plan.base.config.user,
-        shell: match plan.base.config.shell.as_slice() {
+        servers_python: foundation.servers_python().to_owned(),
+        user: &base.config.user,
+        shell: match base.config.shell.as_slice() {
             [] => String::new(),
             shell => exec_form(shell),
         },
-        layered: plan.packages == Packages::Layered,
-        folders: !plan.folders.is_empty(),
-        copies: !plan.copies.is_empty(),
+        layered: foundation.placement == Placement::Layered,
+        folders: !packages.folders.is_empty(),
+        copies: plan.copies().next().is_some(),
         foundation: steps(When::Foundation),
         end: steps(When::End),
         owner: format!("{uid}:{gid}"),
-        builds: !plan.sources.is_empty(),
-        bounds: !plan.bounds.is_empty(),
-        hashes: plan.checks_hashes(),
-        apt: plan.apt.join(" "),
-        wants_curl: plan.wants_curl,
-        bytecode: plan.bytecode,
-        ports: &plan.ports,
-        health: exec_form(&plan.health()),
-        command: exec_form(&plan.command()),
+        builds: !packages.sources.is_empty(),
+        bounds: !packages.bounds.is_empty(),
+        hashes: packages.checks_hashes(),
+        apt: foundation.apt.join(" "),
+        wants_curl: foundation.wants_curl,
+        bytecode: foundation.bytecode,
+        ports: &finish.ports,
+        health: exec_form(&foundation.health()),
+        command: exec_form(&foundation.command()),
         epoch: EPOCH,
         titles: Titles {
             python: StepId::Python.title(),
@@ -223,17 +230,17 @@ pub fn render(plan: &Plan, templates: &Templates, supply: Supply) -> Result<Stri
             spoilt: words::SPOILT,
             refusing_index: words::REFUSING_INDEX,
         },
-        cache: cache("ipybox-uv", &plan.base.reference),
-        apt_cache: cache("ipybox-apt", &plan.base.reference),
+        cache: cache("ipybox-uv", &foundation.base.reference),
+        apt_cache: cache("ipybox-apt", &foundation.base.reference),
     };
-    let failed = |source| DockerfileError::Template { name: plan.template.clone(), source };
+    let failed = |source| DockerfileError::Template { name: plan.foundation.template.clone(), source };
     let mut tera = tera::Tera::new();
     tera.autoescape_on(Vec::<&str>::new());
     // The line break at a template's end belongs to the file, not to what it stands for.
     let texts = templates.dockerfiles().map(|(name, text)| (name, text.trim_end()));
     tera.add_raw_templates(texts).map_err(failed)?;
     let values = tera::Context::from_serialize(&values).map_err(failed)?;
-    tera.render(&plan.template, &values).map(|text| text + "\n").map_err(failed)
+    tera.render(&plan.foundation.template, &values).map(|text| text + "\n").map_err(failed)
 }
 
 /// The id of a cache that build steps share. A base may run what it likes in them, so only those of official images

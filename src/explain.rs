@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use pep440_rs::VersionSpecifiers;
 
-use crate::deps::{Dependency, Name, Spec};
+use crate::deps::{Dependency, Name};
 use crate::diagnostic::Diagnostic;
 use crate::installer::words::{Cause, Fact, Term};
 use crate::plan::{Plan, Requirement, StepId};
@@ -22,11 +22,11 @@ pub struct Explanation {
 
 /// Explains the failure of a step by what it printed; `None` where nothing of that is known.
 ///
-/// `kernel` is what the image itself needs beside the list, and places are those of the list's entries.
+/// `needed` are the entries of the list that are installed, and `kernel` is what the image itself needs beside them.
 #[must_use]
 pub fn explain(
     plan: &Plan,
-    spec: &Spec,
+    needed: &[&Dependency],
     kernel: &[Requirement],
     step: StepId,
     output: &[String],
@@ -38,7 +38,7 @@ pub fn explain(
         return None;
     }
     let cause = Cause::of(output)?;
-    let list = List { plan, spec, kernel };
+    let list = List { plan, needed, kernel };
     let at = |what: &str| list.entry(what).map(|entry| entry.at.clone());
     Some(match cause {
         Cause::NoSolution(facts) => {
@@ -107,7 +107,7 @@ fn file_name(address: &str) -> &str {
 }
 
 fn own_step(plan: &Plan, number: usize) -> Option<Diagnostic> {
-    let run = plan.steps.get(number)?.run.trim();
+    let run = plan.own_steps().nth(number)?.run.trim();
     let first = run.lines().next().unwrap_or_default().escape_debug().to_string();
     let more = match run.lines().count() {
         0 | 1 => String::new(),
@@ -123,7 +123,7 @@ fn own_step(plan: &Plan, number: usize) -> Option<Diagnostic> {
 /// Whose words are used: the entries of a list, and what stands beside them.
 struct List<'a> {
     plan: &'a Plan,
-    spec: &'a Spec,
+    needed: &'a [&'a Dependency],
     kernel: &'a [Requirement],
 }
 
@@ -137,11 +137,8 @@ impl<'a> List<'a> {
     }
 
     fn entries(&self, name: &Name) -> impl Iterator<Item = &'a Dependency> + use<'a> {
-        let (name, dropped) = (name.clone(), &self.plan.dropped);
-        let used = move |one: &&Dependency| {
-            one.name == name && !one.optional && !dropped.contains_key(name.as_str())
-        };
-        self.spec.dependencies.iter().filter(used)
+        let name = name.clone();
+        self.needed.iter().copied().filter(move |one| one.name == name)
     }
 
     /// What the image itself asks for, if that is this.
@@ -198,12 +195,12 @@ impl<'a> List<'a> {
 
     fn no_wheel(&self, term: &Term, facts: &[Fact]) -> Diagnostic {
         let Term { name, versions } = term;
-        let platform = &self.plan.base.platform;
+        let platform = &self.plan.foundation.base.platform;
         let which =
             if versions.is_empty() { "no version".to_owned() } else { format!("no version of `{versions}`") };
         let why = format!(
             "{which} has one for Python {} on {}/{}",
-            self.plan.interpreter.version, platform.os, platform.architecture
+            self.plan.foundation.interpreter.version, platform.os, platform.architecture
         );
         let what = Diagnostic::new(format!("`{name}` has no wheel that fits"))
             .why(self.because(&why, name, facts))
@@ -213,27 +210,20 @@ impl<'a> List<'a> {
 
     /// A reason, and on whose account the distribution is asked for where the list does not name it.
     fn because(&self, why: &str, name: &Name, facts: &[Fact]) -> String {
-        match (self.entries(name).next(), Self::needed_by(name, facts)) {
+        match (self.entries(name).next(), needed_by(name, facts)) {
             (None, Some(by)) => format!("{why}, and `{by}` needs it"),
             _ => why.to_owned(),
         }
     }
 
-    fn needed_by(name: &Name, facts: &[Fact]) -> Option<Name> {
-        facts.iter().rev().find_map(|fact| match fact {
-            Fact::Needs(who, what) if what.iter().any(|term| term.name == *name) => Some(who.name.clone()),
-            _ => None,
-        })
-    }
-
     /// The entry of a distribution, or of the one that needs it.
     fn place(&self, name: &Name, facts: &[Fact]) -> Option<Range<usize>> {
         let mut name = name.clone();
-        for _ in 0..facts.len() + 1 {
+        for _ in 0..=facts.len() {
             if let Some(entry) = self.entries(&name).next() {
                 return Some(entry.at.clone());
             }
-            name = Self::needed_by(&name, facts)?;
+            name = needed_by(&name, facts)?;
         }
         None
     }
@@ -250,13 +240,13 @@ impl<'a> List<'a> {
             return Diagnostic::new("the dependencies cannot be installed together")
                 .advice("the installer's own reason stands above");
         };
-        let reason = |entry: &Dependency| match self.needs(&entry.name, facts) {
+        let reason = |entry: &Dependency| match needs(&entry.name, facts) {
             Some(needs) => format!("`{}` needs {needs}", entry.name),
-            None => format!("this asks for `{}`", self.asks(entry)),
+            None => format!("this asks for `{}`", asks(entry)),
         };
         let mut beside: Vec<String> = of_image
             .iter()
-            .map(|term| match self.needs(&term.name, facts) {
+            .map(|term| match needs(&term.name, facts) {
                 Some(needs) => format!("the image itself needs `{}`, which needs {needs}", term.name),
                 None => format!("the image itself needs `{term}`"),
             })
@@ -266,7 +256,10 @@ impl<'a> List<'a> {
         }
         let what = match (others.is_empty(), of_image.is_empty(), of_base.is_empty()) {
             (true, true, false) => {
-                format!("`{}` cannot be installed on base image `{}`", first.name, self.plan.base.reference)
+                format!(
+                    "`{}` cannot be installed on base image `{}`",
+                    first.name, self.plan.foundation.base.reference
+                )
             }
             (true, false, _) => {
                 format!("`{}` cannot be installed beside what the image itself needs", first.name)
@@ -290,27 +283,35 @@ impl<'a> List<'a> {
         what
     }
 
-    /// What an entry asks for, as PEP 508 has it.
-    fn asks(&self, entry: &Dependency) -> String {
-        Requirement::lower(entry).to_string()
-    }
-
-    /// What a distribution needs, in the last that uv says of it.
-    fn needs(&self, name: &Name, facts: &[Fact]) -> Option<String> {
-        let what = facts.iter().rev().find_map(|fact| match fact {
-            Fact::Needs(who, what) if who.name == *name => Some(what),
-            _ => None,
-        })?;
-        Some(what.iter().map(|term| format!("`{term}`")).collect::<Vec<_>>().join(" or "))
-    }
-
     /// Distributions of the base that uv speaks of, with their versions.
     fn of_base(&self, facts: &[Fact]) -> Vec<String> {
         let held = |term: &Term| {
-            let version = self.plan.held.get(&term.name)?.version.as_ref()?;
+            let version = self.plan.packages.held.get(&term.name)?.version.as_ref()?;
             (term.versions == format!("=={version}")).then(|| format!("`{}` {version}", term.name))
         };
         let terms = facts.iter().flat_map(Fact::terms).filter_map(held);
         terms.collect::<BTreeSet<_>>().into_iter().collect()
     }
+}
+
+/// What an entry asks for, as PEP 508 has it.
+fn asks(entry: &Dependency) -> String {
+    Requirement::lower(entry).to_string()
+}
+
+/// What a distribution needs, in the last that uv says of it.
+fn needs(name: &Name, facts: &[Fact]) -> Option<String> {
+    let what = facts.iter().rev().find_map(|fact| match fact {
+        Fact::Needs(who, what) if who.name == *name => Some(what),
+        _ => None,
+    })?;
+    Some(what.iter().map(|term| format!("`{term}`")).collect::<Vec<_>>().join(" or "))
+}
+
+/// The distribution that needs another, in the last that uv says of it.
+fn needed_by(name: &Name, facts: &[Fact]) -> Option<Name> {
+    facts.iter().rev().find_map(|fact| match fact {
+        Fact::Needs(who, what) if what.iter().any(|term| term.name == *name) => Some(who.name.clone()),
+        _ => None,
+    })
 }

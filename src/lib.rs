@@ -25,6 +25,7 @@ pub mod installer;
 pub mod plan;
 pub mod reference;
 pub mod report;
+pub mod request;
 pub mod secret;
 
 pub mod variant;

@@ -115,17 +115,31 @@ fn a_list_and_a_base_that_disagree_are_both_named() {
 fn the_plan_of_each_example_and_variant_is_stable() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let sandbox = Sandbox::new();
-    for example in ["quickstart", "requirements"] {
-        let list = root.join("examples").join(example).join("dependencies.txt");
-        let output = sandbox.plan(&["-d", list.to_str().unwrap()]);
+    let mut examples: Vec<_> =
+        root.join("examples").read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
+    examples.retain(|folder| folder.join("dependencies.txt").is_file());
+    assert_eq!(examples.len(), 2);
+    for folder in examples {
+        let output = sandbox.plan(&["-d", folder.join("dependencies.txt").to_str().unwrap()]);
         assert!(output.status.success(), "{}", text(&output.stderr));
-        insta::assert_snapshot!(format!("plan_{example}"), text(&output.stdout));
+        let mut plan: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        // It changes with every template, and is no matter of the example.
+        plan["foundation"]["templates"] = "[DIGEST]".into();
+        let example = folder.file_name().unwrap().to_str().unwrap();
+        insta::assert_snapshot!(format!("plan_{example}"), format!("{plan:#}"));
     }
-    for variant in ["minimal", "basic", "example"] {
-        let output = sandbox.plan(&["-V", variant]);
+    sandbox.write("base.json", executor_base(|_| {}));
+    let names = text(&sandbox.run(&["variants"]).stdout);
+    let names: Vec<_> = names.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    assert_eq!(names.len(), 7);
+    for variant in names {
+        let arguments = ["plan", "-V", variant, "--base-facts", "base.json"];
+        let name: &[&str] = if variant.ends_with("-base") { &["--name", "tried"] } else { &[] };
+        let output = sandbox.run(&[&arguments, name].concat());
+        assert!(output.status.success(), "{variant}: {}", text(&output.stderr));
         let plan: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-        let requirements: Vec<_> =
-            plan["requirements"].as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect();
+        let requirements = plan["packages"]["requirements"].as_array().unwrap();
+        let requirements: Vec<_> = requirements.iter().map(|text| text.as_str().unwrap()).collect();
         insta::assert_snapshot!(format!("requirements_{variant}"), requirements.join("\n"));
     }
 }
@@ -136,7 +150,7 @@ fn both_spellings_of_a_list_ask_for_the_same() {
         let list = format!("{}/examples/{example}/dependencies.txt", env!("CARGO_MANIFEST_DIR"));
         let plan: serde_json::Value =
             serde_json::from_slice(&Sandbox::new().plan(&["-d", &list]).stdout).unwrap();
-        plan["requirements"].clone()
+        plan["packages"]["requirements"].clone()
     };
     let sorted = |value: serde_json::Value| {
         // `>=2.2,<3` and `<3,>=2.2` are one set, and 3.0 is 3.
@@ -243,22 +257,88 @@ fn the_executors_of_the_examples_render() {
 #[test]
 fn every_option_can_come_from_the_environment() {
     let sandbox = Sandbox::new();
-    sandbox.write("list.txt", "rich = \"*\"\n").write("other.txt", "six = \"*\"\n");
-    let output = sandbox
-        .command(&["plan"])
-        .envs([
-            ("IPYBOX_BASE_FACTS", BASE),
-            ("IPYBOX_DEPENDENCIES", "list.txt other.txt"),
-            ("IPYBOX_ROOT", "1"),
-        ])
-        .output()
-        .unwrap();
-    let plan: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(plan["user"], "root");
-    assert_eq!(plan["requirements"].as_array().unwrap().last().unwrap(), "six");
+    fs::create_dir(sandbox.0.path().join("own")).unwrap();
+    sandbox.write("list.txt", "rich = \"*\"\n").write("other.txt", "six = \"*\"\n").write("uv", "uv");
+    sandbox.write("base.json", executor_base(|_| {})).write("file", "x");
+    let project = "[project]\nname = \"x\"\nversion = \"1\"\ndependencies = []\n\
+                   [project.optional-dependencies]\nmore = [\"attrs\"]\n[dependency-groups]\ndev = [\"pytest\"]\n";
+    sandbox.write("pyproject.toml", project);
+    // Each option with a value, and where the plan shows it.
+    let shown: [(&str, &str, &str); 17] = [
+        ("dependencies", "list.txt other.txt", "\"six\""),
+        ("group", "dev", "\"pytest\""),
+        ("extra", "more", "\"attrs\""),
+        ("variant", "kernel", "\"variant\": \"kernel\""),
+        ("base-facts", "base.json", "1.26.4"),
+        ("name", "tried", "\"EXECUTOR_NAME\": \"tried\""),
+        ("base-python", "/usr/local/bin/python3", "/usr/local/bin/python3"),
+        ("apt", "tree jq", "\"jq\","),
+        ("env", "A=1 B=2", "\"B\": \"2\""),
+        ("allow-secret-env", "1", "API_KEY"),
+        ("label", "a=1", "\"a\": \"1\""),
+        ("copy", "file:/srv/", "/srv/file"),
+        ("python", "3.12", "3.12.8"),
+        ("root", "1", "\"root\""),
+        ("uid", "4321", "4321"),
+        ("gid", "4321", "4321"),
+        ("no-bytecode", "1", "\"bytecode\": false"),
+    ];
+    for (option, value, part) in shown {
+        let variable = format!("IPYBOX_{}", option.to_uppercase().replace('-', "_"));
+        let mut command = sandbox.command(&["plan"]);
+        let layered = ["name", "base-facts"].contains(&option);
+        command
+            .env("IPYBOX_BASE_FACTS", "base.json")
+            .env("IPYBOX_VARIANT", if layered { "any-base" } else { "minimal" });
+        if layered {
+            command.env("IPYBOX_NAME", "x");
+        }
+        if ["group", "extra"].contains(&option) {
+            command.env("IPYBOX_DEPENDENCIES", "pyproject.toml");
+        }
+        if option == "allow-secret-env" {
+            command.env("IPYBOX_ENV", "API_KEY=1");
+        }
+        let output = command.env(&variable, value).output().unwrap();
+        assert!(output.status.success(), "{variable}: {}", text(&output.stderr));
+        assert!(text(&output.stdout).contains(part), "{variable}: {}", text(&output.stdout));
+    }
+    // Those that a plan does not show, by what is wrong with a value.
+    let refused = [
+        ("base", "UPPER", "no image name"),
+        ("python-archive", "missing", "cannot read the Python archive"),
+        ("uv", "missing", "the installer"),
+        ("templates", "missing", "cannot read the template"),
+        ("variants", "missing", "cannot read `missing`"),
+        ("root", "2", "--root"),
+        ("message-format", "odd", "odd"),
+    ];
+    for (option, value, part) in refused {
+        let variable = format!("IPYBOX_{}", option.to_uppercase().replace('-', "_"));
+        let mut command = sandbox.command(&["plan"]);
+        if option != "base" {
+            command.env("IPYBOX_BASE_FACTS", "base.json");
+        }
+        let output = command.env(&variable, value).output().unwrap();
+        assert!(
+            !output.status.success() && text(&output.stderr).contains(part),
+            "{variable}: {}",
+            text(&output.stderr)
+        );
+    }
+    // No option is left: these need an engine, and the names of the last are Docker's.
+    let of_build = ["tag", "no-cache", "verify", "pull", "ca-cert", "progress", "cache-dir", "host"];
+    let tried: Vec<&str> =
+        shown.iter().map(|(name, ..)| *name).chain(refused.map(|(name, ..)| name)).chain(of_build).collect();
+    let help = text(&sandbox.run(&["build", "--help"]).stdout);
+    let options =
+        help.lines().filter_map(|line| line.trim().split_once("--")).filter(|(before, _)| before.len() <= 4);
+    for (_, option) in options {
+        let name = option.split([' ', '=']).next().unwrap();
+        assert!(name == "help" || tried.contains(&name), "--{name} is not tried");
+    }
     let off = sandbox.command(&["plan", "--base-facts", BASE]).env("IPYBOX_ROOT", "0").output().unwrap();
-    let plan: serde_json::Value = serde_json::from_slice(&off.stdout).unwrap();
-    assert_ne!(plan["user"], "root");
+    assert!(!text(&off.stdout).contains("\"root\""));
 }
 
 #[test]
@@ -324,7 +404,12 @@ fn several_lists_ask_for_all_and_standard_input_is_one() {
     let output = child.wait_with_output().unwrap();
     let plan: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let of = |key: &str| {
-        plan[key].as_array().unwrap().iter().map(|one| one.as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        plan["packages"][key]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|one| one.as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
     };
     assert_eq!(
         of("requirements"),

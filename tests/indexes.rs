@@ -82,6 +82,14 @@ fn build(base: &Image, name: &str, text: &str) -> (i32, String, Option<String>) 
     (output.status.code().unwrap(), said, version)
 }
 
+/// What a build is to make of a fault: its exit code, and what it says.
+struct Try {
+    fault: &'static str,
+    told: (i32, &'static str),
+    /// With a name for it.
+    constraint: (&'static str, &'static str),
+}
+
 #[test]
 fn a_faulty_index_is_told_by_its_cause_and_gives_no_other_version() {
     let (index, base) = (Index::serve(), impatient_base());
@@ -111,12 +119,12 @@ fn a_faulty_index_is_told_by_its_cause_and_gives_no_other_version() {
     let tries: Vec<_> =
         cases.iter().flat_map(|case| constraints.iter().map(move |one| (case, one))).collect();
     let wrong: Vec<String> = thread::scope(|scope| {
-        let part = |tries: &[(&(&str, (i32, &str)), &(&str, &str))]| {
+        let part = |tries: &[Try]| {
             let mut wrong = Vec::new();
-            for ((fault, (code, words)), (name, constraint)) in tries {
+            for &Try { fault, told: (code, words), constraint: (name, constraint) } in tries {
                 let (found, said, version) =
                     build(&base, &format!("{fault}-{name}"), &index.list(fault, constraint));
-                if found != *code || !said.contains(words) || version.is_some() {
+                if found != code || !said.contains(words) || version.is_some() {
                     wrong.push(format!("{fault}, `{constraint}`: {found}, {version:?}\n{said}"));
                 }
             }

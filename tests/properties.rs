@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use ipybox::accounts::User;
 use ipybox::archive::Archive;
 use ipybox::base::{Base, Distribution};
 use ipybox::context::{self, Local};
@@ -9,9 +10,9 @@ use ipybox::deps::{Constraint, Marker, Name, Spec, pep508};
 use ipybox::dockerfile::{self, DockerfileError, Supply};
 use ipybox::inputs::python_archive::PythonArchive;
 use ipybox::inputs::templates::Templates;
-use ipybox::installer;
-use ipybox::plan::{Options, Plan, PlanError, User};
+use ipybox::plan::{Installer, Materials, Plan, PlanError, Target};
 use ipybox::reference::Reference;
+use ipybox::request::Request;
 use ipybox::variant::{Variant, VariantError};
 use pep440_rs::Version;
 use proptest::prelude::*;
@@ -54,38 +55,58 @@ fn marker() -> impl Strategy<Value = String> {
     })
 }
 
-fn plan(list: &str) -> Plan {
+/// A plan, and the base it is for.
+#[derive(Debug)]
+struct Planned {
+    plan: Plan,
+    base: Base,
+}
+
+fn plan(list: &str) -> Planned {
     resolve(list, |_| {}).unwrap()
 }
 
-fn resolve(list: &str, change: impl FnOnce(&mut Base)) -> Result<Plan, Vec<PlanError>> {
+fn resolve(list: &str, change: impl FnOnce(&mut Base)) -> Result<Planned, Vec<PlanError>> {
     resolve_as("minimal", list, |base, _| change(base))
 }
 
 fn resolve_as(
     variant: &str,
     list: &str,
-    change: impl FnOnce(&mut Base, &mut Options),
-) -> Result<Plan, Vec<PlanError>> {
+    change: impl FnOnce(&mut Base, &mut Request),
+) -> Result<Planned, Vec<PlanError>> {
     let facts = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/base.json");
     let mut base = Base::read(facts.as_ref()).unwrap();
+    let mut request = Request::new(variant, User::Unprivileged { uid: 1000, gid: 1000 });
+    change(&mut base, &mut request);
     let variant = Variant::read(variant, None).unwrap();
-    let user = User::Unprivileged { uid: 1000, gid: 1000 };
-    let mut options = Options::new(user, installer::Release::of(&base.platform));
-    change(&mut base, &mut options);
-    Plan::resolve(&Spec::parse(list).unwrap(), &variant, base, &options)
+    let materials = Materials {
+        templates: Templates::shipped().digest(),
+        installer: Installer::of(&base.platform),
+        ..Materials::default()
+    };
+    let spec = Spec::parse(list).unwrap();
+    let target = Target::choose(&request, &spec, &variant, &base, &materials)?;
+    let plan = Plan::resolve(&request, &spec, &variant, &base, target, materials)?;
+    Ok(Planned { plan, base })
 }
 
 /// How many instructions a Dockerfile has.
-fn instructions(plan: &Plan) -> Result<usize, DockerfileError> {
-    let text = dockerfile::render(plan, &Templates::shipped(), Supply::Context)?;
+fn instructions(Planned { plan, base }: &Planned) -> Result<usize, DockerfileError> {
+    let text = dockerfile::render(plan, base, &Templates::shipped(), Supply::Context)?;
     Ok(text.lines().filter(|line| !line.starts_with("    ")).count())
 }
 
-fn context_bytes(plan: &Plan) -> Vec<u8> {
+fn context_bytes(Planned { plan, base }: &Planned) -> Vec<u8> {
     let templates = Templates::shipped();
-    let dockerfile = dockerfile::render(plan, &templates, Supply::Engine).unwrap();
-    context::of(plan, &templates, dockerfile, &Local::default(), None).unwrap().to_tar().unwrap()
+    let dockerfile = dockerfile::render(plan, base, &templates, Supply::Engine).unwrap();
+    context::of(plan, base, &templates, dockerfile, &Local::default(), None).unwrap().to_tar().unwrap()
+}
+
+/// A plan that is printed and read back.
+fn read_back(Planned { plan, base }: &Planned) -> Planned {
+    let json = serde_json::to_string_pretty(plan).unwrap();
+    Planned { plan: serde_json::from_str(&json).unwrap(), base: base.clone() }
 }
 
 proptest! {
@@ -137,7 +158,7 @@ proptest! {
         prop_assume!(plan.is_ok());
         let plan = plan.unwrap();
         let written = &Spec::parse(&list).unwrap().dependencies[0];
-        let lowered = plan.requirements.iter().find(|found| found.name.as_str() == name);
+        let lowered = plan.plan.packages.requirements.iter().find(|found| found.name.as_str() == name);
         prop_assume!(lowered.is_some());
         let lowered = lowered.unwrap();
         let read: Vec<_> =
@@ -151,6 +172,35 @@ proptest! {
             let lowered = read.iter().any(|one| one.constraint.contains(&version));
             let means = written.constraint.contains(&version);
             prop_assert!(means == lowered || !means && version.any_prerelease(), "{version} in {constraint}");
+        }
+    }
+
+    #[test]
+    fn a_printed_plan_is_read_as_the_same(
+        constraint in constraint(), marker in marker(), hash in "[0-9a-f]{64}", variant in "minimal|kernel|any-base",
+    ) {
+        let list = format!(
+            "a[y,x] @ https://host.invalid/a-1-py3-none-any.whl ; {marker}\nb==1.0 --hash=sha256:{hash}\n\
+             --extra-index-url https://host.invalid/simple\n"
+        );
+        let union = format!("[tool.poetry.dependencies]\nc = \"{constraint}\"\nd = {{ version = \"*\", source = \"inner\" }}\n\
+             [[tool.poetry.source]]\nname = \"inner\"\nurl = \"https://host.invalid/inner\"\npriority = \"explicit\"\n");
+        for list in [&list, &union] {
+            let planned = resolve_as(&variant, list, |base, request| {
+                request.name = (variant == "any-base").then(|| "x".to_owned());
+                let requires = vec!["six>=1; extra == 'x'".to_owned()];
+                let one = |name: &str, version: &str| Distribution {
+                    name: name.to_owned(), version: version.to_owned(), requires: requires.clone(),
+                    extras: vec!["x".to_owned()], of_system: false,
+                };
+                base.pythons[0].distributions.extend([one("torch", "2.3.0+cu121"), one("odd", "no version")]);
+            });
+            let Ok(planned) = planned else { continue };
+            let again = read_back(&planned);
+            prop_assert_eq!(&again.plan, &planned.plan);
+            prop_assert_eq!(context_bytes(&again), context_bytes(&planned));
+            let digests = |plan: &Plan| [plan.foundation.digest(), plan.packages.digest(), plan.finish.digest()];
+            prop_assert_eq!(digests(&again.plan), digests(&planned.plan));
         }
     }
 
@@ -183,10 +233,10 @@ proptest! {
     fn no_text_of_a_base_or_a_user_becomes_an_instruction_of_an_executor(
         text in "(\\PC|\n|\t|\\$|\"|'|\\\\|#|/|==|;){1,20}", name in "[a-z]{1,8}", variant in "any-base|extend-base",
     ) {
-        let plan = |text: &str| resolve_as(&variant, &format!("{name} = \"*\"\n"), |base, options| {
-            options.name = Some("x".to_owned());
-            options.env.insert("A".to_owned(), text.to_owned());
-            options.labels.insert("a".to_owned(), text.to_owned());
+        let plan = |text: &str| resolve_as(&variant, &format!("{name} = \"*\"\n"), |base, request| {
+            request.name = Some("x".to_owned());
+            request.env.insert("A".to_owned(), text.to_owned());
+            request.labels.insert("a".to_owned(), text.to_owned());
             base.config.cmd = vec!["executor_server:app".to_owned(), text.to_owned()];
             base.config.shell = vec![text.to_owned()];
             let python = &mut base.pythons[0];
@@ -209,11 +259,13 @@ proptest! {
         if !text.contains(char::is_control) {
             // Each file of the context is well-formed, whatever the base says.
             let templates = Templates::shipped();
-            let dockerfile = dockerfile::render(&hostile, &templates, Supply::Engine).unwrap();
-            prop_assert!(context::of(&hostile, &templates, dockerfile, &Local::default(), None).unwrap().to_tar().is_ok());
+            let Planned { plan, base } = &hostile;
+            let dockerfile = dockerfile::render(plan, base, &templates, Supply::Engine).unwrap();
+            prop_assert!(context::of(plan, base, &templates, dockerfile, &Local::default(), None).unwrap().to_tar().is_ok());
+            prop_assert_eq!(&read_back(&hostile).plan, plan);
         }
-        let refused = resolve_as(&variant, "", |base, options| {
-            options.name = Some("x".to_owned());
+        let refused = resolve_as(&variant, "", |base, request| {
+            request.name = Some("x".to_owned());
             base.config.cmd = vec!["executor_server:app".to_owned()];
             base.config.user.clone_from(&text);
             let (name, version) = ("ipykernel".to_owned(), "7".to_owned());
@@ -259,8 +311,8 @@ proptest! {
         let list = "six = \"*\"\n";
         let facts = lines.join("\n");
         for variant in ["minimal", "any-base"] {
-            let plan = resolve_as(variant, list, |base, options| {
-                options.name = (variant == "any-base").then(|| "x".to_owned());
+            let plan = resolve_as(variant, list, |base, request| {
+                request.name = (variant == "any-base").then(|| "x".to_owned());
                 *base = base.clone().with_probe(&facts);
                 base.links.insert("/app".to_owned(), home.clone());
             });

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{Caller, Failure, Request, verify};
+use super::{Asked, Caller, Failure, Planned, verify};
 use crate::cli::{BuildArgs, Progress};
 use crate::context;
 use crate::diagnostic::Diagnostic;
@@ -10,7 +10,7 @@ use crate::dockerfile::{self, Supply};
 use crate::engine::{Build, Engine, EngineError};
 use crate::inputs::trust;
 use crate::installer;
-use crate::plan::Plan;
+use crate::plan::{Foundation, Plan};
 use crate::report::{self, Report};
 
 /// The id under which build steps find the certificates.
@@ -23,15 +23,17 @@ pub(super) async fn run(args: BuildArgs, caller: &mut Caller) -> Result<(), Fail
     }
     let Caller { environment, report, .. } = &*caller;
     let certificates = trust::bundle(environment.ssl_cert_file.as_deref(), args.ca_cert.as_deref())?;
-    let request = Request::read(args.image, caller)?;
-    let engine = request.engine(caller).await?;
-    let base = request.base(&engine, args.pull, report).await?;
-    let (plan, local) = request.plan(base, caller).await?;
-    let dockerfile = dockerfile::render(&plan, &request.templates, Supply::Engine)?;
-    let context = context::of(&plan, &request.templates, dockerfile, &local, None).map_err(|error| {
-        Failure::refused(Diagnostic::new("cannot read a file of the build").why(error.to_string()))
-    })?;
-    supply(&engine, &plan, &request, report).await?;
+    let asked = Asked::read(args.image, caller)?;
+    let engine = asked.engine(caller).await?;
+    let base = asked.base(&engine, args.pull, report).await?;
+    let planned = asked.plan(base, caller).await?;
+    let Planned { plan, base, local, .. } = &planned;
+    let dockerfile = dockerfile::render(plan, base, &asked.inputs.templates, Supply::Engine)?;
+    let context =
+        context::of(plan, base, &asked.inputs.templates, dockerfile, local, None).map_err(|error| {
+            Failure::refused(Diagnostic::new("cannot read a file of the build").why(error.to_string()))
+        })?;
+    supply(&engine, plan, &asked, report).await?;
     let build = Build {
         context,
         no_cache: args.no_cache,
@@ -39,9 +41,9 @@ pub(super) async fn run(args: BuildArgs, caller: &mut Caller) -> Result<(), Fail
         build_args: environment.proxies.clone(),
     };
     let built = engine.build(build, |event| report.event(&event)).await;
-    let image = built.map_err(|error| request.explain(&plan, error))?;
+    let image = built.map_err(|error| asked.explain(&planned, error))?;
     if args.verify {
-        verify::prove(&engine, &image, &request.variant, report).await?;
+        verify::prove(&engine, &image, &asked.inputs.variant, report).await?;
     }
     for tag in &args.tag {
         engine.tag(&image, tag).await?;
@@ -53,20 +55,21 @@ pub(super) async fn run(args: BuildArgs, caller: &mut Caller) -> Result<(), Fail
 
 /// Makes sure that the engine has what the Dockerfile names: the base under its private tag, and
 /// the installer.
-async fn supply(engine: &Engine, plan: &Plan, request: &Request, report: &Report) -> Result<(), Failure> {
-    let installer = plan.uv.private_tag();
-    let base = plan.base.private_tag();
-    let (present, tagged) = tokio::join!(engine.image_id(&installer), engine.tag(&plan.base.id, &base));
+async fn supply(engine: &Engine, plan: &Plan, asked: &Asked, report: &Report) -> Result<(), Failure> {
+    let Foundation { base, installer: release, .. } = &plan.foundation;
+    let installer = release.private_tag();
+    let private = base.private_tag();
+    let (present, tagged) = tokio::join!(engine.image_id(&installer), engine.tag(&base.id, &private));
     match tagged {
         Err(error) if error.is_not_found() => {
-            let why = format!("the engine has no image `{}`", plan.base.id);
-            return Err(EngineError::NotFound { reference: plan.base.reference.clone(), why }.into());
+            let why = format!("the engine has no image `{}`", base.id);
+            return Err(EngineError::NotFound { reference: base.reference.clone(), why }.into());
         }
         tagged => tagged?,
     }
     if present?.is_none() {
-        report.note(&format!("loading {} into the engine, once", plan.uv));
-        let program = engine.unless_interrupted(request.installer(plan)).await??;
+        report.note(&format!("loading {release} into the engine, once"));
+        let program = engine.unless_interrupted(asked.installer(plan)).await??;
         engine.import(installer::image(&program)?, &installer).await?;
     }
     Ok(())

@@ -8,10 +8,11 @@ use std::path::Path;
 use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 
-use super::{Caller, Failure, FailureKind, lists};
-use crate::cli::{DepsArgs, DepsFormat};
+use super::{Caller, Failure, FailureKind};
+use crate::cli::{DepsArgs, DepsFormat, variable_of_list};
 use crate::deps::{Dependency, Form, Index, Source, Spec, percent_encoded};
 use crate::diagnostic::{Diagnostic, Document, Documents, Fix};
+use crate::inputs::lists;
 use crate::plan::Requirement;
 
 /// Rounds of corrections: each may show mistakes that the one before hid.
@@ -22,7 +23,9 @@ pub(super) fn run(args: &DepsArgs, caller: &Caller) -> Result<(), Failure> {
         return fix(args, caller);
     }
     let documents = lists::documents(&args.files)?;
-    let (documents, spec) = match lists::read(documents.clone(), &args.selection) {
+    let selection = args.selection.selection();
+    let read = lists::read(documents.clone(), &selection, &variable_of_list).map_err(Failure::from);
+    let (documents, spec) = match read {
         Ok(read) => read,
         Err(failure) if args.check => {
             let mendable = Mended::of(&documents, args).left.is_ok();
@@ -258,7 +261,8 @@ impl Mended {
             for list in lists {
                 documents.add(list.clone());
             }
-            lists::read(documents, &args.selection).map(drop)
+            let read = lists::read(documents, &args.selection.selection(), &variable_of_list);
+            read.map(drop).map_err(Failure::from)
         };
         let before: Vec<Document> = documents.iter().cloned().collect();
         let mut lists = before.clone();

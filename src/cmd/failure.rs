@@ -6,9 +6,8 @@ use crate::base::BaseError;
 use crate::diagnostic::{Diagnostic, Documents};
 use crate::dockerfile::DockerfileError;
 use crate::engine::EngineError;
+use crate::inputs::InputsError;
 use crate::inputs::git::GitError;
-use crate::inputs::local::LocalError;
-use crate::inputs::python_archive::PythonArchiveError;
 use crate::inputs::trust::TrustError;
 use crate::installer::UvError;
 use crate::plan::PlanError;
@@ -67,7 +66,12 @@ impl Failure {
     }
 
     pub(super) fn of_plan(documents: &Documents, errors: &[PlanError]) -> Self {
-        Self::in_documents(documents.clone(), errors.iter().map(PlanError::diagnostic).collect())
+        let failure =
+            Self::in_documents(documents.clone(), errors.iter().map(PlanError::diagnostic).collect());
+        if errors.iter().all(PlanError::is_of_usage) {
+            return Self { kind: FailureKind::Usage, ..failure };
+        }
+        failure
     }
 }
 
@@ -90,8 +94,14 @@ impl From<EngineError> for Failure {
 
 impl From<VariantError> for Failure {
     fn from(error: VariantError) -> Self {
-        let (document, diagnostic) = error.diagnostic();
-        Self::in_documents(document.map(Documents::from).unwrap_or_default(), vec![diagnostic])
+        InputsError::from(error).into()
+    }
+}
+
+impl From<InputsError> for Failure {
+    fn from(error: InputsError) -> Self {
+        let (documents, diagnostics) = error.diagnostics();
+        Self::in_documents(documents, diagnostics)
     }
 }
 
@@ -105,7 +115,7 @@ macro_rules! refused {
     )*};
 }
 
-refused!(BaseError, TrustError, DockerfileError, LocalError, PythonArchiveError);
+refused!(BaseError, TrustError, DockerfileError);
 
 impl From<GitError> for Failure {
     fn from(error: GitError) -> Self {

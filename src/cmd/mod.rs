@@ -3,17 +3,16 @@
 mod build;
 mod deps;
 mod failure;
-mod lists;
+mod image;
 mod plan;
 mod render;
-mod request;
 mod variants;
 mod verify;
 
 use tokio_util::sync::CancellationToken;
 
 pub use failure::{Failure, FailureKind};
-use request::Request;
+use image::{Asked, Planned};
 
 use crate::cli::{Command, Environment};
 use crate::diagnostic::Diagnostic;

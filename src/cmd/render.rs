@@ -4,29 +4,30 @@ use std::fs::File;
 use std::io::{self, BufWriter};
 use std::path::Path;
 
-use super::{Caller, Failure, Request};
+use super::{Asked, Caller, Failure, Planned};
 use crate::cli::RenderArgs;
 use crate::context;
 use crate::diagnostic::Diagnostic;
 use crate::dockerfile::{self, Supply};
 
 pub(super) async fn run(args: RenderArgs, caller: &Caller) -> Result<(), Failure> {
-    let request = Request::read(args.image, caller)?;
+    let asked = Asked::read(args.image, caller)?;
     if let Some(folder) = &args.out {
         check_empty(folder)?;
     }
-    let (plan, local) = request.resolve(caller).await?;
-    let dockerfile = dockerfile::render(&plan, &request.templates, Supply::Context)?;
+    let Planned { plan, base, local, .. } = asked.resolve(caller).await?;
+    let templates = &asked.inputs.templates;
+    let dockerfile = dockerfile::render(&plan, &base, templates, Supply::Context)?;
     if args.out.is_none() && args.tar.is_none() {
         let written = caller.report.result(|out| out.write_all(dockerfile.as_bytes()));
         return written.map_err(|error| Failure::unwritable("stdout", &error));
     }
-    let Some(installer) = caller.interrupt.run_until_cancelled(request.installer(&plan)).await else {
+    let Some(installer) = caller.interrupt.run_until_cancelled(asked.installer(&plan)).await else {
         return Err(Failure::interrupted());
     };
     let installer = installer?;
     let context =
-        context::of(&plan, &request.templates, dockerfile, &local, Some(&installer)).map_err(|error| {
+        context::of(&plan, &base, templates, dockerfile, &local, Some(&installer)).map_err(|error| {
             let what = "cannot read a file of the build";
             Failure::refused(Diagnostic::new(what).why(error.to_string()))
         })?;

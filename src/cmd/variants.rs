@@ -3,7 +3,7 @@
 use super::Failure;
 use crate::cli::VariantsArgs;
 use crate::report::Report;
-use crate::variant::{Packages, Variant};
+use crate::variant::{Placement, Variant};
 
 pub(super) fn run(args: &VariantsArgs, report: &Report) -> Result<(), Failure> {
     let folder = args.variants.as_deref();
@@ -35,9 +35,9 @@ fn show(variant: &Variant) -> String {
     line(
         "packages",
         match variant.packages {
-            Packages::Isolated => "in an environment of their own",
-            Packages::Layered => "beside those of the base, which stay as they are",
-            Packages::Inherited => "in the environment of the base's server",
+            Placement::Isolated => "in an environment of their own",
+            Placement::Layered => "beside those of the base, which stay as they are",
+            Placement::Inherited => "in the environment of the base's server",
         },
     );
     for server in &variant.servers {

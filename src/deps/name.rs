@@ -2,15 +2,29 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// A distribution name or an extra in its normalized form: lower case, with runs of `-`, `_` and
 /// `.` written as one `-`.
 ///
 /// Rule: PEP 503, "Normalized Names"; PEP 685 applies the same to extras.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(transparent)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Name(String);
+
+impl From<Name> for String {
+    fn from(name: Name) -> Self {
+        name.0
+    }
+}
+
+impl TryFrom<String> for Name {
+    type Error = &'static str;
+
+    fn try_from(written: String) -> Result<Self, Self::Error> {
+        Self::parse(&written).ok_or("expected a name: letters, digits, `.`, `-` and `_`")
+    }
+}
 
 impl Name {
     /// Reads a name as PEP 508, "Names", has it: ASCII letters, digits, `.`, `-` and `_`, beginning

@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::deps::is_distribution;
 use crate::diagnostic::Diagnostic;
+use crate::plan::Files;
 
 /// Files by path, with what they are worth to a plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,6 +81,16 @@ impl LocalError {
 }
 
 impl LocalSource {
+    /// What a plan knows of them.
+    #[must_use]
+    pub fn planned(&self) -> Files {
+        Files {
+            digest: self.digest.clone(),
+            file: self.file().map(str::to_owned),
+            commit: self.commit.clone(),
+        }
+    }
+
     /// Reads what is at `path`: a wheel, a source archive, or a folder whose `subdirectory` holds a
     /// project. Version control, virtual environments and caches are left out of folders.
     ///

@@ -1,7 +1,254 @@
 //! Everything that is read from this host before any decision.
 
 pub mod git;
+pub mod lists;
 pub mod local;
 pub mod python_archive;
 pub mod templates;
 pub mod trust;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use git::GitError;
+use local::{LocalError, LocalSource};
+use python_archive::{PythonArchive, PythonArchiveError};
+use templates::Templates;
+
+use crate::deps::{Dependency, Name, Source, Spec};
+use crate::diagnostic::{Diagnostic, Documents};
+use crate::plan::{Files, Installer, Materials};
+use crate::request::Request;
+use crate::secret;
+use crate::variant::{Variant, VariantError, destination};
+
+/// What a request names, read.
+#[derive(Debug)]
+pub struct Inputs {
+    /// The kind of image.
+    pub variant: Variant,
+    /// What its Dockerfile and its files are made of.
+    pub templates: Templates,
+    /// The lists, with everything they include.
+    pub documents: Documents,
+    /// What they mean.
+    pub spec: Spec,
+    /// What is copied into the image, with its places there.
+    pub copies: Vec<(String, LocalSource)>,
+    /// An interpreter for a base that has none.
+    pub python_archive: Option<PythonArchive>,
+}
+
+/// The files of dependencies, by distribution.
+pub type Sources = BTreeMap<Name, LocalSource>;
+
+/// Why something cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum InputsError {
+    /// There is no such variant, or it is not right.
+    #[error(transparent)]
+    Variant(#[from] VariantError),
+    /// A list cannot be read.
+    #[error("cannot read the dependency list `{}`", path.display())]
+    List {
+        /// As it was given.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Lists are read, and are not right.
+    #[error("the dependency list has mistakes")]
+    Mistakes {
+        /// The lists.
+        documents: Documents,
+        /// All of their mistakes.
+        mistakes: Vec<Diagnostic>,
+    },
+    /// A template cannot be read.
+    #[error("cannot read the template `{}`", path.display())]
+    Template {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A variant names requirements of its servers that are not there.
+    #[error("the variant `{variant}` has an unknown `lock`")]
+    UnknownLock {
+        /// The variant.
+        variant: String,
+        /// What it names.
+        lock: String,
+        /// What it could.
+        known: Vec<String>,
+    },
+    /// A file of this host cannot be had.
+    #[error(transparent)]
+    Local(#[from] LocalError),
+    /// An archive is no interpreter.
+    #[error(transparent)]
+    PythonArchive(#[from] PythonArchiveError),
+    /// A folder has files for places that the image needs for itself.
+    #[error("cannot copy to `{}`", place.escape_debug())]
+    Place {
+        /// The place.
+        place: String,
+        /// Why not.
+        why: &'static str,
+    },
+    /// A variable of the image would be a secret that everybody can read.
+    #[error("the variable `{0}` looks like a secret")]
+    Secret(String),
+}
+
+impl Inputs {
+    /// Reads all that `request` names. Nothing is contacted, and lists may ask `variable` for what the environment
+    /// holds.
+    ///
+    /// # Errors
+    ///
+    /// The first [`InputsError`]; all mistakes of the lists are one.
+    pub fn read(request: &Request, variable: &dyn Fn(&str) -> Option<String>) -> Result<Self, InputsError> {
+        let variant = Variant::read(&request.variant, request.variants.as_deref())?;
+        let documents = if request.dependencies.is_empty() {
+            variant.dependencies.clone().into()
+        } else {
+            lists::documents(&request.dependencies)?
+        };
+        let (documents, spec) = lists::read(documents, &request.selection, variable)?;
+        let templates = match &request.templates {
+            None => Templates::shipped(),
+            Some(folder) => {
+                Templates::read(folder).map_err(|(path, source)| InputsError::Template { path, source })?
+            }
+        };
+        if templates.get(&format!("runtime/{}", variant.lock)).is_none() {
+            let known = templates.locks().map(str::to_owned).collect();
+            return Err(InputsError::UnknownLock { variant: variant.name, lock: variant.lock, known });
+        }
+        let names = request.env.keys().chain(variant.env.keys());
+        if let Some(name) = names.into_iter().find(|name| secret::is_telling(name))
+            && !request.allow_secret_env
+        {
+            return Err(InputsError::Secret(name.clone()));
+        }
+        let python_archive = request.python_archive.as_deref().map(PythonArchive::read).transpose()?;
+        let copies = copies(request, &variant)?;
+        Ok(Self { variant, templates, documents, spec, copies, python_archive })
+    }
+
+    /// What a plan is made of, but for what its list brings.
+    #[must_use]
+    pub fn materials(&self, installer: Option<Installer>) -> Materials {
+        Materials {
+            templates: self.templates.digest(),
+            installer,
+            python_archive: self.python_archive.as_ref().map(PythonArchive::planned),
+            copies: self.copies.iter().map(|(to, files)| (to.clone(), files.planned())).collect(),
+            sources: BTreeMap::new(),
+        }
+    }
+
+    /// The files of the dependencies that come from this host or a repository, and all that is wrong with them.
+    /// `fetching` hears of each repository.
+    ///
+    /// # Errors
+    ///
+    /// The first repository that cannot be reached now.
+    pub async fn sources(
+        &self,
+        needed: &[&Dependency],
+        cache: &Path,
+        mut fetching: impl FnMut(&str),
+    ) -> Result<(Sources, Vec<Diagnostic>), GitError> {
+        let mut sources = Sources::new();
+        let mut mistakes = Vec::new();
+        for dependency in needed {
+            let place = |what: Diagnostic| what.at(dependency.at.clone());
+            let read = match &dependency.source {
+                Source::Path { path, subdirectory, .. } => {
+                    let path = lists::folder(&self.documents, dependency).join(path);
+                    LocalSource::read(&path, subdirectory.as_deref())
+                }
+                Source::Git { url, reference, subdirectory, .. } => {
+                    fetching(url);
+                    match git::fetch(url, reference.as_deref(), cache).await {
+                        Ok(commit) => LocalSource::read(&commit.folder, subdirectory.as_deref())
+                            .map(|source| source.at_commit(commit.id)),
+                        Err(error) if error.is_worth_a_retry() => return Err(error),
+                        Err(error) => {
+                            mistakes.push(place(error.diagnostic()));
+                            continue;
+                        }
+                    }
+                }
+                Source::Registry { .. } | Source::Url { .. } => continue,
+            };
+            match read {
+                // Of two places of one distribution the plan says that they are two.
+                Ok(source) => drop(sources.entry(dependency.name.clone()).or_insert(source)),
+                Err(error) => mistakes.push(place(error.diagnostic())),
+            }
+        }
+        Ok((sources, mistakes))
+    }
+}
+
+/// What a plan knows of files of dependencies.
+#[must_use]
+pub fn planned(sources: &Sources) -> BTreeMap<Name, Files> {
+    sources.iter().map(|(name, source)| (name.clone(), source.planned())).collect()
+}
+
+/// What request and variant copy into the image. A variant copies nothing from outside of its folder.
+fn copies(request: &Request, variant: &Variant) -> Result<Vec<(String, LocalSource)>, InputsError> {
+    let mut copies = Vec::new();
+    if let Some(folder) = &variant.folder {
+        for copy in &variant.copies {
+            copies.push((copy.to.clone(), LocalSource::read_inside(folder, &copy.from)?));
+        }
+    }
+    for (from, to) in &request.copies {
+        copies.push((to.clone(), LocalSource::read_all(from)?));
+    }
+    for (to, files) in &copies {
+        for (path, ..) in files.files().filter(|_| files.file().is_none()) {
+            let place = format!("{}/{path}", to.trim_end_matches('/'));
+            if let Err(why) = destination(&place) {
+                return Err(InputsError::Place { place, why });
+            }
+        }
+    }
+    Ok(copies)
+}
+
+impl InputsError {
+    /// The refusals, and the texts they speak of.
+    #[must_use]
+    pub fn diagnostics(self) -> (Documents, Vec<Diagnostic>) {
+        let what = Diagnostic::new(self.to_string());
+        let what = match self {
+            Self::Variant(error) => {
+                let (document, what) = error.diagnostic();
+                return (document.map(Documents::from).unwrap_or_default(), vec![what]);
+            }
+            Self::Mistakes { documents, mistakes } => return (documents, mistakes),
+            Self::List { path, source } if source.kind() == io::ErrorKind::NotFound => {
+                Diagnostic::new(format!("there is no dependency list `{}`", path.display()))
+                    .advice("check the path, or leave out `-d` for the variant's own list")
+            }
+            Self::List { source, .. } | Self::Template { source, .. } => what.why(source.to_string()),
+            Self::UnknownLock { lock, known, .. } => what
+                .why(format!("there is no `{}` in `runtime/` of the templates", lock.escape_debug()))
+                .advice(format!("name one of {}", known.join(", "))),
+            Self::Local(error) => error.diagnostic(),
+            Self::PythonArchive(error) => error.diagnostic(),
+            Self::Place { why, .. } => what.why(why),
+            Self::Secret(_) => what
+                .why("everybody who has the image can read its environment")
+                .advice("give it to containers when they start, or use `--allow-secret-env` if it is none"),
+        };
+        (Documents::default(), vec![what])
+    }
+}

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::diagnostic::Diagnostic;
 use crate::inputs::local::hexadecimal;
+use crate::plan::PlannedArchive;
 
 /// A tar archive with one folder, which is an installation of `CPython` that runs wherever it lies.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,6 +74,13 @@ impl PythonArchive {
         let found = contents(tar).map_err(unreadable)?;
         let (folder, version) = found.ok_or_else(|| PythonArchiveError::NoPython(path.to_owned()))?;
         Ok(Self { path: path.to_owned(), sha256, folder, version })
+    }
+
+    /// What a plan knows of it.
+    #[must_use]
+    pub fn planned(&self) -> PlannedArchive {
+        let Self { folder, version, sha256, .. } = self.clone();
+        PlannedArchive { folder, version, sha256 }
     }
 
     /// The archive on this host.

@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest, Sha256};
+
+use super::local::hexadecimal;
 use crate::diagnostic::Document;
 
 /// Files by their path below `templates/`, with `/` between folders.
@@ -73,35 +76,60 @@ impl Templates {
         Self(SHIPPED.iter().map(owned).collect())
     }
 
-    /// The same files from a folder laid out like `templates/`, with any further `*.tera` in it.
+    /// The files of a folder laid out like `templates/`, which may have some of them, further `*.tera` and further
+    /// requirements in `runtime/`; what it has not is the shipped one.
     ///
     /// # Errors
     ///
     /// The path of the first file that cannot be read, with the reason.
     pub fn read(folder: &Path) -> Result<Self, (PathBuf, io::Error)> {
-        let mut files = BTreeMap::new();
-        for (path, _) in SHIPPED {
-            let file = folder.join(path);
-            let text = read(&file)?;
-            files.insert((*path).to_owned(), text);
+        let Self(mut files) = Self::shipped();
+        let known: Vec<String> = SHIPPED.iter().map(|(path, _)| (*path).to_owned()).collect();
+        let further =
+            [("", "tera"), ("runtime", "txt")].map(|(inside, ending)| found(folder, inside, ending));
+        let mut own: Vec<String> = known.into_iter().filter(|path| folder.join(path).exists()).collect();
+        for paths in further {
+            own.extend(paths?);
         }
-        let unreadable = |error| (folder.to_owned(), error);
-        for entry in folder.read_dir().map_err(unreadable)? {
-            let file = entry.map_err(unreadable)?.path();
-            if file.extension().is_some_and(|extension| extension == "tera")
-                && let Some(name) = file.file_name().and_then(|name| name.to_str())
-            {
-                let text = read(&file)?;
-                files.insert(name.to_owned(), text);
-            }
+        if own.is_empty() {
+            let none = io::Error::new(io::ErrorKind::NotFound, "there is no template in it");
+            return Err((folder.to_owned(), none));
+        }
+        for path in own {
+            let text = read(&folder.join(&path))?;
+            files.insert(path, text);
         }
         Ok(Self(files))
+    }
+
+    /// The shipped files that these replace.
+    pub fn replaced(&self) -> impl Iterator<Item = &'static str> {
+        SHIPPED.iter().filter(|(path, text)| self.get(path) != Some(text)).map(|(path, _)| *path)
     }
 
     /// The text of one file.
     #[must_use]
     pub fn get(&self, path: &str) -> Option<&str> {
         self.0.get(path).map(String::as_str)
+    }
+
+    /// The files that a variant's `lock` can name.
+    pub fn locks(&self) -> impl Iterator<Item = &str> {
+        let inside = self.0.keys().filter_map(|path| path.strip_prefix("runtime/"));
+        inside.filter(|name| {
+            Path::new(name).extension().is_some_and(|ending| ending == "txt") && !name.contains('/')
+        })
+    }
+
+    /// SHA-256 over all files with their paths, in hexadecimal digits.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        let mut hash = Sha256::new();
+        for (path, text) in &self.0 {
+            hash.update(format!("{path}\n{}\n", text.len()));
+            hash.update(text);
+        }
+        hexadecimal(&hash.finalize())
     }
 
     /// The modules of the package `ipybox` in images: paths below `runtime/`, and texts.
@@ -120,9 +148,55 @@ impl Templates {
     }
 }
 
+/// The files of a folder whose names have an ending, by their paths below `root`.
+fn found(root: &Path, inside: &str, ending: &str) -> Result<Vec<String>, (PathBuf, io::Error)> {
+    let folder = root.join(inside);
+    let entries = match folder.read_dir() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !inside.is_empty() => return Ok(Vec::new()),
+        entries => entries,
+    };
+    let unreadable = |error| (folder.clone(), error);
+    let mut paths = Vec::new();
+    for entry in entries.map_err(unreadable)? {
+        let file = entry.map_err(unreadable)?.path();
+        if file.extension().is_some_and(|found| found == ending)
+            && let Some(name) = file.file_name().and_then(|name| name.to_str())
+        {
+            paths.push(if inside.is_empty() { name.to_owned() } else { format!("{inside}/{name}") });
+        }
+    }
+    Ok(paths)
+}
+
 fn read(file: &Path) -> Result<String, (PathBuf, io::Error)> {
     match Document::read(file, MAX_BYTES) {
         Ok(document) => Ok(document.text),
         Err(error) => Err((file.to_owned(), error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_may_have_some_of_the_files_and_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let unreadable = Templates::read(folder.path()).unwrap_err();
+        assert!(unreadable.1.to_string().contains("no template"));
+        std::fs::create_dir(folder.path().join("runtime")).unwrap();
+        for (path, text) in [("runtime/mine.txt", "a==1"), ("mine.tera", "FROM x"), ("apt.tera", "# mine")] {
+            std::fs::write(folder.path().join(path), text).unwrap();
+        }
+        let templates = Templates::read(folder.path()).unwrap();
+        assert_eq!(templates.get("runtime/mine.txt"), Some("a==1"));
+        assert_eq!(templates.get("mine.tera"), Some("FROM x"));
+        assert_eq!(templates.get("server.tera"), Templates::shipped().get("server.tera"));
+        assert_eq!(templates.replaced().collect::<Vec<_>>(), ["apt.tera"]);
+        assert_eq!(
+            templates.locks().collect::<Vec<_>>(),
+            ["executor.txt", "gateway.txt", "mine.txt", "server.txt"]
+        );
+        assert_ne!(templates.digest(), Templates::shipped().digest());
     }
 }

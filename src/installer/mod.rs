@@ -5,5 +5,5 @@ mod release;
 mod request;
 pub mod words;
 
-pub use release::{Release, UvError, image};
+pub use release::{UvError, image};
 pub use request::{request, sources_to_build};

@@ -6,7 +6,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tokio::process::Command;
 
@@ -14,18 +13,8 @@ use super::words::Cause;
 use crate::archive::Archive;
 use crate::base::Platform;
 use crate::diagnostic::Diagnostic;
+use crate::plan::Installer;
 use crate::reference::Reference;
-
-/// A build of uv: statically linked, so that it runs on any Linux of its architecture.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Release {
-    /// The version.
-    pub version: String,
-    /// The architecture by its name in OCI images.
-    pub architecture: String,
-    /// SHA-256 of the wheel it comes in, or of the program itself where the caller gave one.
-    pub sha256: String,
-}
 
 const VERSION: &str = "0.13.8";
 
@@ -86,8 +75,9 @@ impl UvError {
     }
 }
 
-impl Release {
-    /// The pinned release for a platform; `None` where there is none.
+/// What is done with a build of uv, which is statically linked, so that it runs on any Linux of its architecture.
+impl Installer {
+    /// The pinned build for a platform; `None` where there is none.
     #[must_use]
     pub fn of(platform: &Platform) -> Option<Self> {
         let (architecture, _, sha256) = wheel(&platform.architecture)?;
@@ -230,7 +220,7 @@ fn last_lines(text: &str, count: usize) -> String {
     lines[lines.len().saturating_sub(count)..].join("\n")
 }
 
-impl fmt::Display for Release {
+impl fmt::Display for Installer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "uv {} for {}", self.version, self.architecture)
     }

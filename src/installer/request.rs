@@ -10,7 +10,7 @@ use zip::{CompressionMethod, ZipWriter};
 
 use crate::deps::{Name, Priority, Source, percent_encoded};
 use crate::plan::{Held, PackageIndex, Plan, Requirement};
-use crate::variant::Packages;
+use crate::variant::Placement;
 
 /// What the project is called that stands for the user's list; uv says it in its reasons.
 pub(super) const PROJECT: &str = "your-list";
@@ -31,23 +31,23 @@ pub fn request(plan: &Plan) -> io::Result<BTreeMap<String, Vec<u8>>> {
         add(&format!("{:02}/pyproject.toml", number + 1), pyproject(requirements, plan).into());
     }
     add("uv.toml", uv_settings(plan).into());
-    if plan.packages != Packages::Isolated {
+    if plan.foundation.placement != Placement::Isolated {
         add("base.txt", base_constraints(plan).into());
-        for (name, held) in &plan.held {
+        for (name, held) in &plan.packages.held {
             if let Some(version) = &held.version {
                 let wheel = format!("{}-{version}-py3-none-any.whl", name.as_str().replace('-', "_"));
                 add(&format!("base/{wheel}"), stand_in(name, version, held)?);
             }
         }
     }
-    if !plan.folders.is_empty() {
-        add("base.pth", folders(&plan.folders).into());
+    if !plan.packages.folders.is_empty() {
+        add("base.pth", folders(&plan.packages.folders).into());
     }
-    if !plan.bounds.is_empty() {
+    if !plan.packages.bounds.is_empty() {
         add("constraints.txt", constraints(plan).into());
     }
-    if plan.checks_hashes() {
-        let bounds = plan.bounds.iter().filter(|bound| !bound.hashes.is_empty());
+    if plan.packages.checks_hashes() {
+        let bounds = plan.packages.bounds.iter().filter(|bound| !bound.hashes.is_empty());
         let hashes: BTreeMap<_, _> = bounds.map(|bound| (bound.name.as_str(), &bound.hashes)).collect();
         add("hashes.json", serde_json::to_vec(&hashes).map_err(io::Error::other)?);
     }
@@ -57,7 +57,7 @@ pub fn request(plan: &Plan) -> io::Result<BTreeMap<String, Vec<u8>>> {
 /// One list of requirements for each choice of alternatives. The first that resolves is taken; newer
 /// versions come first.
 fn choices(plan: &Plan) -> Vec<Vec<String>> {
-    let open = plan.requirements.iter().enumerate().filter(|(_, one)| one.alternatives.len() > 1);
+    let open = plan.packages.requirements.iter().enumerate().filter(|(_, one)| one.alternatives.len() > 1);
     let mut choices: Vec<Vec<(usize, usize)>> = vec![Vec::new()];
     for (at, requirement) in open {
         let extended = |choice: Vec<(usize, usize)>| {
@@ -67,9 +67,9 @@ fn choices(plan: &Plan) -> Vec<Vec<String>> {
     }
     choices.sort_by_key(|choice| choice.iter().map(|(_, index)| index).sum::<usize>());
     let request = |choice: Vec<(usize, usize)>| {
-        let mut texts: Vec<String> = plan.requirements.iter().map(ToString::to_string).collect();
+        let mut texts: Vec<String> = plan.packages.requirements.iter().map(ToString::to_string).collect();
         for (at, index) in choice {
-            texts[at] = plan.requirements[at].alternative(index);
+            texts[at] = plan.packages.requirements[at].alternative(index);
         }
         texts
     };
@@ -79,7 +79,7 @@ fn choices(plan: &Plan) -> Vec<Vec<String>> {
 /// What keeps the base's distributions at their versions.
 fn base_constraints(plan: &Plan) -> String {
     let line = |(name, held): (&Name, &Held)| Some(format!("{name}=={}\n", held.version.as_ref()?));
-    plan.held.iter().filter_map(line).collect()
+    plan.packages.held.iter().filter_map(line).collect()
 }
 
 /// A wheel with a held distribution's metadata and nothing else. It is resolved like any other, also where no
@@ -130,7 +130,7 @@ fn pyproject(requirements: &[String], plan: &Plan) -> String {
     document["project"] = project.into();
     let mut indexes = ArrayOfTables::new();
     let mut sources = Table::new();
-    for (name, index) in asked_for_some(&plan.indexes) {
+    for (name, index) in asked_for_some(&plan.packages.indexes) {
         indexes.push(explicit(&name, index));
         for distribution in &index.only {
             let mut source = InlineTable::new();
@@ -183,7 +183,7 @@ fn asked(indexes: &[PackageIndex]) -> (Vec<&PackageIndex>, bool) {
 /// uv's settings. It takes a distribution from the first index that has it, and asks the default one
 /// last.
 fn uv_settings(plan: &Plan) -> String {
-    let (asked, replaced) = asked(&plan.indexes);
+    let (asked, replaced) = asked(&plan.packages.indexes);
     let mut tables = ArrayOfTables::new();
     for (number, index) in asked.iter().enumerate() {
         let mut table = described(&format!("asked-{}", number + 1), index);
@@ -193,13 +193,13 @@ fn uv_settings(plan: &Plan) -> String {
         tables.push(table);
     }
     // The project describes them as well; uv says of those in its settings alone why they gave nothing.
-    for (name, index) in asked_for_some(&plan.indexes) {
+    for (name, index) in asked_for_some(&plan.packages.indexes) {
         tables.push(explicit(&name, index));
     }
     let mut document = DocumentMut::new();
-    if plan.packages != Packages::Isolated {
+    if plan.foundation.placement != Placement::Isolated {
         // An index that has the same version has its own word on what that requires.
-        let metadata = plan.held.iter().filter_map(|(name, held)| {
+        let metadata = plan.packages.held.iter().filter_map(|(name, held)| {
             let mut metadata = InlineTable::new();
             metadata.insert("name", name.as_str().into());
             metadata.insert("version", held.version.as_ref()?.to_string().into());
@@ -209,7 +209,7 @@ fn uv_settings(plan: &Plan) -> String {
         });
         document["dependency-metadata"] = value(metadata.collect::<Array>());
         let mut pip = Table::new();
-        let omitted: Array = plan.held.keys().map(Name::as_str).collect();
+        let omitted: Array = plan.packages.held.keys().map(Name::as_str).collect();
         pip["no-emit-package"] = value(omitted);
         pip["find-links"] = value(Array::from_iter(["/dev/ipybox/request/base"]));
         document["pip"] = pip.into();
@@ -226,19 +226,19 @@ fn constraints(plan: &Plan) -> String {
         let hashes = bound.hashes.iter().fold(String::new(), |hashes, hash| hashes + " --hash=" + hash);
         text + &bound.to_string() + &hashes + "\n"
     };
-    plan.bounds.iter().fold(String::new(), line)
+    plan.packages.bounds.iter().fold(String::new(), line)
 }
 
 /// What pip builds wheels from.
 pub fn sources_to_build(plan: &Plan) -> String {
     let mut text = String::new();
-    let (asked, replaced) = asked(&plan.indexes);
+    let (asked, replaced) = asked(&plan.packages.indexes);
     for (number, index) in asked.iter().enumerate() {
         let replaces = replaced && number + 1 == asked.len();
         let option = if replaces { "--index-url" } else { "--extra-index-url" };
         text += &format!("{option} {}\n", index.url);
     }
-    for (name, source) in &plan.sources {
+    for (name, source) in &plan.packages.sources {
         // pip takes the subdirectory of a folder as it stands, so it goes into the path.
         let inside = source.subdirectory.as_deref().map(percent_encoded);
         let address = match (&source.digest, &source.file, inside) {
@@ -262,7 +262,8 @@ mod tests {
     use crate::accounts::User;
     use crate::base::{Base, Distribution};
     use crate::deps::Spec;
-    use crate::plan::Options;
+    use crate::plan::{Installer, Materials, Target};
+    use crate::request::Request;
     use crate::variant::Variant;
 
     #[test]
@@ -279,10 +280,13 @@ mod tests {
             one("Torch", "2.3.0+cu121", &["numpy", "nvidia-cublas==12.1", "sympy; extra == 'opt'"]),
             one("numpy", "1.26.4", &[]),
         ];
-        let uv = crate::installer::Release::of(&base.platform);
-        let options = Options { name: Some("x".to_owned()), ..Options::new(User::Root, uv) };
-        let spec = Spec::parse("torch = \">=2\"\n").unwrap();
-        let plan = Plan::resolve(&spec, &Variant::read("any-base", None).unwrap(), base, &options).unwrap();
+        let (spec, variant) =
+            (Spec::parse("torch = \">=2\"\n").unwrap(), Variant::read("any-base", None).unwrap());
+        let request = Request { name: Some("x".to_owned()), ..Request::new("any-base", User::Root) };
+        let installer = Installer::of(&base.platform);
+        let materials = Materials { installer, ..Materials::default() };
+        let target = Target::choose(&request, &spec, &variant, &base, &materials).unwrap();
+        let plan = Plan::resolve(&request, &spec, &variant, &base, target, materials).unwrap();
         let settings = uv_settings(&plan);
         let torch = r#"{ name = "torch", version = "2.3.0+cu121", requires-dist = ["numpy", "sympy; extra == 'opt'"], provides-extra = ["opt"] }"#;
         assert!(settings.contains(torch), "{settings}");

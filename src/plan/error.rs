@@ -3,9 +3,11 @@
 use std::ops::Range;
 
 use super::packages::MAX_CHOICES;
-use super::{OLDEST_PYTHON, PythonVersion, python};
+use super::python;
 use crate::deps::Name;
 use crate::diagnostic::Diagnostic;
+use crate::request::{OLDEST_PYTHON, PythonVersion, Request};
+use crate::variant::{Placement, Variant};
 
 /// Why there is no plan. `at` is in bytes of the dependency list.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -230,6 +232,15 @@ pub enum PlanError {
         /// As its configuration has it.
         user: String,
     },
+    /// The variant takes over the user of its base, and somebody asks for another.
+    #[error("the variant `{0}` takes over the user of its base")]
+    InheritsUser(String),
+    /// The variant takes over the Python of its base, and somebody gives another.
+    #[error("the variant `{0}` takes over the Python of its base")]
+    InheritsPython(String),
+    /// The variant extends an image, and nobody says which.
+    #[error("the variant `{0}` needs an image to extend")]
+    NeedsBase(String),
     /// The variant has an executor server, and nobody gave it a name.
     #[error("the variant `{0}` needs a name for its executor")]
     NeedsName(String),
@@ -250,6 +261,34 @@ pub enum PlanError {
 }
 
 impl PlanError {
+    /// What of a request and a variant does not go together, before anything is looked at.
+    ///
+    /// # Errors
+    ///
+    /// The first of those.
+    pub fn of_request(request: &Request, variant: &Variant) -> Result<(), Self> {
+        let name = || variant.name.clone();
+        let inherits = variant.packages == Placement::Inherited;
+        let names_base = request.base.is_some() || request.base_facts.is_some() || variant.base.is_some();
+        if inherits && request.user_is_chosen {
+            Err(Self::InheritsUser(name()))
+        } else if inherits && !names_base {
+            Err(Self::NeedsBase(name()))
+        } else if inherits && request.python_archive.is_some() {
+            Err(Self::InheritsPython(name()))
+        } else if variant.executor().is_some() && request.name.is_none() && variant.executor_name.is_none() {
+            Err(Self::NeedsName(name()))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Whether the command line is wrong, rather than what it names.
+    #[must_use]
+    pub fn is_of_usage(&self) -> bool {
+        matches!(self, Self::InheritsUser(_) | Self::InheritsPython(_) | Self::NeedsBase(_))
+    }
+
     /// The refusal; its place is in bytes of the dependency list.
     #[must_use]
     pub fn diagnostic(&self) -> Diagnostic {
@@ -330,6 +369,9 @@ impl PlanError {
             Self::BaseUser { .. } => what
                 .why("neither is it a number, nor does `/etc/passwd` of the base have it")
                 .advice("choose another base"),
+            Self::InheritsUser(_) => what.advice("leave out `--root`, `--uid` and `--gid`"),
+            Self::InheritsPython(_) => what.advice("leave out `--python-archive`"),
+            Self::NeedsBase(_) => what.advice("name it with `--base`"),
             Self::NeedsName(_) => what
                 .why("clients find an executor by its name")
                 .advice("give one with `--name`, such as `--name science`"),

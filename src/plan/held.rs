@@ -4,19 +4,18 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use pep440_rs::Version;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::PlanError;
 use crate::base::Python;
 use crate::deps::{Dependency, Name, Source, pep508};
 use crate::reference::Reference;
-use crate::variant::Packages;
+use crate::variant::Placement;
 
 /// A distribution of the base that is never installed, upgraded or replaced.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Held {
     /// Its version; `None` where it is none of PEP 440, and counts as any.
-    #[serde(serialize_with = "as_text")]
     pub version: Option<Version>,
     /// What it and its extras require. What the base itself does not meet is left out: it was the base's
     /// matter before it became ours.
@@ -25,18 +24,13 @@ pub struct Held {
     pub extras: Vec<Name>,
 }
 
-#[expect(clippy::ref_option, reason = "serde passes the field")]
-fn as_text<S: serde::Serializer>(version: &Option<Version>, serializer: S) -> Result<S::Ok, S::Error> {
-    version.as_ref().map(ToString::to_string).serialize(serializer)
-}
-
 /// The distributions of a base that stay as they are, by name.
-pub(super) fn held(python: &Python, packages: Packages) -> BTreeMap<Name, Held> {
+pub(super) fn held(python: &Python, packages: Placement) -> BTreeMap<Name, Held> {
     // A layered environment has a pip of its own, since a base's may be too old or refuse to install.
     let kept = |name: &Name| match packages {
-        Packages::Isolated => false,
-        Packages::Layered => name.as_str() != "pip",
-        Packages::Inherited => true,
+        Placement::Isolated => false,
+        Placement::Layered => name.as_str() != "pip",
+        Placement::Inherited => true,
     };
     let mut versions = BTreeMap::<Name, Option<Version>>::new();
     for one in &python.distributions {
@@ -94,7 +88,7 @@ mod tests {
     use super::*;
     use crate::base::{Base, Distribution};
 
-    fn held_of(packages: Packages, distributions: &[(&str, &str, &[&str])]) -> BTreeMap<Name, Held> {
+    fn held_of(packages: Placement, distributions: &[(&str, &str, &[&str])]) -> BTreeMap<Name, Held> {
         let facts = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/base.json");
         let mut base = Base::read(facts.as_ref()).unwrap();
         let one = |(name, version, requires): &(&str, &str, &[&str])| Distribution {
@@ -122,7 +116,7 @@ mod tests {
         ];
         let distributions =
             [("Torch", "2.3.0+cu121", torch), ("numpy", "1.26.4", &[]), ("filelock", "3.1", &[])];
-        let held = held_of(Packages::Layered, &distributions);
+        let held = held_of(Placement::Layered, &distributions);
         let torch = &held[&Name::parse("torch").unwrap()];
         assert_eq!(torch.version.as_ref().unwrap().to_string(), "2.3.0+cu121");
         assert_eq!(torch.requires, ["numpy>=1.20", "sympy; extra == 'opt'"]);
@@ -130,7 +124,7 @@ mod tests {
 
     #[test]
     fn of_two_spellings_the_first_is_the_one_that_is_imported() {
-        let held = held_of(Packages::Layered, &[("jinja2", "3.1.6", &[]), ("Jinja2", "3.1.2", &[])]);
+        let held = held_of(Placement::Layered, &[("jinja2", "3.1.6", &[]), ("Jinja2", "3.1.2", &[])]);
         assert_eq!(held[&Name::parse("jinja2").unwrap()].version.as_ref().unwrap().to_string(), "3.1.6");
     }
 
@@ -143,8 +137,8 @@ mod tests {
                 .map(|(name, held)| (name.to_string(), held.version.is_some()))
                 .collect::<Vec<_>>()
         };
-        assert_eq!(names(Packages::Isolated), []);
-        assert_eq!(names(Packages::Layered), [("odd-name".to_owned(), false)]);
-        assert_eq!(names(Packages::Inherited), [("odd-name".to_owned(), false), ("pip".to_owned(), true)]);
+        assert_eq!(names(Placement::Isolated), []);
+        assert_eq!(names(Placement::Layered), [("odd-name".to_owned(), false)]);
+        assert_eq!(names(Placement::Inherited), [("odd-name".to_owned(), false), ("pip".to_owned(), true)]);
     }
 }

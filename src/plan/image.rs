@@ -7,21 +7,22 @@ use std::str::FromStr;
 use pep440_rs::Version;
 
 use super::{
-    DEPENDENCIES_LABEL, EXECUTOR_LABEL, Options, PlanError, PlannedCopy, Provenance, VARIANT_LABEL, VENV,
+    DEPENDENCIES_LABEL, EXECUTOR_LABEL, Files, PlanError, PlannedCopy, Provenance, Target, VARIANT_LABEL,
+    VENV,
 };
 use crate::accounts::{self, User};
-use crate::base::{Base, Interpreter, Python};
-use crate::deps::{Dependency, Name};
-use crate::inputs::local::LocalSource;
-use crate::variant::{self, EXECUTOR, Packages, Server, Variant};
+use crate::base::{Base, Python};
+use crate::deps::Name;
+use crate::request::Request;
+use crate::variant::{self, EXECUTOR, Placement, Server, Variant};
 
 /// The variable that names an executor server.
 const EXECUTOR_NAME: &str = "EXECUTOR_NAME";
 
 /// Who the image runs as.
-pub(super) fn user(packages: Packages, base: &Base, options: &Options) -> Result<User, PlanError> {
-    if packages != Packages::Inherited {
-        return Ok(options.user);
+pub(super) fn user(packages: Placement, base: &Base, request: &Request) -> Result<User, PlanError> {
+    if packages != Placement::Inherited {
+        return Ok(request.user);
     }
     let user = &base.config.user;
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte);
@@ -52,7 +53,7 @@ pub(super) fn lacks(base: &Base, python: Option<&Python>) -> Vec<String> {
 }
 
 /// Why nothing can be built on a base, whatever is asked for.
-pub(super) fn unfit(base: &Base, python: Option<&Python>, packages: Packages) -> Vec<PlanError> {
+pub(super) fn unfit(base: &Base, python: Option<&Python>, packages: Placement) -> Vec<PlanError> {
     let reference = || base.reference.to_string();
     let mut errors = Vec::new();
     if !base.has("find") {
@@ -61,7 +62,7 @@ pub(super) fn unfit(base: &Base, python: Option<&Python>, packages: Packages) ->
     if let Some(instruction) = base.config.on_build.first() {
         errors.push(PlanError::OnBuild { base: reference(), instruction: instruction.clone() });
     }
-    if packages == Packages::Inherited {
+    if packages == Placement::Inherited {
         let distributions = python.map(|python| python.distributions.as_slice()).unwrap_or_default();
         let odd = distributions.iter().find(|one| Version::from_str(&one.version).is_err());
         if let Some((one, name)) = odd.and_then(|one| Some((one, Name::parse(&one.name)?))) {
@@ -73,8 +74,8 @@ pub(super) fn unfit(base: &Base, python: Option<&Python>, packages: Packages) ->
 }
 
 /// Debian packages: those asked for, and a Python that the base lacks.
-pub(super) fn apt(variant: &Variant, provenance: Option<Provenance>, options: &Options) -> BTreeSet<String> {
-    let asked = variant.apt.iter().chain(&options.apt).cloned();
+pub(super) fn apt(variant: &Variant, provenance: Option<Provenance>, request: &Request) -> BTreeSet<String> {
+    let asked = variant.apt.iter().chain(&request.apt).cloned();
     let python = (provenance == Some(Provenance::Apt)).then(|| "python3".to_owned());
     asked.chain(python).collect()
 }
@@ -86,30 +87,30 @@ pub(super) fn workspaces(servers: &[Server], env: &BTreeMap<String, String>) -> 
 }
 
 /// What is in the label of the list's distributions.
-pub(super) fn dependencies(needed: &[&Dependency], packages: Packages, base: &Base) -> String {
-    let before = base.config.labels.get(DEPENDENCIES_LABEL).filter(|_| packages == Packages::Inherited);
+fn dependencies(target: &Target<'_>, packages: Placement, base: &Base) -> String {
+    let before = base.config.labels.get(DEPENDENCIES_LABEL).filter(|_| packages == Placement::Inherited);
     let before = before.map(String::as_str).unwrap_or_default().split_whitespace();
-    let names: BTreeSet<_> = needed.iter().map(|dependency| dependency.name.as_str()).chain(before).collect();
+    let names: BTreeSet<_> =
+        target.needed.iter().map(|dependency| dependency.name.as_str()).chain(before).collect();
     names.into_iter().collect::<Vec<_>>().join(" ")
 }
 
 pub(super) fn labels(
     variant: &Variant,
     base: &Base,
-    interpreter: &Interpreter,
-    dependencies: String,
-    options: &Options,
+    target: &Target<'_>,
+    request: &Request,
 ) -> BTreeMap<String, String> {
     let own = [
-        (DEPENDENCIES_LABEL, dependencies),
-        ("ipybox.python", interpreter.version.clone()),
+        (DEPENDENCIES_LABEL, dependencies(target, variant.packages, base)),
+        ("ipybox.python", target.python.interpreter.version.clone()),
         (VARIANT_LABEL, variant.name.clone()),
         ("ipybox.version", env!("CARGO_PKG_VERSION").to_owned()),
         ("org.opencontainers.image.base.name", base.reference.to_string()),
     ];
     let mut labels = variant.labels.clone();
-    labels.extend(options.labels.clone());
-    if variant.executor().is_some() && variant.packages != Packages::Inherited {
+    labels.extend(request.labels.clone());
+    if variant.executor().is_some() && variant.packages != Placement::Inherited {
         labels.insert(EXECUTOR_LABEL.to_owned(), "1".to_owned());
     }
     labels.extend(own.map(|(name, value)| (name.to_owned(), value)));
@@ -120,17 +121,17 @@ pub(super) fn environment(
     variant: &Variant,
     base: &Base,
     user: Option<User>,
-    options: &Options,
+    request: &Request,
     errors: &mut Vec<PlanError>,
 ) -> BTreeMap<String, String> {
     const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
     let mut env = variant.env.clone();
-    env.extend(options.env.clone());
+    env.extend(request.env.clone());
     let own = ["HOME", "PATH", "VIRTUAL_ENV", "PYTHONHOME", EXECUTOR_NAME];
     errors.extend(
         own.iter().filter(|name| env.contains_key(**name)).map(|name| PlanError::OwnVariable((*name).into())),
     );
-    match (options.name.as_ref().or(variant.executor_name.as_ref()), variant.executor()) {
+    match (request.name.as_ref().or(variant.executor_name.as_ref()), variant.executor()) {
         (Some(name), Some(_)) => {
             env.insert(EXECUTOR_NAME.to_owned(), name.clone());
         }
@@ -152,16 +153,16 @@ pub(super) fn environment(
     env
 }
 
-pub(super) fn copy(to: &str, files: &LocalSource, user: User) -> PlannedCopy {
-    let to = match files.file().filter(|_| to.ends_with('/')) {
+pub(super) fn copy(to: &str, files: &Files, user: User) -> PlannedCopy {
+    let to = match files.file.as_deref().filter(|_| to.ends_with('/')) {
         Some(file) => format!("{to}{file}"),
         None => to.trim_end_matches('/').to_owned(),
     };
     let theirs = ["/app"].into_iter().chain(user.home()).any(|folder| Path::new(&to).starts_with(folder));
     PlannedCopy {
-        is_folder: files.file().is_none(),
+        is_folder: files.file.is_none(),
         owner: if theirs { user.ids() } else { (0, 0) },
-        digest: files.digest().to_owned(),
+        digest: files.digest.clone(),
         to,
     }
 }

@@ -1,4 +1,4 @@
-//! A [`Spec`] and options to a [`Plan`]: pure, and the only place that makes choices.
+//! A [`Request`], a list and a base to a [`Plan`]: pure, and the only place that makes choices.
 
 mod error;
 mod held;
@@ -12,37 +12,49 @@ mod target;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 pub use error::PlanError;
 pub use held::Held;
 pub use index::PackageIndex;
 pub use packages::{PlannedSource, kernel_needs};
-pub use python::{Provenance, PythonVersion, choose, default_base};
+pub use python::{Provenance, default_base};
 pub use requirement::Requirement;
 pub use steps::StepId;
-pub use target::{Target, needed};
+pub use target::Target;
 
-pub use crate::accounts::User;
-
-use crate::base::{Base, Interpreter};
+use crate::accounts::User;
+use crate::base::{Base, Interpreter, Platform};
 use crate::deps::{Name, Spec};
-use crate::inputs::local::LocalSource;
-use crate::inputs::python_archive::PythonArchive;
-use crate::installer;
-use crate::variant::{EXECUTOR, Packages, Server, Step, Variant};
+use crate::reference::{ImageId, Reference};
+use crate::request::Request;
+use crate::variant::{EXECUTOR, Placement, Server, Step, Variant, When};
 
-/// Everything that decides an image, with nothing left to decide.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+/// Everything that decides an image, with nothing left to decide. It is printed as JSON, and read back.
+///
+/// What only rendering needs travels beside it: the base's facts, places in lists, files of this host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
+    /// What a plan of this program looks like; counted up where that changes.
+    pub format: u32,
     /// The version of this program.
     pub ipybox: String,
     /// The variant's name.
     pub variant: String,
-    /// The Dockerfile template.
-    pub template: String,
+    /// What changes rarely.
+    pub foundation: Foundation,
+    /// What the list asks for.
+    pub packages: Packages,
+    /// What comes last, and what the image says of itself.
+    pub finish: Finish,
+}
+
+/// The part of an image that changes rarely: all that lies below its packages.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Foundation {
     /// The image built on.
-    pub base: Base,
+    pub base: PlannedBase,
     /// The interpreter that both environments are made with.
     pub interpreter: Interpreter,
     /// Where that comes from.
@@ -50,24 +62,39 @@ pub struct Plan {
     /// The archive it is unpacked from, where it is.
     pub python_archive: Option<PlannedArchive>,
     /// Where the packages go.
-    pub packages: Packages,
-    /// What the base has and keeps: it constrains what is installed, and is not installed.
-    pub held: BTreeMap<Name, Held>,
-    /// Folders of distributions that a layered environment would not see by itself.
-    pub folders: Vec<String>,
+    pub placement: Placement,
     /// Who the image runs as.
     pub user: User,
-    /// What the servers' environment is installed from, a file of `templates/runtime/`; with hashes.
-    pub lock: String,
+    /// The Dockerfile template.
+    pub template: String,
+    /// SHA-256 over all templates and the files that get into images.
+    pub templates: String,
+    /// The servers of the image; none where they are the base's.
+    pub servers: Vec<Server>,
+    /// What their environment is installed from, a file of `templates/runtime/`; with hashes.
+    pub servers_lock: String,
     /// Debian packages that are installed, sorted.
     pub apt: Vec<String>,
     /// Whether Debian's curl is installed where that can be.
     pub wants_curl: bool,
     /// The folder of an executor's workspaces, where it is made.
     pub workspaces: Option<String>,
+    /// The environment of the image, and of every step.
+    pub env: BTreeMap<String, String>,
+    /// Files that are copied before the steps below, in this order.
+    pub copies: Vec<PlannedCopy>,
+    /// Commands that change the image before the packages are there, in this order.
+    pub steps: Vec<Step>,
     /// Whether modules are compiled when they are installed.
     pub bytecode: bool,
-    /// What `/opt/venv` is resolved from, sorted by distribution: the list and the kernel's needs.
+    /// The installer.
+    pub installer: Installer,
+}
+
+/// The part of an image that its list asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Packages {
+    /// What the environment is resolved from, sorted by distribution: the list and the kernel's needs.
     pub requirements: Vec<Requirement>,
     /// Versions that must not be left where a distribution is installed, and hashes of its files.
     pub bounds: Vec<Requirement>,
@@ -75,35 +102,60 @@ pub struct Plan {
     pub indexes: Vec<PackageIndex>,
     /// Distributions that are built, or taken from this host, instead of asked from an index.
     pub sources: BTreeMap<Name, PlannedSource>,
-    /// Entries of the list that are not installed, and why.
-    pub dropped: BTreeMap<String, String>,
+    /// What the base has and keeps: it constrains what is installed, and is not installed.
+    pub held: BTreeMap<Name, Held>,
+    /// Folders of distributions that a layered environment would not see by itself.
+    pub folders: Vec<String>,
+}
+
+/// The part of an image that comes last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finish {
     /// Files that are copied into the image, in this order.
     pub copies: Vec<PlannedCopy>,
     /// Commands that change the image, in this order.
     pub steps: Vec<Step>,
     /// TCP ports that the image exposes.
     pub ports: Vec<u16>,
-    /// The servers of the image; none where they are the base's.
-    pub servers: Vec<Server>,
-    /// The environment of the image.
-    pub env: BTreeMap<String, String>,
     /// The labels of the image.
     pub labels: BTreeMap<String, String>,
-    /// The installer: its version, and the SHA-256 of the wheel it comes in.
-    pub uv: installer::Release,
+}
+
+/// The image built on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedBase {
+    /// The name it was asked for by.
+    pub reference: Reference,
+    /// Its image id.
+    pub id: ImageId,
+    /// What it runs on.
+    pub platform: Platform,
+}
+
+/// A build of uv: its version, and SHA-256 of what it is taken from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Installer {
+    /// The version; `custom` for a program of the caller's.
+    pub version: String,
+    /// The architecture by its name in OCI images.
+    pub architecture: String,
+    /// Of the wheel it comes in, or of the program itself where the caller gave one.
+    pub sha256: String,
 }
 
 /// An archive that an interpreter is unpacked from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlannedArchive {
     /// The folder in it that is the installation.
     pub folder: String,
+    /// The interpreter's version.
+    pub version: String,
     /// SHA-256 of the archive.
     pub sha256: String,
 }
 
 /// A file or folder that is copied into an image.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlannedCopy {
     /// An absolute path.
     pub to: String,
@@ -115,11 +167,43 @@ pub struct PlannedCopy {
     pub digest: String,
 }
 
+/// Files of this host or of a repository, as far as a plan knows them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Files {
+    /// SHA-256 over all of them.
+    pub digest: String,
+    /// The name of the one archive or file, where it is no folder.
+    pub file: Option<String>,
+    /// The commit they are of, where they are of a repository.
+    pub commit: Option<String>,
+}
+
+/// What a plan is made of beside a request, a list and a base.
+#[derive(Debug, Clone, Default)]
+pub struct Materials {
+    /// SHA-256 over all templates.
+    pub templates: String,
+    /// The installer; `None` where there is none for the base's platform.
+    pub installer: Option<Installer>,
+    /// An interpreter for a base that has none.
+    pub python_archive: Option<PlannedArchive>,
+    /// What is copied into the image, by its place there.
+    pub copies: Vec<(String, Files)>,
+    /// The files of dependencies that come from this host or a repository.
+    pub sources: BTreeMap<Name, Files>,
+}
+
+/// What a plan of this program looks like.
+pub const FORMAT: u32 = 1;
+
 /// Where an image keeps what is its own.
 pub const HOME: &str = "/opt/ipybox";
 
 /// The home of the environment that generated code runs in.
 pub const VENV: &str = "/opt/venv";
+
+/// The interpreter of the servers.
+pub const SERVERS_PYTHON: &str = "/opt/ipybox/server/bin/python";
 
 /// The label that names the variant.
 pub const VARIANT_LABEL: &str = "ipybox.variant";
@@ -130,148 +214,97 @@ pub const EXECUTOR_LABEL: &str = "ipybox.executor";
 /// The label that names the distributions of the list, with a blank between them.
 pub const DEPENDENCIES_LABEL: &str = "ipybox.dependencies";
 
-/// The oldest interpreter that the locked servers support.
-const OLDEST_PYTHON: PythonVersion = PythonVersion { minor: 10 };
-
-/// What the caller decides.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// Who the image runs as, unless that is inherited.
-    pub user: User,
-    /// The interpreter's version, where the caller names one.
-    pub python: Option<PythonVersion>,
-    /// The path of the base's interpreter, where the caller names one.
-    pub base_python: Option<String>,
-    /// An interpreter for a base that has none.
-    pub archive: Option<PythonArchive>,
-    /// What an executor server calls itself.
-    pub name: Option<String>,
-    /// Debian packages beside the variant's.
-    pub apt: Vec<String>,
-    /// Environment beside the variant's.
-    pub env: BTreeMap<String, String>,
-    /// Labels beside the variant's.
-    pub labels: BTreeMap<String, String>,
-    /// What is copied into the image, by its place there.
-    pub copies: Vec<(String, LocalSource)>,
-    /// The installer; `None` where there is none for the base's platform.
-    pub uv: Option<installer::Release>,
-    /// The files of dependencies that come from this host or a repository.
-    pub sources: BTreeMap<Name, LocalSource>,
-    /// Whether modules are compiled when they are installed.
-    pub bytecode: bool,
-}
-
-impl Options {
-    /// Nothing is asked for but an image that runs as `user`, made with the installer `uv`.
-    #[must_use]
-    pub fn new(user: User, uv: Option<installer::Release>) -> Self {
-        Self {
-            user,
-            python: None,
-            base_python: None,
-            archive: None,
-            name: None,
-            apt: Vec::new(),
-            env: BTreeMap::new(),
-            labels: BTreeMap::new(),
-            copies: Vec::new(),
-            uv,
-            sources: BTreeMap::new(),
-            bytecode: true,
-        }
-    }
-}
-
 impl Plan {
-    /// Resolves a dependency list, a variant and a base to a plan.
+    /// Makes a plan for a target that was chosen from the same request, list, variant and base.
     ///
     /// # Errors
     ///
     /// Every [`PlanError`] there is, at once.
     pub fn resolve(
+        request: &Request,
         spec: &Spec,
         variant: &Variant,
-        base: Base,
-        options: &Options,
+        base: &Base,
+        target: Target<'_>,
+        materials: Materials,
     ) -> Result<Self, Vec<PlanError>> {
         let mut errors = Vec::new();
-        let packages = variant.packages;
-        let chosen = choose(spec, packages, &base, options).map_err(|error| errors.push(error)).ok();
-        let python = chosen.as_ref().map(|(python, _)| python);
-        let version = python.map(|python| python.interpreter.version.as_str());
-        let target = Target { platform: &base.platform, python: version };
-        let (needed, dropped) = needed(spec, target);
-        let held = python.map(|python| held::held(python, packages)).unwrap_or_default();
-        errors.extend(image::unfit(&base, python, packages));
-        let asked = packages::asked(spec, &needed, variant, &base, &held, options, &mut errors);
-        let dependencies = image::dependencies(&needed, packages, &base);
-        let uv = options.uv.clone().ok_or_else(|| {
-            errors.push(PlanError::Platform {
-                base: base.reference.to_string(),
-                platform: format!("{}/{}", base.platform.os, base.platform.architecture),
-            });
-        });
-        let user = image::user(packages, &base, options).map_err(|error| errors.push(error));
-        let env = image::environment(variant, &base, user.ok(), options, &mut errors);
-        let apt = image::apt(variant, chosen.as_ref().map(|(_, provenance)| *provenance), options);
-        if !apt.is_empty() && !base.has("apt-get") {
-            let packages = apt.iter().cloned().collect::<Vec<_>>().join(", ");
-            errors.push(PlanError::NoApt { base: base.reference.to_string(), packages });
-        }
-        if packages == Packages::Inherited {
-            let lacks = image::lacks(&base, python);
-            if !lacks.is_empty() {
-                // What else may be wrong with it does not matter.
-                return Err(vec![PlanError::NoExecutor { base: base.reference.to_string(), lacks }]);
-            }
-        }
-        let (true, Some((python, provenance)), Ok(uv), Ok(user)) = (errors.is_empty(), chosen, uv, user)
-        else {
+        let packages = packages::packages(
+            spec,
+            &target.needed,
+            Some(&target.python),
+            variant,
+            base,
+            Some(&materials.sources),
+            &mut errors,
+        );
+        let user = image::user(variant.packages, base, request).map_err(|error| errors.push(error)).ok();
+        let env = image::environment(variant, base, user, request, &mut errors);
+        let (Some(user), Some(installer), true) = (user, materials.installer, errors.is_empty()) else {
             return Err(errors);
         };
-        let servers = if packages == Packages::Inherited { &[][..] } else { &variant.servers };
+        let servers = if variant.packages == Placement::Inherited { &[][..] } else { &variant.servers };
+        let apt = image::apt(variant, Some(target.provenance), request);
         let ports = servers.iter().map(|server| server.port_in(&env)).chain(variant.ports.iter().copied());
+        let ports = ports.collect::<BTreeSet<_>>().into_iter().collect();
+        let labels = image::labels(variant, base, &target, request);
+        let at = |when| variant.steps.iter().filter(move |step| step.at == when).cloned().collect();
+        let copies = materials.copies.iter().map(|(to, files)| image::copy(to, files, user)).collect();
+        // Files are there before the first command that may use them.
+        let steps: Vec<Step> = at(When::Foundation);
+        let (early, late) = if steps.is_empty() { (Vec::new(), copies) } else { (copies, Vec::new()) };
         Ok(Self {
+            format: FORMAT,
             ipybox: env!("CARGO_PKG_VERSION").to_owned(),
             variant: variant.name.clone(),
-            template: variant.template.clone(),
-            labels: image::labels(variant, &base, &python.interpreter, dependencies, options),
-            ports: ports.collect::<BTreeSet<_>>().into_iter().collect(),
-            servers: servers.to_vec(),
-            lock: variant.lock.clone(),
-            // Compose files of executors ask for their health with it.
-            wants_curl: servers.iter().any(|server| server.runs(EXECUTOR))
-                && base.has("apt-get")
-                && !base.has("curl"),
-            workspaces: image::workspaces(servers, &env),
-            folders: if python.is_virtual && packages == Packages::Layered {
-                python.folders
-            } else {
-                Vec::new()
+            foundation: Foundation {
+                base: PlannedBase {
+                    reference: base.reference.clone(),
+                    id: base.id.clone(),
+                    platform: base.platform.clone(),
+                },
+                interpreter: target.python.interpreter,
+                provenance: target.provenance,
+                python_archive: materials.python_archive,
+                placement: variant.packages,
+                user,
+                template: variant.template.clone(),
+                templates: materials.templates,
+                servers: servers.to_vec(),
+                servers_lock: variant.lock.clone(),
+                apt: apt.into_iter().collect(),
+                // Compose files of executors ask for their health with it.
+                wants_curl: servers.iter().any(|server| server.runs(EXECUTOR))
+                    && base.has("apt-get")
+                    && !base.has("curl"),
+                workspaces: image::workspaces(servers, &env),
+                env,
+                copies: early,
+                steps,
+                bytecode: request.bytecode,
+                installer,
             },
-            python_archive: options.archive.as_ref().map(|archive| PlannedArchive {
-                folder: archive.folder().to_owned(),
-                sha256: archive.sha256().to_owned(),
-            }),
-            bytecode: options.bytecode,
-            copies: options.copies.iter().map(|(to, files)| image::copy(to, files, user)).collect(),
-            steps: variant.steps.clone(),
-            interpreter: python.interpreter,
-            provenance,
             packages,
-            held,
-            env,
-            apt: apt.into_iter().collect(),
-            user,
-            base,
-            requirements: asked.requirements,
-            bounds: asked.bounds,
-            indexes: asked.indexes,
-            sources: asked.sources,
-            dropped,
-            uv,
+            finish: Finish { copies: late, steps: at(When::End), ports, labels },
         })
+    }
+
+    /// All that is copied, in its order.
+    pub fn copies(&self) -> impl Iterator<Item = &PlannedCopy> {
+        self.foundation.copies.iter().chain(&self.finish.copies)
+    }
+
+    /// All commands that change the image, in their order.
+    pub fn own_steps(&self) -> impl Iterator<Item = &Step> {
+        self.foundation.steps.iter().chain(&self.finish.steps)
+    }
+}
+
+impl Foundation {
+    /// SHA-256 over everything in it.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        digest(self)
     }
 
     /// The first process of a container, in exec form; empty where it is the base's.
@@ -280,7 +313,7 @@ impl Plan {
         if self.servers.is_empty() {
             return Vec::new();
         }
-        let supervisor = [&self.servers_python(), "-I", "-m", "ipybox.supervisor"].map(str::to_owned);
+        let supervisor = [self.servers_python(), "-I", "-m", "ipybox.supervisor"].map(str::to_owned);
         let commands: Vec<_> = self.servers.iter().map(|server| server.command.clone()).collect();
         [supervisor.to_vec(), commands.join(&"--".to_owned())].concat()
     }
@@ -288,7 +321,7 @@ impl Plan {
     /// A command that ends well where every server answers, in exec form.
     #[must_use]
     pub fn health(&self) -> Vec<String> {
-        let program = [&self.servers_python(), "-I", "-m", "ipybox.health"].map(str::to_owned);
+        let program = [self.servers_python(), "-I", "-m", "ipybox.health"].map(str::to_owned);
         let port = |server: &Server| match &server.port_variable {
             Some(variable) => format!("{variable}={}", server.port_in(&self.env)),
             None => server.port.to_string(),
@@ -296,19 +329,49 @@ impl Plan {
         program.into_iter().chain(self.servers.iter().map(port)).collect()
     }
 
-    /// Whether hashes of the list are checked apart from the installer, which does not do so with what was
-    /// resolved before.
-    #[must_use]
-    pub fn checks_hashes(&self) -> bool {
-        self.packages != Packages::Isolated && self.bounds.iter().any(|bound| !bound.hashes.is_empty())
-    }
-
     /// The interpreter that build steps may use once the servers are installed.
     #[must_use]
-    pub fn servers_python(&self) -> String {
-        match self.packages {
-            Packages::Inherited => self.interpreter.path.clone(),
-            Packages::Isolated | Packages::Layered => format!("{HOME}/server/bin/python"),
+    pub fn servers_python(&self) -> &str {
+        match self.placement {
+            Placement::Inherited => &self.interpreter.path,
+            Placement::Isolated | Placement::Layered => SERVERS_PYTHON,
         }
+    }
+}
+
+impl Packages {
+    /// SHA-256 over everything in it.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        digest(self)
+    }
+
+    /// Whether the list names hashes, which are checked before anything is installed.
+    #[must_use]
+    pub fn checks_hashes(&self) -> bool {
+        self.bounds.iter().any(|bound| !bound.hashes.is_empty())
+    }
+}
+
+impl Finish {
+    /// SHA-256 over everything in it.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        digest(self)
+    }
+}
+
+/// SHA-256 over the JSON of a part, whose maps are sorted and whose fields have a fixed order.
+fn digest(part: &impl Serialize) -> String {
+    let json = serde_json::to_vec(part).expect("a plan is JSON");
+    let digest = Sha256::digest(&json).iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
+    format!("sha256:{digest}")
+}
+
+impl PlannedBase {
+    /// The tag under which this very image is built on, whatever happens to its own tag meanwhile.
+    #[must_use]
+    pub fn private_tag(&self) -> Reference {
+        format!("ipybox-base:{}", self.id.short()).parse().expect("an image id is hexadecimal")
     }
 }

@@ -3,18 +3,17 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::held;
 use super::index::Indexes;
-use super::{Held, Options, PackageIndex, PlanError, Requirement};
-use crate::base::Base;
+use super::{Files, Held, Packages, PlanError, Requirement};
+use crate::base::{Base, Python};
 use crate::deps::{Dependency, Name, Priority, Source, Spec, pep508};
-use crate::inputs::local::LocalSource;
-use crate::variant::{Packages, Variant};
+use crate::variant::{Placement, Variant};
 
 /// What a distribution is built from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlannedSource {
     /// Where it is from: `git+URL@COMMIT`, an address, or the path as the list has it.
     pub from: String,
@@ -38,26 +37,26 @@ const LAYERED_KERNEL: [&str; 2] = ["ipykernel>=6", "pip>=25.3"];
 /// Choices of alternatives that are tried one after another, at most.
 pub(super) const MAX_CHOICES: usize = 32;
 
-/// What the installer is asked for.
-#[derive(Default)]
-pub(super) struct Asked {
-    pub(super) requirements: Vec<Requirement>,
-    pub(super) bounds: Vec<Requirement>,
-    pub(super) sources: BTreeMap<Name, PlannedSource>,
-    pub(super) indexes: Vec<PackageIndex>,
-}
-
-pub(super) fn asked(
+/// What a list asks the installer for. Without `sources`, what comes from files is only looked at as far as the
+/// list goes.
+pub(super) fn packages(
     spec: &Spec,
     needed: &[&Dependency],
+    python: Option<&Python>,
     variant: &Variant,
     base: &Base,
-    held: &BTreeMap<Name, Held>,
-    options: &Options,
+    sources: Option<&BTreeMap<Name, Files>>,
     errors: &mut Vec<PlanError>,
-) -> Asked {
-    let mut asked =
-        Asked { requirements: kernel_requirements(variant, base, held, errors), ..Asked::default() };
+) -> Packages {
+    let held = python.map(|python| held::held(python, variant.packages)).unwrap_or_default();
+    let mut asked = Packages {
+        requirements: kernel_requirements(variant, base, &held, errors),
+        bounds: Vec::new(),
+        indexes: Vec::new(),
+        sources: BTreeMap::new(),
+        held: BTreeMap::new(),
+        folders: Vec::new(),
+    };
     let mut indexes = Indexes::of(spec);
     let mut choices = 1_usize;
     for bound in &spec.bounds {
@@ -86,9 +85,8 @@ pub(super) fn asked(
                 errors.push(PlanError::TooManyAlternatives { choices, at: dependency.at.clone() });
             }
         }
-        match source(dependency, &options.sources, &mut indexes) {
+        match source(dependency, sources, &mut indexes) {
             Ok(Some(source)) => {
-                requirement.source = Source::default();
                 let earlier = asked.sources.insert(name(), source.clone());
                 if earlier.is_some_and(|earlier| earlier != source) {
                     errors.push(PlanError::TwoSources { name: name(), at: dependency.at.clone() });
@@ -96,6 +94,10 @@ pub(super) fn asked(
             }
             Ok(None) => {}
             Err(error) => errors.push(error),
+        }
+        // Indexes and files are told by distribution; what is left is the address of a wheel.
+        if !matches!(&requirement.source, Source::Url { url, .. } if is_wheel(url)) {
+            requirement.source = Source::default();
         }
         if !requirement.hashes.is_empty() && requirement.source == Source::default() {
             asked.bounds.push(requirement.clone());
@@ -110,15 +112,20 @@ pub(super) fn asked(
     asked.requirements.sort_by(|one, other| one.name.cmp(&other.name));
     asked.bounds.sort_by(|one, other| one.name.cmp(&other.name));
     asked.indexes = indexes.used();
+    if let Some(python) = python.filter(|python| python.is_virtual && variant.packages == Placement::Layered)
+    {
+        asked.folders.clone_from(&python.folders);
+    }
+    asked.held = held;
     asked
 }
 
 /// What an image of the variant itself needs of the kernel's environment.
 fn needs(variant: &Variant) -> Vec<Dependency> {
     let kernel: &[&str] = match variant.packages {
-        Packages::Isolated => &KERNEL,
-        Packages::Layered => &LAYERED_KERNEL,
-        Packages::Inherited => &[],
+        Placement::Isolated => &KERNEL,
+        Placement::Layered => &LAYERED_KERNEL,
+        Placement::Inherited => &[],
     };
     let kernel = kernel.iter().map(|text| pep508::parse(text).expect("a constant requirement"));
     kernel.chain(variant.kernel.iter().cloned()).collect()
@@ -152,20 +159,19 @@ fn kernel_requirements(
 /// What a dependency is built from; `None` for what the installer gets as it is.
 fn source(
     dependency: &Dependency,
-    local: &BTreeMap<Name, LocalSource>,
+    files: Option<&BTreeMap<Name, Files>>,
     indexes: &mut Indexes<'_>,
 ) -> Result<Option<PlannedSource>, PlanError> {
     let (name, at) = (|| dependency.name.clone(), || dependency.at.clone());
+    let files = match (files, &dependency.source) {
+        (Some(files), Source::Git { .. } | Source::Path { .. }) => files.get(&dependency.name),
+        _ => None,
+    };
     let from_host = |from: String, subdirectory: &Option<String>| {
-        let files = local.get(&dependency.name).expect("the files of needed sources are read before");
-        let subdirectory = subdirectory.clone().filter(|_| files.file().is_none());
-        PlannedSource {
-            from,
-            subdirectory,
-            sha256: None,
-            digest: Some(files.digest().to_owned()),
-            file: files.file().map(str::to_owned),
-        }
+        let files = files?;
+        let subdirectory = subdirectory.clone().filter(|_| files.file.is_none());
+        let (digest, file) = (Some(files.digest.clone()), files.file.clone());
+        Some(PlannedSource { from, subdirectory, sha256: None, digest, file })
     };
     match &dependency.source {
         Source::Registry { index: None } => Ok(None),
@@ -178,10 +184,10 @@ fn source(
             })
         }
         Source::Git { url, subdirectory, .. } => {
-            let commit = local.get(&dependency.name).and_then(LocalSource::commit).unwrap_or_default();
-            Ok(Some(from_host(format!("git+{url}@{commit}"), subdirectory)))
+            let commit = files.and_then(|files| files.commit.as_deref()).unwrap_or_default();
+            Ok(from_host(format!("git+{url}@{commit}"), subdirectory))
         }
-        Source::Path { path, subdirectory, .. } => Ok(Some(from_host(path.clone(), subdirectory))),
+        Source::Path { path, subdirectory, .. } => Ok(from_host(path.clone(), subdirectory)),
         Source::Url { url, .. } if is_wheel(url) => Ok(None),
         Source::Url { url, subdirectory, sha256 } => Ok(Some(PlannedSource {
             from: url.clone(),

@@ -1,25 +1,17 @@
 //! Which interpreter an image gets.
 
-use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
 
 use pep440_rs::Version;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::{HOME, OLDEST_PYTHON, Options, PlanError};
+use super::{HOME, PlanError, PlannedArchive};
 use crate::base::{Base, Interpreter, Python};
 use crate::deps::{Constraint, Spec};
 use crate::reference::Reference;
-use crate::variant::Packages;
-
-/// A feature version of Python 3.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(into = "String")]
-pub struct PythonVersion {
-    /// The number behind `3.`.
-    pub minor: u64,
-}
+use crate::request::{OLDEST_PYTHON, PythonVersion, Request};
+use crate::variant::Placement;
 
 /// Chosen where nothing speaks against it.
 const DEFAULT: PythonVersion = PythonVersion { minor: 12 };
@@ -93,7 +85,7 @@ const DISTRIBUTIONS: [(&str, &str); 6] = [
 const INSTALLERS: [&str; 3] = ["pip", "setuptools", "wheel"];
 
 /// Where the interpreter of an image comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Provenance {
     /// The base has it.
@@ -109,39 +101,40 @@ pub enum Provenance {
 /// # Errors
 ///
 /// [`PlanError`] where there is none that list and caller admit.
-pub fn choose(
+pub(super) fn choose(
     spec: &Spec,
-    packages: Packages,
+    packages: Placement,
     base: &Base,
-    options: &Options,
+    request: &Request,
+    archive: Option<&PlannedArchive>,
 ) -> Result<(Python, Provenance), PlanError> {
     let reference = || base.reference.to_string();
-    let check = |python: &Python| check(&spec.python, base, &python.interpreter, options.python);
-    if let Some(archive) = &options.archive {
+    let check = |python: &Python| check(&spec.python, base, &python.interpreter, request.python);
+    if let Some(archive) = archive {
         // What is installed for another Python could not be seen.
         let usable =
-            base.pythons.iter().find(|python| packages != Packages::Isolated && check(python).is_ok());
+            base.pythons.iter().find(|python| packages != Placement::Isolated && check(python).is_ok());
         if let Some(python) = usable {
             let path = python.interpreter.path.clone();
             return Err(PlanError::HasPython { base: reference(), path });
         }
-        let (path, version) = (format!("{HOME}/python/bin/python3"), archive.version().to_owned());
+        let (path, version) = (format!("{HOME}/python/bin/python3"), archive.version.clone());
         let python =
             provided(Interpreter { path, version, implementation: "cpython".to_owned(), libc: None });
         return check(&python).map(|()| (python, Provenance::Archive));
     }
-    let candidates: Vec<&Python> = match &options.base_python {
+    let candidates: Vec<&Python> = match &request.base_python {
         Some(path) => base.pythons.iter().filter(|python| python.interpreter.path == *path).collect(),
         None => base.pythons.iter().collect(),
     };
     let Some(first) = candidates.first() else {
         let known: Vec<_> = base.pythons.iter().map(|python| python.interpreter.path.clone()).collect();
-        if let (Some(path), false) = (&options.base_python, known.is_empty()) {
+        if let (Some(path), false) = (&request.base_python, known.is_empty()) {
             return Err(PlanError::NoSuchPython { base: reference(), path: path.clone(), known });
         }
         let version = DISTRIBUTIONS.iter().find(|(name, _)| base.codename.as_deref() == Some(*name));
         return match version {
-            Some((_, version)) if base.has("apt-get") && packages != Packages::Inherited => {
+            Some((_, version)) if base.has("apt-get") && packages != Placement::Inherited => {
                 let libc = None;
                 let (path, version, implementation) =
                     (OF_DISTRIBUTION.to_owned(), (*version).to_owned(), "cpython".to_owned());
@@ -151,7 +144,7 @@ pub fn choose(
             _ => Err(PlanError::NoInterpreter { base: reference(), broken: base.broken.first().cloned() }),
         };
     };
-    if packages == Packages::Inherited {
+    if packages == Placement::Inherited {
         return check(first).map(|()| ((*first).clone(), Provenance::Base));
     }
     if let Some(path) = base.taken.first() {
@@ -162,7 +155,7 @@ pub fn choose(
         let is_own = |name: &str| !INSTALLERS.contains(&name.to_ascii_lowercase().as_str());
         python.distributions.iter().any(|one| !one.of_system && is_own(&one.name))
     };
-    let preferred = usable().find(populated).filter(|_| packages == Packages::Layered);
+    let preferred = usable().find(populated).filter(|_| packages == Placement::Layered);
     match preferred.or_else(|| usable().next()) {
         Some(python) => Ok(((*python).clone(), Provenance::Base)),
         None => Err(check(first).expect_err("the first is one of those that cannot be used")),
@@ -225,35 +218,11 @@ pub(super) fn supported() -> String {
     format!("{OLDEST_PYTHON} to {NEWEST}")
 }
 
-impl fmt::Display for PythonVersion {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "3.{}", self.minor)
-    }
-}
-
-impl From<PythonVersion> for String {
-    fn from(version: PythonVersion) -> Self {
-        version.to_string()
-    }
-}
-
-impl FromStr for PythonVersion {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        text.strip_prefix("3.")
-            .and_then(|minor| minor.parse().ok())
-            .map(|minor| Self { minor })
-            .filter(|version| *version >= OLDEST_PYTHON)
-            .ok_or_else(|| format!("expected a version such as 3.12, {OLDEST_PYTHON} or newer"))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::accounts::User;
     use crate::base::Distribution;
-    use crate::plan::User;
 
     #[test]
     fn the_list_chooses_the_interpreter() {
@@ -297,9 +266,9 @@ mod tests {
         base
     }
 
-    fn chosen(packages: Packages, base: &Base, list: &str) -> Result<String, PlanError> {
-        let options = Options::new(User::Root, None);
-        choose(&Spec::parse(list).unwrap(), packages, base, &options)
+    fn chosen(packages: Placement, base: &Base, list: &str) -> Result<String, PlanError> {
+        let request = Request::new("any-base", User::Root);
+        choose(&Spec::parse(list).unwrap(), packages, base, &request, None)
             .map(|(python, _)| python.interpreter.path)
     }
 
@@ -309,7 +278,7 @@ mod tests {
             ("/usr/bin/python3", "3.11.2", &["pip", "setuptools", "system:mercurial"]);
         let other: (&str, &str, &[&str]) = ("/opt/conda/bin/python3", "3.12.1", &["pip", "torch"]);
         let old: (&str, &str, &[&str]) = ("/usr/bin/python3", "3.8.10", &["torch"]);
-        let (layered, isolated) = (Packages::Layered, Packages::Isolated);
+        let (layered, isolated) = (Placement::Layered, Placement::Isolated);
         for (pythons, packages, list, expected) in [
             (&[one, other][..], layered, "", Ok("/opt/conda/bin/python3")),
             (&[one, other], isolated, "", Ok("/usr/bin/python3")),
@@ -343,8 +312,8 @@ mod tests {
         ] {
             base.codename = codename.map(str::to_owned);
             base.programs = apt.then(|| "apt-get".to_owned()).into_iter().collect();
-            let options = Options::new(User::Root, None);
-            let found = choose(&Spec::parse("").unwrap(), Packages::Layered, &base, &options).ok();
+            let request = Request::new("any-base", User::Root);
+            let found = choose(&Spec::parse("").unwrap(), Placement::Layered, &base, &request, None).ok();
             assert_eq!(found.as_ref().map(|(python, _)| python.interpreter.version.as_str()), expected);
             assert!(found.is_none_or(|(_, provenance)| provenance == Provenance::Apt));
         }

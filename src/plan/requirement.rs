@@ -1,10 +1,11 @@
 //! Lowers a [`Dependency`] to its PEP 508 form.
 
 use std::fmt;
+use std::str::FromStr;
 
 use pep440_rs::{Operator, VersionSpecifiers};
-use serde::ser::SerializeSeq;
-use serde::{Serialize, Serializer};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::deps::{Constraint, Dependency, Marker, Name, Source, pep508};
 
@@ -91,16 +92,59 @@ impl fmt::Display for Requirement {
     }
 }
 
+/// A requirement as a plan has it: a text, a list of texts where there are alternatives, and an object of that and
+/// hashes where there are any.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Written {
+    One(String),
+    Alternatives(Vec<String>),
+    Hashed { requirement: Vec<String>, hashes: Vec<String> },
+}
+
 impl Serialize for Requirement {
-    /// A text, or a list of texts where there are alternatives.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if let [_] = self.alternatives.as_slice() {
-            return serializer.collect_str(self);
+        let mut texts: Vec<_> = (0..self.alternatives.len()).map(|index| self.alternative(index)).collect();
+        let written = match (texts.len(), self.hashes.as_slice()) {
+            (1, []) => Written::One(texts.remove(0)),
+            (_, []) => Written::Alternatives(texts),
+            (_, hashes) => Written::Hashed { requirement: texts, hashes: hashes.to_vec() },
+        };
+        written.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Requirement {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (texts, hashes) = match Written::deserialize(deserializer)? {
+            Written::One(text) => (vec![text], Vec::new()),
+            Written::Alternatives(texts) => (texts, Vec::new()),
+            Written::Hashed { requirement, hashes } => (requirement, hashes),
+        };
+        let mut parsed = texts.iter().map(|text| Self::parse(text).map_err(D::Error::custom));
+        let mut requirement =
+            parsed.next().ok_or_else(|| D::Error::custom("a requirement has no text"))??;
+        for other in parsed {
+            requirement.alternatives.extend(other?.alternatives);
         }
-        let mut texts = serializer.serialize_seq(Some(self.alternatives.len()))?;
-        for index in 0..self.alternatives.len() {
-            texts.serialize_element(&self.alternative(index))?;
-        }
-        texts.end()
+        Ok(Self { hashes, ..requirement })
+    }
+}
+
+impl Requirement {
+    /// Reads the text of one alternative.
+    fn parse(text: &str) -> Result<Self, String> {
+        let Dependency { name, mut extras, marker, source, .. } =
+            pep508::parse(text).map_err(|mistake| format!("`{text}`: {}", mistake.why))?;
+        extras.sort();
+        let before_marker = text.split(';').next().unwrap_or_default();
+        let behind_name =
+            before_marker.find(|next: char| !next.is_ascii_alphanumeric() && !"._-".contains(next));
+        let rest = behind_name.map_or("", |at| &before_marker[at..]);
+        let specifiers = rest.split_once(']').map_or(rest, |(_, rest)| rest).trim();
+        let specifiers = if specifiers.starts_with('@') { "" } else { specifiers };
+        let specifiers =
+            VersionSpecifiers::from_str(specifiers).map_err(|error| format!("`{text}`: {error}"))?;
+        Ok(Self { name, extras, alternatives: vec![specifiers], marker, source, hashes: Vec::new() })
     }
 }

@@ -1,7 +1,7 @@
 //! The steps of a build that run something.
 
-use super::{Plan, Provenance};
-use crate::variant::Packages;
+use super::{Foundation, Plan, Provenance};
+use crate::variant::Placement;
 
 /// A step of a build, by what it is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,15 +42,16 @@ impl Plan {
     /// Its steps; each has a title of its own.
     #[must_use]
     pub fn build_steps(&self) -> Vec<StepId> {
+        let Foundation { provenance, apt, wants_curl, placement, .. } = &self.foundation;
         let fixed = [
-            (StepId::Python, self.provenance == Provenance::Archive),
-            (StepId::Apt, !self.apt.is_empty() || self.wants_curl),
-            (StepId::Servers, self.packages != Packages::Inherited),
-            (StepId::Wheels, !self.sources.is_empty()),
+            (StepId::Python, *provenance == Provenance::Archive),
+            (StepId::Apt, !apt.is_empty() || *wants_curl),
+            (StepId::Servers, *placement != Placement::Inherited),
+            (StepId::Wheels, !self.packages.sources.is_empty()),
             (StepId::Packages, true),
-            (StepId::Copies, !self.copies.is_empty()),
+            (StepId::Copies, self.copies().next().is_some()),
         ];
         let fixed = fixed.into_iter().filter_map(|(id, there)| there.then_some(id));
-        fixed.chain((0..self.steps.len()).map(StepId::Own)).collect()
+        fixed.chain((0..self.own_steps().count()).map(StepId::Own)).collect()
     }
 }

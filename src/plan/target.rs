@@ -1,26 +1,98 @@
-//! What a list means where its packages will run.
+//! What a list means where its packages will run: decided once, before anything is fetched.
 
 use std::collections::{BTreeMap, HashSet};
 
-use crate::base::Platform;
+use super::{Materials, PlanError, Provenance, image, packages, python};
+use crate::base::{Base, Platform, Python};
 use crate::deps::{Dependency, Marker, Name, Operand, Spec};
+use crate::request::Request;
+use crate::variant::{Placement, Variant};
 
 /// The values of `sys.platform` that people write.
 const PLATFORMS: [&str; 7] = ["linux", "win32", "darwin", "cygwin", "emscripten", "wasi", "android"];
 
+/// What a list and a base come to.
+#[derive(Debug, Clone)]
+pub struct Target<'a> {
+    /// The interpreter that both environments are made with.
+    pub python: Python,
+    /// Where it comes from.
+    pub provenance: Provenance,
+    /// The entries that are needed.
+    pub needed: Vec<&'a Dependency>,
+    /// The names of the others, with the reason.
+    pub dropped: BTreeMap<String, String>,
+}
+
+impl<'a> Target<'a> {
+    /// Chooses the interpreter, and what of the list is needed with it. Nothing of `materials` that comes from the
+    /// list has to be there yet.
+    ///
+    /// # Errors
+    ///
+    /// Every [`PlanError`] that shows before the list's own files are looked at.
+    pub fn choose(
+        request: &Request,
+        spec: &'a Spec,
+        variant: &Variant,
+        base: &Base,
+        materials: &Materials,
+    ) -> Result<Self, Vec<PlanError>> {
+        let mut errors = Vec::new();
+        let archive = materials.python_archive.as_ref();
+        let chosen = python::choose(spec, variant.packages, base, request, archive);
+        let chosen = chosen.map_err(|error| errors.push(error)).ok();
+        let python = chosen.as_ref().map(|(python, _)| python);
+        let reference = || base.reference.to_string();
+        if variant.packages == Placement::Inherited {
+            let lacks = image::lacks(base, python);
+            if !lacks.is_empty() {
+                // What else may be wrong with it does not matter.
+                return Err(vec![PlanError::NoExecutor { base: reference(), lacks }]);
+            }
+        }
+        errors.extend(image::unfit(base, python, variant.packages));
+        let version = python.map(|python| python.interpreter.version.as_str());
+        let (needed, dropped) = needed(spec, Environment { platform: &base.platform, python: version });
+        let provenance = chosen.as_ref().map(|(_, provenance)| *provenance);
+        let apt = image::apt(variant, provenance, request);
+        if !apt.is_empty() && !base.has("apt-get") {
+            let packages = apt.into_iter().collect::<Vec<_>>().join(", ");
+            errors.push(PlanError::NoApt { base: reference(), packages });
+        }
+        if materials.installer.is_none() {
+            let Platform { os, architecture } = &base.platform;
+            errors.push(PlanError::Platform { base: reference(), platform: format!("{os}/{architecture}") });
+        }
+        match (chosen, errors.is_empty()) {
+            (Some((python, provenance)), true) => Ok(Self { python, provenance, needed, dropped }),
+            (chosen, _) => {
+                let python = chosen.as_ref().map(|(python, _)| python);
+                packages::packages(spec, &needed, python, variant, base, None, &mut errors);
+                let user = image::user(variant.packages, base, request).map_err(|error| errors.push(error));
+                image::environment(variant, base, user.ok(), request, &mut errors);
+                Err(errors)
+            }
+        }
+    }
+}
+
 /// What decides whether a marker holds.
 #[derive(Debug, Clone, Copy)]
-pub struct Target<'a> {
+pub(super) struct Environment<'a> {
     /// What images of it run on.
-    pub platform: &'a Platform,
+    pub(super) platform: &'a Platform,
     /// The interpreter's version, where there is one yet.
-    pub python: Option<&'a str>,
+    pub(super) python: Option<&'a str>,
 }
 
 /// The dependencies that are needed on a base, and the names of the others with the reason. A marker
 /// that depends on the kernel a container will run on counts as one that holds.
 #[must_use]
-pub fn needed<'a>(spec: &'a Spec, target: Target<'_>) -> (Vec<&'a Dependency>, BTreeMap<String, String>) {
+pub(super) fn needed<'a>(
+    spec: &'a Spec,
+    target: Environment<'_>,
+) -> (Vec<&'a Dependency>, BTreeMap<String, String>) {
     let mut needed: Vec<&Dependency> = Vec::new();
     let mut dropped: BTreeMap<&Name, String> = BTreeMap::new();
     for dependency in &spec.dependencies {
@@ -41,7 +113,7 @@ pub fn needed<'a>(spec: &'a Spec, target: Target<'_>) -> (Vec<&'a Dependency>, B
     (needed, dropped.into_iter().map(|(name, why)| (name.to_string(), why)).collect())
 }
 
-impl Target<'_> {
+impl Environment<'_> {
     /// A variable of markers; `None` where the target does not decide it.
     ///
     /// Rule: PEP 508, "Environment Markers".
@@ -67,8 +139,8 @@ impl Target<'_> {
     }
 }
 
-fn reason(marker: &Marker, target: Target<'_>) -> String {
-    let Target { platform, python } = target;
+fn reason(marker: &Marker, target: Environment<'_>) -> String {
+    let Environment { platform, python } = target;
     let python = python.map_or(String::new(), |version| format!(" with Python {version}"));
     let meant =
         odd_platform(marker).map_or(String::new(), |meant| format!("; did you mean the platform `{meant}`?"));

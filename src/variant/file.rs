@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_spanned::Spanned;
 
 use super::{
-    Check, Copy, Packages, SHIPPED, Server, Step, Variant, destination, executor_name, label_name, package,
+    Check, Copy, Placement, SHIPPED, Server, Step, Variant, destination, executor_name, label_name, package,
     value, variable_name,
 };
 use crate::deps::{Dependency, pep508};
@@ -29,7 +29,7 @@ pub(super) struct File {
     /// The Dockerfile template, a file of the templates' folder [default: `server.tera`].
     template: Option<String>,
     /// Where the packages of the list go [default: `isolated`].
-    packages: Option<Packages>,
+    packages: Option<Placement>,
     /// What the servers' environment is installed from, a file of `runtime/` in the templates' folder [default:
     /// `server.txt`].
     lock: Option<String>,
@@ -130,7 +130,7 @@ impl Variant {
         }
         let packages = file.packages.unwrap_or(extended.packages);
         let template = file.template.unwrap_or(extended.template);
-        let other = if packages == Packages::Inherited { "server.tera" } else { "extend.tera" };
+        let other = if packages == Placement::Inherited { "server.tera" } else { "extend.tera" };
         if template == other {
             let why = format!("the template `{template}` does not go together with these `packages`");
             return Err(Mistake { at: Some(file.description.span()), why });

@@ -28,7 +28,7 @@ pub struct Variant {
     /// The Dockerfile template, a file of `templates/`.
     pub template: String,
     /// Where the packages of its list go.
-    pub packages: Packages,
+    pub packages: Placement,
     /// What the servers' environment is installed from: a requirements file with hashes, of
     /// `templates/runtime/`.
     pub lock: String,
@@ -66,7 +66,7 @@ pub const EXECUTOR: &str = "ipybox.executor.server";
 /// Where the packages of a list go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Packages {
+pub enum Placement {
     /// Into an environment that knows nothing of what the base has.
     #[default]
     Isolated,
@@ -287,7 +287,7 @@ impl Variant {
             name: String::new(),
             description: String::new(),
             template: "server.tera".to_owned(),
-            packages: Packages::default(),
+            packages: Placement::default(),
             lock: "server.txt".to_owned(),
             base: None,
             executor_name: None,
@@ -409,7 +409,7 @@ mod tests {
         let variant = Variant::parse("x", document(text), document("")).unwrap();
         let parent = Variant::read("any-base", None).unwrap();
         assert_eq!(variant.servers, parent.servers);
-        assert_eq!(variant.packages, Packages::Layered);
+        assert_eq!(variant.packages, Placement::Layered);
         assert_eq!(variant.env["EXECUTOR_PORT"], "62681");
         assert_eq!(variant.env.len(), parent.env.len());
         assert_eq!((variant.apt, variant.ports), (vec!["graphviz".to_owned()], vec![3000]));

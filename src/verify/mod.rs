@@ -18,7 +18,7 @@ use crate::engine::{Container, Engine, EngineError, Exec, Image, Start};
 use crate::plan::{DEPENDENCIES_LABEL, EXECUTOR_LABEL};
 use crate::report;
 use crate::secret;
-use crate::variant::{Packages, Server as Program, Variant};
+use crate::variant::{Placement, Server as Program, Variant};
 use executor::Executor;
 use http::Server;
 use kernel::{Kernel, Outcome};
@@ -198,7 +198,7 @@ impl<F: FnMut(&Check)> Session<'_, F> {
 
     /// Whether the servers are this program's, and not of an image that somebody built by hand.
     fn is_of_ours(&self) -> bool {
-        self.variant.packages != Packages::Inherited || self.image.labels.contains_key(EXECUTOR_LABEL)
+        self.variant.packages != Placement::Inherited || self.image.labels.contains_key(EXECUTOR_LABEL)
     }
 
     async fn in_container(&mut self, container: &Container) {
