@@ -116,8 +116,9 @@ fn a_faulty_index_is_told_by_its_cause_and_gives_no_other_version() {
     ];
     // Without a union, with one, and where the installer itself could fall back.
     let constraints = [("plain", ">=2"), ("union", "<1.5 || >=2"), ("open", ">=1")];
-    let tries: Vec<_> =
-        cases.iter().flat_map(|case| constraints.iter().map(move |one| (case, one))).collect();
+    let tries =
+        cases.iter().flat_map(|&(fault, told)| constraints.map(|constraint| Try { fault, told, constraint }));
+    let tries: Vec<Try> = tries.collect();
     let wrong: Vec<String> = thread::scope(|scope| {
         let part = |tries: &[Try]| {
             let mut wrong = Vec::new();
