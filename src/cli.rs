@@ -11,6 +11,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use crate::accounts::User;
 use crate::deps::Selection;
 use crate::reference::{Reference, ReferenceError};
+use crate::report::{MessageFormat, Redaction};
 use crate::request::{PythonVersion, Request};
 use crate::variant::{self, executor_name};
 
@@ -50,18 +51,6 @@ pub struct Cli {
         hide_env = true
     )]
     pub message_format: MessageFormat,
-}
-
-/// How mistakes are told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-pub enum MessageFormat {
-    /// With the lines they speak of
-    #[default]
-    Human,
-    /// One JSON object per line
-    Json,
-    /// One workflow command per line
-    Github,
 }
 
 impl Cli {
@@ -606,11 +595,21 @@ pub struct Environment {
     ///
     /// Rule: no-color.org.
     pub no_color: bool,
+    /// Whether a runner of GitHub reads what is printed.
+    ///
+    /// Rule: GitHub Docs, "Variables", "Default environment variables".
+    pub is_workflow: bool,
     /// The user and group id of this process.
     pub ids: (u32, u32),
 }
 
 impl Environment {
+    /// What of it nobody may see.
+    #[must_use]
+    pub fn redaction(&self) -> Redaction {
+        Redaction::of_addresses(self.proxies.values().map(String::as_str))
+    }
+
     /// Whether the superuser asks.
     #[must_use]
     pub fn is_root(&self) -> bool {
@@ -631,6 +630,7 @@ impl Environment {
             ssl_cert_file: path("SSL_CERT_FILE"),
             cache_home: xdg.or_else(home),
             no_color: variable("NO_COLOR").is_some(),
+            is_workflow: variable("GITHUB_ACTIONS").is_some_and(|value| value == "true"),
             ids: (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw()),
         }
     }

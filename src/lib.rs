@@ -20,6 +20,7 @@ pub mod diagnostic;
 pub mod dockerfile;
 pub mod engine;
 pub mod explain;
+pub mod harmless;
 pub mod inputs;
 pub mod installer;
 pub mod plan;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-use ipybox::cli::{Cli, Environment};
-use ipybox::cmd::{self, Caller, FailureKind};
-use ipybox::report::Report;
+use ipybox::cli::{Cli, Command, Environment};
+use ipybox::cmd::{self, Caller, Failure, FailureKind};
+use ipybox::report::{Failed, Report};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -32,16 +32,29 @@ async fn run(cli: Cli) -> u8 {
     let environment = Environment::read();
     let interrupt = CancellationToken::new();
     let signals = Signals::watch(interrupt.clone());
-    let mut caller =
-        Caller { report: Report::new(environment.no_color, cli.message_format), environment, interrupt };
+    let report = Report::new(
+        environment.no_color,
+        cli.message_format,
+        environment.redaction(),
+        environment.is_workflow,
+    );
+    let tags = matches!(cli.command, Command::Build(_));
+    let mut caller = Caller { report, environment, interrupt: interrupt.clone() };
     let outcome = Box::pin(cmd::run(cli.command, &mut caller)).await;
-    let Err(failure) = outcome else { return 0 };
-    if failure.kind == FailureKind::Interrupted {
-        caller.report.note("interrupted; nothing was tagged");
+    let report = &caller.report;
+    let Err(Failure { kind, documents, diagnostics, output }) = outcome else {
+        report.close();
+        return 0;
+    };
+    // What fails because it was interrupted, as programs do that a terminal interrupts with us, is no failure.
+    if kind == FailureKind::Interrupted || interrupt.is_cancelled() {
+        report.note(if tags { "interrupted; nothing was tagged" } else { "interrupted" });
+        report.close();
         return signals.exit_code();
     }
-    caller.report.mistakes(&failure.documents, &failure.diagnostics, &failure.output);
-    match failure.kind {
+    report.mistakes(Failed { documents, diagnostics, output });
+    report.close();
+    match kind {
         FailureKind::Refused => 1,
         FailureKind::ToDo => 3,
         FailureKind::Usage | FailureKind::Fault => 2,

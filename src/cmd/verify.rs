@@ -34,13 +34,15 @@ pub(super) async fn run(args: VerifyArgs, caller: &Caller) -> Result<(), Failure
         let checks = verify::verify(&engine, &image, &variant, |_| {}).await?;
         let passed = verify::none_failed(&checks);
         let report = json!({"image": image.id, "variant": variant.name, "passed": passed, "checks": checks});
-        let written = caller.report.result(|out| writeln!(out, "{report:#}"));
+        let report = caller.report.redacted(&format!("{report:#}"));
+        let written = caller.report.result(|out| writeln!(out, "{report}"));
         written.map_err(|error| Failure::unwritable("stdout", &error))?;
         return outcome(&image, &variant, &checks);
     }
     let checks = verify::verify(&engine, &image, &variant, |check| {
         // A reader that went away does not end the checks.
-        let _ = caller.report.result(|out| writeln!(out, "{}", line(check)));
+        let line = caller.report.redacted(&line(check));
+        let _ = caller.report.result(|out| writeln!(out, "{line}"));
     })
     .await?;
     outcome(&image, &variant, &checks)
@@ -65,11 +67,7 @@ pub(super) async fn prove(
         let what = failure.diagnostics.into_iter().map(|what| {
             what.advice(format!("it is kept without a name; `docker rmi {}` removes it", image.id.short()))
         });
-        let told = if report.is_quiet() {
-            checks.iter().filter(|check| check.has_failed()).map(line).collect()
-        } else {
-            Vec::new()
-        };
+        let told = checks.iter().filter(|check| check.has_failed()).map(line).collect();
         Failure { diagnostics: what.collect(), output: told, ..failure }
     })
 }

@@ -6,6 +6,7 @@ use bollard::errors::Error as Api;
 use bollard::moby::buildkit::v1::{StatusResponse, Vertex};
 
 use super::error::{EngineError, message};
+use crate::harmless;
 
 /// What the user is told while a build runs.
 #[derive(Debug, Clone, PartialEq)]
@@ -111,7 +112,7 @@ impl Progress {
         };
         let mut output = step.last_lines;
         if !step.unfinished_line.is_empty() {
-            output.push_back(printable(&step.unfinished_line));
+            output.push_back(harmless::line(&step.unfinished_line));
         }
         let exit_code = exit_code(&text);
         if exit_code.is_none() {
@@ -126,7 +127,7 @@ impl Step {
         for part in bytes.split_inclusive(|&byte| byte == b'\n') {
             self.unfinished_line.extend_from_slice(part);
             if part.ends_with(b"\n") || self.unfinished_line.len() > MAX_LINE {
-                let line = printable(&std::mem::take(&mut self.unfinished_line));
+                let line = harmless::line(&std::mem::take(&mut self.unfinished_line));
                 if self.last_lines.len() == LAST_LINES {
                     self.last_lines.pop_front();
                 }
@@ -161,18 +162,6 @@ fn shorten(name: &str) -> String {
     }
 }
 
-/// A line that does nothing to a terminal but appear.
-fn printable(line: &[u8]) -> String {
-    let text = String::from_utf8_lossy(line);
-    // Of a progress bar that rewrites its line, the last state.
-    let shown = text.trim_end().rsplit('\r').next().unwrap_or_default();
-    shown
-        .chars()
-        .map(|character| if character == '\t' { ' ' } else { character })
-        .filter(|character| !character.is_control())
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -194,11 +183,5 @@ mod tests {
         assert_eq!(exit_code("executor failed running [/bin/sh -c exit 7]: exit code: 7"), Some(7));
         assert_eq!(exit_code("process \"x\" did not complete successfully: exit code: 12"), Some(12));
         assert_eq!(exit_code("failed to solve"), None);
-    }
-
-    #[test]
-    fn lines_cannot_steer_a_terminal() {
-        assert_eq!(printable(b"a\x1b]0;title\x07b\tc \xff\n"), "a]0;titleb c \u{fffd}");
-        assert_eq!(printable(b"10%\r50%\r100%\n"), "100%");
     }
 }

@@ -15,8 +15,8 @@ use tokio::time::error::Elapsed;
 use tokio::time::{sleep, timeout};
 
 use crate::engine::{Container, Engine, EngineError, Exec, Image, Start};
+use crate::harmless::harmless;
 use crate::plan::{DEPENDENCIES_LABEL, EXECUTOR_LABEL};
-use crate::report;
 use crate::secret;
 use crate::variant::{Placement, Server as Program, Variant};
 use executor::Executor;
@@ -162,7 +162,7 @@ impl<F: FnMut(&Check)> Session<'_, F> {
         let verdict = match timeout(PATIENCE, tried).await {
             Ok(Ok(())) => Verdict::Passed,
             // What an image says may be made for a terminal.
-            Ok(Err(why)) => Verdict::Failed(shortened(&report::clean(&why.to_string()))),
+            Ok(Err(why)) => Verdict::Failed(shortened(&harmless(&why.to_string()))),
             Err(_) => Verdict::Failed(format!("it does not end within {} s", PATIENCE.as_secs())),
         };
         let passed = verdict == Verdict::Passed;
