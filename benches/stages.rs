@@ -4,9 +4,9 @@
 
 use ipybox::accounts::User;
 use ipybox::base::Base;
-use ipybox::context::{self, Local};
 use ipybox::deps::Spec;
-use ipybox::dockerfile::{self, Supply};
+use ipybox::image::context::{self, Local};
+use ipybox::image::dockerfile::{self, Supply};
 use ipybox::inputs::templates::Templates;
 use ipybox::plan::{Installer, Materials, Plan, Target};
 use ipybox::request::Request;

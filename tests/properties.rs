@@ -5,9 +5,9 @@
 use ipybox::accounts::User;
 use ipybox::archive::Archive;
 use ipybox::base::{Base, Distribution};
-use ipybox::context::{self, Local};
 use ipybox::deps::{Constraint, Marker, Name, Spec, pep508};
-use ipybox::dockerfile::{self, DockerfileError, Supply};
+use ipybox::image::context::{self, Local};
+use ipybox::image::dockerfile::{self, DockerfileError, Supply};
 use ipybox::inputs::python_archive::PythonArchive;
 use ipybox::inputs::templates::Templates;
 use ipybox::plan::{Installer, Materials, Plan, PlanError, Target};

@@ -4,10 +4,10 @@ use std::time::Instant;
 
 use super::{Asked, Caller, Failure, Planned, verify};
 use crate::cli::{BuildArgs, Progress};
-use crate::context;
 use crate::diagnostic::Diagnostic;
-use crate::dockerfile::{self, Supply};
 use crate::engine::{Build, Engine, EngineError};
+use crate::image::context;
+use crate::image::dockerfile::{self, Supply};
 use crate::inputs::trust;
 use crate::installer;
 use crate::plan::{Foundation, Plan};

@@ -4,8 +4,8 @@ use std::io;
 
 use crate::base::BaseError;
 use crate::diagnostic::{Diagnostic, Documents};
-use crate::dockerfile::DockerfileError;
 use crate::engine::EngineError;
+use crate::image::dockerfile::DockerfileError;
 use crate::inputs::InputsError;
 use crate::inputs::git::GitError;
 use crate::inputs::trust::TrustError;

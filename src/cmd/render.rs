@@ -6,9 +6,9 @@ use std::path::Path;
 
 use super::{Asked, Caller, Failure, Planned};
 use crate::cli::RenderArgs;
-use crate::context;
 use crate::diagnostic::Diagnostic;
-use crate::dockerfile::{self, Supply};
+use crate::image::context;
+use crate::image::dockerfile::{self, Supply};
 
 pub(super) async fn run(args: RenderArgs, caller: &Caller) -> Result<(), Failure> {
     let asked = Asked::read(args.image, caller)?;

@@ -7,7 +7,6 @@ use bollard::errors::Error as Api;
 use super::Host;
 use crate::base::BaseError;
 use crate::diagnostic::Diagnostic;
-use crate::installer::words::index_does_not_answer;
 use crate::reference::Reference;
 
 /// Why an engine did not do what it was asked.
@@ -145,7 +144,6 @@ impl EngineError {
             Self::Connect { source, .. } => source.kind() != io::ErrorKind::PermissionDenied,
             Self::RegistryUnreachable { .. } => true,
             Self::Api { source, .. } | Self::Tag { source, .. } => is_of_transport(source),
-            Self::Step { output, .. } => index_does_not_answer(output.iter().map(String::as_str)),
             _ => false,
         }
     }
@@ -184,12 +182,6 @@ impl EngineError {
                 .advice("try `python3 -c 1` in a container of it"),
             Self::ProbeTimeout(_) => what.advice("try `python3 -c 1` in a container of it"),
             Self::Base(error) => error.diagnostic(),
-            Self::Step { output, .. } if index_does_not_answer(output.iter().map(String::as_str)) => {
-                what.advice("the package index does not answer: check network, proxy and `--ca-cert`, then try again")
-            }
-            Self::Step { output, .. } if has_no_solution(output) => {
-                what.advice("correct the dependency list, which is called `ipybox-packages` above")
-            }
             Self::Step { .. } | Self::NoImage | Self::Interrupted => what,
             Self::Context(source) => what.why(source.to_string()),
             Self::Api { source, .. } | Self::Tag { source, .. } => what.why(message(source)),
@@ -209,11 +201,6 @@ pub(super) fn status(error: &Api) -> Option<u16> {
         Api::DockerResponseServerError { status_code, .. } => Some(*status_code),
         _ => None,
     }
-}
-
-/// Whether uv's last words are that the list cannot be met.
-fn has_no_solution(output: &[String]) -> bool {
-    output.iter().any(|line| line.contains("No solution found"))
 }
 
 /// Whether the connection failed, rather than what was asked for.

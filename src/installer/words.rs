@@ -190,13 +190,6 @@ impl Cause {
     }
 }
 
-/// Whether a host could not be reached.
-#[must_use]
-pub fn index_does_not_answer<'a>(output: impl IntoIterator<Item = &'a str>) -> bool {
-    let output: Vec<_> = output.into_iter().map(str::to_owned).collect();
-    matches!(Cause::of(&output), Some(Cause::Unreachable { .. }))
-}
-
 /// The first text between backticks.
 fn quoted(line: &str) -> Option<String> {
     line.split('`').nth(1).map(str::to_owned)

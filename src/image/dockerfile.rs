@@ -5,8 +5,8 @@ use sha2::{Digest, Sha256};
 
 use crate::archive::EPOCH;
 use crate::base::Base;
-use crate::context;
 use crate::diagnostic::Diagnostic;
+use crate::image::context;
 use crate::inputs::templates::Templates;
 use crate::installer::words;
 use crate::plan::{Plan, StepId};

@@ -1,0 +1,104 @@
+//! A [`Plan`] to the files its build gets; equal plans give equal bytes.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::files;
+use crate::archive::{Archive, Owner};
+use crate::base::Base;
+use crate::deps::Name;
+use crate::inputs::local::LocalSource;
+use crate::inputs::templates::Templates;
+use crate::installer;
+use crate::plan::Plan;
+use crate::variant::{Placement, Who};
+
+/// The files of a build, with the installer among them where the engine does not have it.
+///
+/// # Errors
+///
+/// Of asking for the size of the installer, or of a file of `sources`.
+pub fn of(
+    plan: &Plan,
+    base: &Base,
+    templates: &Templates,
+    dockerfile: String,
+    local: &Local,
+    uv: Option<&Path>,
+) -> io::Result<Archive> {
+    let mut context = Archive::default();
+    context.add("Dockerfile", dockerfile);
+    if plan.foundation.placement != Placement::Inherited {
+        context.add("files.tar", files::files(&plan.foundation, base, templates).to_tar()?);
+        context.add("server.txt", runtime(templates, &plan.foundation.servers_lock));
+    }
+    for (name, content) in installer::request(plan)? {
+        context.add(&format!("request/{name}"), content);
+    }
+    if plan.foundation.placement != Placement::Isolated {
+        context.add_directory("request/base", 0o755, Owner::default());
+    }
+    if plan.packages.checks_hashes() {
+        context.add("request/hashes.py", build_file(templates, "hashes.py"));
+    }
+    if !plan.packages.sources.is_empty() {
+        context.add("sources.txt", installer::sources_to_build(plan));
+        context.add_directory("sources", 0o755, Owner::default());
+    }
+    for (name, source) in local.sources.iter().filter(|(name, _)| plan.packages.sources.contains_key(*name)) {
+        for (path, file, mode) in source.files() {
+            context.add_file(&format!("sources/{name}/{path}"), mode, file)?;
+        }
+    }
+    let copies: Vec<_> = plan.copies().collect();
+    if !copies.is_empty() {
+        let copies = serde_json::to_string_pretty(&copies).map_err(io::Error::other)?;
+        context.add("copies/copies.json", copies);
+        context.add("copies/copy.py", build_file(templates, "copy.py"));
+    }
+    for (number, copy) in local.copies.iter().enumerate() {
+        context.add_directory(&format!("copies/{number}"), 0o755, Owner::default());
+        for (path, file, mode) in copy.files() {
+            context.add_file(&format!("copies/{number}/{path}"), mode, file)?;
+        }
+    }
+    for (number, step) in plan.own_steps().enumerate() {
+        context.add(&format!("steps/{number}/step.sh"), step.run.as_str());
+        if step.who == Who::User {
+            context.add(&format!("steps/{number}/as_user.py"), build_file(templates, "as_user.py"));
+        }
+    }
+    if let Some(archive) = &local.python_archive {
+        context.add_file(PYTHON_ARCHIVE, 0o644, archive)?;
+    }
+    if let Some(uv) = uv {
+        context.add_file(UV, 0o755, uv)?;
+    }
+    Ok(context)
+}
+
+/// The installer's name in a context that holds it.
+pub const UV: &str = "uv";
+
+/// The name of an interpreter's archive.
+pub const PYTHON_ARCHIVE: &str = "python-archive";
+
+/// Files of this host that a plan speaks of.
+#[derive(Debug, Clone, Default)]
+pub struct Local {
+    /// The files of dependencies.
+    pub sources: BTreeMap<Name, LocalSource>,
+    /// What is copied, in the plan's order.
+    pub copies: Vec<LocalSource>,
+    /// The archive of an interpreter.
+    pub python_archive: Option<PathBuf>,
+}
+
+fn build_file<'a>(templates: &'a Templates, file: &str) -> &'a str {
+    templates.get(&format!("build/{file}")).expect("templates are read with all their files")
+}
+
+pub(super) fn runtime<'a>(templates: &'a Templates, file: &str) -> &'a str {
+    templates.get(&format!("runtime/{file}")).expect("a plan names files that there are")
+}
