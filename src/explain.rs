@@ -162,7 +162,8 @@ impl<'a> List<'a> {
             return vec![what];
         }
         let asked: Vec<&Term> = facts.iter().filter_map(Fact::asked).flatten().collect();
-        if let [term] = asked[..] {
+        let needs_others = facts.iter().any(|fact| matches!(fact, Fact::Needs(..)));
+        if let ([term], false) = (&asked[..], needs_others) {
             return vec![self.no_version(term, facts)];
         }
         vec![self.conflict(&asked, facts)]
@@ -240,13 +241,13 @@ impl<'a> List<'a> {
             return Diagnostic::new("the dependencies cannot be installed together")
                 .advice("the installer's own reason stands above");
         };
-        let reason = |entry: &Dependency| match needs(&entry.name, facts) {
+        let reason = |entry: &Dependency| match self.needs(&entry.name, facts) {
             Some(needs) => format!("`{}` needs {needs}", entry.name),
             None => format!("this asks for `{}`", asks(entry)),
         };
         let mut beside: Vec<String> = of_image
             .iter()
-            .map(|term| match needs(&term.name, facts) {
+            .map(|term| match self.needs(&term.name, facts) {
                 Some(needs) => format!("the image itself needs `{}`, which needs {needs}", term.name),
                 None => format!("the image itself needs `{term}`"),
             })
@@ -283,11 +284,27 @@ impl<'a> List<'a> {
         what
     }
 
+    /// What a distribution needs, in the last that uv says of it; but for what the base holds.
+    fn needs(&self, name: &Name, facts: &[Fact]) -> Option<String> {
+        let needed = facts.iter().rev().find_map(|fact| match fact {
+            Fact::Needs(who, what) if who.name == *name => {
+                let needed: Vec<_> = what.iter().filter(|term| !self.is_held(term)).collect();
+                (!needed.is_empty()).then_some(needed)
+            }
+            _ => None,
+        })?;
+        Some(needed.iter().map(|term| format!("`{term}`")).collect::<Vec<_>>().join(" or "))
+    }
+
+    fn is_held(&self, term: &Term) -> bool {
+        let version = self.plan.packages.held.get(&term.name).and_then(|held| held.version.as_ref());
+        version.is_some_and(|version| term.versions == format!("=={version}"))
+    }
+
     /// Distributions of the base that uv speaks of, with their versions.
     fn of_base(&self, facts: &[Fact]) -> Vec<String> {
         let held = |term: &Term| {
-            let version = self.plan.packages.held.get(&term.name)?.version.as_ref()?;
-            (term.versions == format!("=={version}")).then(|| format!("`{}` {version}", term.name))
+            self.is_held(term).then(|| format!("`{}` {}", term.name, term.versions.trim_start_matches('=')))
         };
         let terms = facts.iter().flat_map(Fact::terms).filter_map(held);
         terms.collect::<BTreeSet<_>>().into_iter().collect()
@@ -297,15 +314,6 @@ impl<'a> List<'a> {
 /// What an entry asks for, as PEP 508 has it.
 fn asks(entry: &Dependency) -> String {
     Requirement::lower(entry).to_string()
-}
-
-/// What a distribution needs, in the last that uv says of it.
-fn needs(name: &Name, facts: &[Fact]) -> Option<String> {
-    let what = facts.iter().rev().find_map(|fact| match fact {
-        Fact::Needs(who, what) if who.name == *name => Some(what),
-        _ => None,
-    })?;
-    Some(what.iter().map(|term| format!("`{term}`")).collect::<Vec<_>>().join(" or "))
 }
 
 /// The distribution that needs another, in the last that uv says of it.

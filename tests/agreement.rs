@@ -152,6 +152,97 @@ fn constraints_mean_what_poetry_core_says() {
     differences.check(cases.len());
 }
 
+/// What each operator means in front of one version, as a digit for each probe; `None` where it is refused.
+#[derive(Deserialize)]
+struct ShapeCase {
+    version: String,
+    probes: String,
+    poetry: BTreeMap<String, Option<String>>,
+    packaging: BTreeMap<String, Option<String>>,
+}
+
+/// Whether PEP 440 has a specifier: `.*` only behind a release, local labels and both only with `==` and `!=`, and
+/// `~=` with two segments.
+fn is_specifier(text: &str) -> bool {
+    let operator = text.find(|next: char| !"~=!<>".contains(next)).unwrap_or(text.len());
+    let (operator, written) = text.split_at(operator);
+    let (version, wildcard) = written.strip_suffix(".*").map_or((written, false), |version| (version, true));
+    let Ok(version) = version.parse::<Version>() else { return false };
+    let equality = ["==", "!="].contains(&operator);
+    let plain = !(version.any_prerelease() || version.is_post() || version.is_local());
+    ["==", "!=", "<", "<=", ">", ">=", "~="].contains(&operator)
+        && (!wildcard || equality && plain)
+        && (!version.is_local() || equality)
+        && (operator != "~=" || version.release().len() > 1)
+}
+
+#[test]
+fn every_operator_with_every_shape_of_version_means_what_pep_440_says_or_else_poetry() {
+    let mut differences = Differences::default();
+    let cases: Vec<ShapeCase> = lines(include_str!("poetry/shapes.jsonl"));
+    for ShapeCase { version, probes, poetry, packaging } in &cases {
+        for (operator, poetry) in poetry {
+            let (text, packaging) = (format!("{operator}{version}"), &packaging[operator]);
+            assert_eq!(is_specifier(&text), packaging.is_some(), "{text}");
+            let ours = Constraint::parse(&text);
+            let Ok(constraint) = &ours else {
+                if packaging.is_some() || poetry.is_some() {
+                    let why = ours.unwrap_err().to_string();
+                    differences.add(kind_of_refusal(&text, &why), format!("{text:?}: we refuse: {why}"));
+                }
+                continue;
+            };
+            for set in constraint.alternatives().iter().chain(&constraint.but_for_prereleases()) {
+                for specifier in set.iter().map(ToString::to_string) {
+                    assert!(is_specifier(&specifier), "{text:?} is printed as {specifier:?}");
+                }
+            }
+            let meant: String =
+                versions(probes).map(|probe| if constraint.contains(&probe) { '1' } else { '0' }).collect();
+            let wrong = |theirs: &str| {
+                let differ = versions(probes).zip(meant.chars().zip(theirs.chars()));
+                let differ = differ.filter(|(_, (one, other))| one != other).map(|(probe, _)| probe);
+                format!("{text:?} = {constraint}: {}", joined(&differ.collect::<Vec<_>>()))
+            };
+            match (packaging, poetry) {
+                // PEP 440 counts where it has the specifier.
+                // It says "of the given version", and packaging reads that as of its release.
+                (Some(packaging), Some(poetry)) if *packaging != meant && *poetry == meant => {
+                    let given: Version = version.parse().unwrap();
+                    let beside =
+                        operator == ">" && given.any_prerelease() || operator == "<" && given.is_post();
+                    let kind =
+                        "packaging takes what belongs to the release for what belongs to its suffix, too";
+                    differences
+                        .add(beside.then_some(kind), format!("packaging differs: {}", wrong(packaging)));
+                }
+                (Some(packaging), _) if *packaging != meant => {
+                    differences.add(None, format!("packaging differs: {}", wrong(packaging)));
+                }
+                (Some(_), Some(poetry)) if *poetry != meant => {
+                    let kind = if operator == "~=" {
+                        "`~=` keeps all segments but the last, as PEP 440 has it"
+                    } else if operator == "!=" {
+                        "poetry-core leaves out what belongs to an excluded version"
+                    } else {
+                        "orderings are those of PEP 440"
+                    };
+                    differences.add(Some(kind), wrong(poetry));
+                }
+                (None, Some(poetry)) if *poetry != meant => {
+                    let of_development = version.contains(".dev") && version.ends_with(".*");
+                    let kind = "`.*` behind a development release means that release";
+                    differences
+                        .add(of_development.then_some(kind), format!("Poetry differs: {}", wrong(poetry)));
+                }
+                (None, None) => differences.add(None, format!("{text:?}: all refuse, we say {constraint}")),
+                _ => {}
+            }
+        }
+    }
+    differences.check(cases.len());
+}
+
 #[derive(Deserialize)]
 struct MarkerCase {
     text: String,

@@ -105,7 +105,7 @@ impl Constraint {
         loop {
             let rest = &text[start..];
             let length = rest.find('|').unwrap_or(rest.len());
-            alternatives.push(conjunction(&rest[..length]).map_err(|mut error| {
+            alternatives.extend(conjunctions(&rest[..length]).map_err(|mut error| {
                 error.at = error.at.start + start..error.at.end + start;
                 error
             })?);
@@ -170,6 +170,31 @@ impl Conjunction {
         Some(Self { versions: Some(versions), ranges: Vec::new(), exclusions })
     }
 
+    /// What of it lies before and behind a hole.
+    fn around(&self, hole: &Versions) -> impl Iterator<Item = Self> {
+        let sides =
+            [Versions { min: None, max: hole.min.clone() }, Versions { min: hole.max.clone(), max: None }];
+        let [mut before, mut behind] = sides;
+        // A hole holds its lower bound, and not its upper one.
+        for (bound, included) in [(&mut before.max, false), (&mut behind.min, true)] {
+            if let Some(bound) = bound {
+                bound.included = included;
+            }
+        }
+        let side = |range: Versions| {
+            let versions = self.versions.as_ref()?.intersect(&range)?;
+            let mut ranges = self.ranges.clone();
+            ranges.push(range);
+            Some(Self { versions: Some(versions), ranges, exclusions: self.exclusions.clone() })
+        };
+        [side(before), side(behind)].into_iter().flatten()
+    }
+
+    /// The same, without any version.
+    fn never(self) -> Self {
+        Self { versions: None, ..self }
+    }
+
     fn specifiers(&self) -> VersionSpecifiers {
         let spelled = |range: &Versions| range.specifiers().expect("bounds were checked when they were read");
         let ranges = match &self.versions {
@@ -231,14 +256,17 @@ fn only_comparator(text: &str) -> Option<Constraint> {
     match comparator(operator, version).ok().filter(|_| plain)? {
         Comparator::Within(range) => Some(range.specifiers()?.into()),
         Comparator::Without(exclusion) => Some(VersionSpecifiers::from(exclusion).into()),
+        Comparator::Outside(_) => None,
     }
 }
 
-/// Parses comparators that must all hold.
-fn conjunction(text: &str) -> Result<Conjunction, ConstraintError> {
+/// Parses comparators that must all hold. They make more than one conjunction where one of them leaves a hole that PEP
+/// 440 cannot spell.
+fn conjunctions(text: &str) -> Result<Vec<Conjunction>, ConstraintError> {
     let separator = |character: char| character == ',' || character.is_whitespace();
     let mut found =
         Conjunction { versions: Some(Versions::any()), ranges: Vec::new(), exclusions: Vec::new() };
+    let mut holes = Vec::new();
     let mut comparators = 0;
     let mut rest = text.trim_start();
     while !rest.is_empty() {
@@ -268,6 +296,7 @@ fn conjunction(text: &str) -> Result<Conjunction, ConstraintError> {
                 found.ranges.push(range);
             }
             Comparator::Without(exclusion) => found.exclusions.push(exclusion),
+            Comparator::Outside(hole) => holes.push(hole),
         }
         comparators += 1;
         let behind = &version_text[version_length..];
@@ -297,7 +326,13 @@ fn conjunction(text: &str) -> Result<Conjunction, ConstraintError> {
             instead: None,
         });
     }
-    Ok(found)
+    let mut parts = vec![found];
+    for hole in &holes {
+        let split = parts.iter().flat_map(|part| part.around(hole)).collect::<Vec<_>>();
+        // What nothing is left of says so by what was written.
+        parts = if split.is_empty() { vec![parts.swap_remove(0).never()] } else { split };
+    }
+    Ok(parts)
 }
 
 struct Refused {
@@ -316,6 +351,8 @@ enum Comparator {
     Within(Versions),
     /// A `!=`.
     Without(VersionSpecifier),
+    /// A `!=` that PEP 440 cannot spell: everything but this.
+    Outside(Versions),
 }
 
 /// Lowers one comparator.
@@ -355,12 +392,21 @@ fn comparator(operator: &str, written: &str) -> Result<Comparator, Refused> {
     let range = match operator {
         "^" => Versions::between(version.clone(), next_breaking(&version)),
         "~" => Versions::between(version.clone(), bump(&version, version.release().len().min(2) - 1)),
-        // Poetry reads at most two segments here, so `~=1` is `>=1,<1.1` and `~=1.2.3.4` is `<1.3`.
-        "~=" => Versions::between(version.clone(), bump(&version, usize::from(version.release().len() != 2))),
+        // PEP 440, "Compatible release": all but the last segment stay, so `~=1.2.3.4` is `<1.2.4`. It has no
+        // `~=1`, which is `>=1,<1.1` to Poetry.
+        "~=" => {
+            let last_but_one = version.release().len().checked_sub(2);
+            Versions::between(version.clone(), bump(&version, last_but_one.unwrap_or(1)))
+        }
         "" | "=" | "==" if wildcard => Versions::starting_with(&version),
         "" | "=" | "==" => Versions::only(version),
         "!=" if wildcard => {
-            return Ok(Comparator::Without(VersionSpecifier::not_equals_star_version(version)));
+            // PEP 440, "Version matching": only a release has continuations.
+            return Ok(if version == range::release(&version) {
+                Comparator::Without(VersionSpecifier::not_equals_star_version(version))
+            } else {
+                Comparator::Outside(Versions::starting_with(&version))
+            });
         }
         "!=" => return Ok(Comparator::Without(VersionSpecifier::not_equals_version(version))),
         // Poetry ignores `.*` behind an ordering, as pip once did.
@@ -437,6 +483,14 @@ mod tests {
             ("==1.2", "==1.2"),
             ("^1.2.3", ">=1.2.3,<2.0.0"),
             ("^1.2", ">=1.2,<2.0"),
+            ("~=4.8.0.74", ">=4.8.0.74,<4.8.1.0"),
+            ("~=1.2.3.4.5", ">=1.2.3.4.5,<1.2.3.5.0"),
+            ("==1!2.3.*", "==1!2.3.*"),
+            ("==2.0.post1.*", ">=2.0.post1.dev0,<2.0.post2.dev0"),
+            ("!=2.0.post1.*", "<2.0.post1.dev0 || >=2.0.post2.dev0"),
+            ("!=1.0.dev1.*", "<1.0.dev1 || >=1.0.dev2"),
+            (">=1,!=2.0.post1.*,<3", ">=1,<2.0.post1.dev0 || >=2.0.post2.dev0,<3"),
+            (">3,!=2.0.post1.*", ">3"),
             ("^1", ">=1,<2"),
             ("^0.2.3", ">=0.2.3,<0.3.0"),
             ("^0.0.3", ">=0.0.3,<0.0.4"),

@@ -289,21 +289,14 @@ impl Entry<'_> {
         Some(match kind {
             "git" => {
                 let url = value?;
-                if let Some(plain) = url.strip_prefix("git+") {
-                    let what = format!("{} has an address that says `git` twice", self.owner.what);
-                    return self.owner.refuse(
-                        Diagnostic::new(what)
-                            .at(value_at)
-                            .why("`git+` belongs to requirements as pip writes them")
-                            .replace(format!("\"{plain}\"")),
-                    );
-                }
+                // As pip writes them; Poetry takes that for the same.
+                let url = url.strip_prefix("git+").map(str::to_owned).unwrap_or(url);
                 let short = url.split_once(':').filter(|_| !url.contains("://"));
                 let is_short = short.is_some_and(|(host, path)| {
                     host.contains('@')
                         && !path.is_empty()
                         && source::is_reference(host)
-                        && !path.contains(char::is_whitespace)
+                        && !path.contains(|odd: char| odd.is_whitespace() || odd == '@')
                 });
                 let address =
                     super::Url::parse(&url).filter(|url| url.fragment.is_none() && !url.path.contains('@'));

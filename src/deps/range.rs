@@ -194,7 +194,7 @@ impl Range {
     /// V, where the range is that of PEP 440's `V.*`.
     fn common_start(&self) -> Option<Version> {
         let version = &self.min.as_ref().filter(|min| min.version.dev() == Some(0))?.version;
-        let version = version.only_release();
+        let version = release(version);
         (*self == Self::starting_with(&version)).then_some(version)
     }
 
@@ -295,6 +295,11 @@ pub(super) fn close_gap(before: &VersionSpecifiers, behind: &VersionSpecifiers) 
     apart.then(|| rest.cloned().chain(std::iter::once(hole)).collect())
 }
 
+/// A version without its suffixes.
+pub(super) fn release(version: &Version) -> Version {
+    version.only_release().with_epoch(version.epoch())
+}
+
 /// The first development release of `version`, before all of its pre-releases.
 fn first_dev_release(version: &Version) -> Version {
     let version = version.clone().without_local();
@@ -304,15 +309,15 @@ fn first_dev_release(version: &Version) -> Version {
 /// The next version of the same kind: the last number given is one higher.
 fn next(version: &Version) -> Version {
     let version = version.clone().without_local();
+    if let Some(dev) = version.dev() {
+        return version.with_dev(Some(dev.saturating_add(1)));
+    }
     if let Some(post) = version.post() {
         return version.with_post(Some(post.saturating_add(1))).with_dev(None);
     }
     if let Some(mut pre) = version.pre() {
         pre.number = pre.number.saturating_add(1);
         return version.with_pre(Some(pre)).with_dev(None);
-    }
-    if let Some(dev) = version.dev() {
-        return version.with_dev(Some(dev.saturating_add(1)));
     }
     let last = version.release().len() - 1;
     let release: Vec<u64> = version.release().to_vec();

@@ -41,8 +41,8 @@ pub enum BuildEvent {
     },
 }
 
-/// Lines of a failed step that are shown.
-const LAST_LINES: usize = 40;
+/// Lines of a failed step that are kept: reasons of installers can be long, and their end says most.
+const LAST_LINES: usize = 400;
 
 /// Longest name of a step, in characters.
 const NAME_LENGTH: usize = 70;

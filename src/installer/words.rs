@@ -222,13 +222,19 @@ fn debian_package(line: &str) -> Option<String> {
 /// distribution says most of it.
 fn facts(output: &[String]) -> Vec<Fact> {
     let begin = output.iter().rposition(|line| line.contains(NO_SOLUTION)).map_or(0, |at| at + 1);
-    let lines = output[begin..].iter().map(|line| line.trim());
-    let reason = lines.take_while(|line| !line.is_empty() && !line.starts_with("hint:"));
-    let reason = reason.map(|line| line.trim_start_matches("cause: ")).collect::<Vec<_>>().join(" ");
+    let lines = output[begin..].iter().map(|line| line.trim()).take_while(|line| !line.starts_with("hint:"));
+    // Conclusions that are used later have numbers in parentheses.
+    let words =
+        lines.flat_map(str::split_whitespace).filter(|word| !(word.starts_with('(') && word.ends_with(')')));
+    let reason = without_markers(&words.collect::<Vec<_>>().join(" "));
     let mut facts = Vec::new();
-    for sentence in without_markers(&reason).split(". And because ").flat_map(|part| part.split(". Because "))
-    {
-        let sentence = sentence.trim().trim_start_matches("Because ").trim_end_matches('.');
+    for sentence in reason.split("ecause ") {
+        let sentence = sentence.trim_end_matches(['B', 'b']).trim_end();
+        let sentence = sentence
+            .strip_suffix(" And")
+            .unwrap_or(sentence)
+            .trim_start_matches("cause: ")
+            .trim_end_matches('.');
         let (premises, conclusion) = sentence.split_once("we can conclude that ").unwrap_or((sentence, ""));
         clauses(premises, true, &mut facts);
         clauses(conclusion, false, &mut facts);
@@ -476,6 +482,10 @@ mod tests {
             (
                 "Because mcp>=2.0.0a1 depends on pydantic>=2.12.0 and mcp>=1.28.0,<=1.30.0 depends on pydantic{python_full_version < '3.14'}>=2.11.0,<3.0.0, we can conclude that mcp>=1.9.0 depends on pydantic>=2.7.2.\n         And because your-list depends on mcp>=1.9 and pydantic>=1.10,<2, we can conclude that your requirements are unsatisfiable.",
                 "mcp>=2.0.0a1 needs pydantic>=2.12.0; mcp>=1.28.0,<=1.30.0 needs pydantic>=2.11.0,<3.0.0; mcp>=1.9.0 needs pydantic>=2.7.2; asked mcp>=1.9 & pydantic>=1.10,<2",
+            ),
+            (
+                "Because opencv==4.12.0.88 depends on numpy>=2,<2.3.0 and opencv>=4.12.0.88 depends on numpy==1.26.4, we can conclude that opencv==4.12.0.88 cannot be used.\n       And because only the following versions of opencv are available:\n           opencv<=4.12.0.88\n           opencv>=4.13.0.90\n       we can conclude that opencv>=4.12.0.88,<4.13.0.90 cannot be used. (1)\n\n       Because opencv>=4.13.0.90 depends on numpy>=2 and numpy==1.26.4, we can conclude that opencv>=4.13.0.90 cannot be used.\n       And because we know from (1) that opencv>=4.12.0.88,<4.13.0.90 cannot be used, we can conclude that opencv>=4.12.0.88 cannot be used.\n       And because only the following versions of opencv are available:\n           opencv<4.12\n           opencv>=4.12.0.88\n       and your-list depends on opencv>=4.12, we can conclude that your requirements are unsatisfiable.",
+                "opencv==4.12.0.88 needs numpy>=2,<2.3.0; opencv>=4.12.0.88 needs numpy==1.26.4; only opencv>=4.13.0.90; opencv>=4.13.0.90 needs numpy>=2 & numpy==1.26.4; only opencv>=4.12.0.88; asked opencv>=4.12",
             ),
             (
                 "Because prefect>=3.0.0 depends on one of:\n             pydantic>=2.7,<2.10.0\n             pydantic>2.10.0,<3.0.0\n         we can conclude that prefect>=3.0.0 depends on pydantic>=2.7,<3.0.0.\n         And because your-list depends on prefect>=3 and pydantic<2.5, we can conclude that your requirements are unsatisfiable.",

@@ -15,6 +15,9 @@ const MOST_AROUND: usize = 400;
 /// Mistakes that are shown of one document.
 const MOST_MISTAKES: usize = 50;
 
+/// Lines of a failed step that are shown.
+const MOST_LINES: usize = 40;
+
 /// The text of an event. What a failed step printed is left out where it was `told` before.
 pub(super) fn text(renderer: &Renderer, event: &Event<'_>, told: bool) -> String {
     match event {
@@ -43,7 +46,8 @@ fn progress(event: &BuildEvent) -> String {
 
 /// What a failed step printed, before what is said of it.
 pub(super) fn output(failed: &Failed) -> String {
-    failed.output.iter().fold(String::new(), |text, line| text + "  " + line + "\n")
+    let first = failed.output.len().saturating_sub(MOST_LINES);
+    failed.output[first..].iter().fold(String::new(), |text, line| text + "  " + line + "\n")
 }
 
 fn mistakes(renderer: &Renderer, failed: &Failed, told: bool) -> String {
