@@ -152,16 +152,18 @@ impl<'a> List<'a> {
 
     /// The refusals of a list that cannot be met.
     fn unsolved(&self, facts: &[Fact]) -> Vec<Diagnostic> {
-        let single = facts.iter().find_map(|fact| match fact {
+        let asked: Vec<&Term> = facts.iter().filter_map(Fact::asked).flatten().collect();
+        // Versions without a wheel are passed over on the way to a conflict, too.
+        let is_alone = asked.len() < 2 && self.of_base(facts).is_empty();
+        let cause = facts.iter().find_map(|fact| match fact {
             Fact::Unknown(name) => Some(self.unknown(name, facts)),
-            Fact::NoWheel(term) => Some(self.no_wheel(term, facts)),
-            Fact::NoVersion(term) => Some(self.no_version(term, facts)),
+            Fact::NoWheel(term) if is_alone => Some(self.no_wheel(term, facts)),
+            Fact::NoVersion(term) if is_alone => Some(self.no_version(term, facts)),
             _ => None,
         });
-        if let Some(what) = single {
+        if let Some(what) = cause {
             return vec![what];
         }
-        let asked: Vec<&Term> = facts.iter().filter_map(Fact::asked).flatten().collect();
         let needs_others = facts.iter().any(|fact| matches!(fact, Fact::Needs(..)));
         if let ([term], false) = (&asked[..], needs_others) {
             return vec![self.no_version(term, facts)];

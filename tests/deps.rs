@@ -259,3 +259,58 @@ fn no_list_takes_long() {
         assert!(begun.elapsed().as_secs() < 20, "{name}: {:?}", begun.elapsed());
     }
 }
+
+#[test]
+fn what_projects_say_to_uv_counts_or_is_refused() {
+    let sandbox = Sandbox::new();
+    let project = "[project]\nname = \"x\"\nversion = \"1\"\nrequires-python = \">=3.10\"\ndependencies = [\"a\", \"b>=1\"]\n";
+    let read = "[tool.uv]\nconstraint-dependencies = [\"c<2\"]\nextra-index-url = [\"https://extra.invalid/simple\"]\n\
+                dev-dependencies = [\"d\"]\ncompile-bytecode = true\nindex-strategy = \"first-index\"\n\
+                [tool.uv.sources]\na = { index = \"inner\" }\nunused = { path = \"x\" }\n\
+                [[tool.uv.index]]\nname = \"inner\"\nurl = \"https://inner.invalid/simple\"\nexplicit = true\n\
+                [[tool.uv.index]]\nurl = \"https://default.invalid/simple\"\ndefault = true\n";
+    sandbox.write("pyproject.toml", format!("{project}{read}"));
+    let output = sandbox.run(&["deps", "--format", "json", "--group", "dev", "pyproject.toml"]);
+    insta::assert_snapshot!("uv_read", text(&output.stdout));
+    let refused = "[tool.uv]\noverride-dependencies = [\"b<1\"]\nno-index = true\nfind-links = [\"x\"]\nexclude-newer = \"2026-01-01\"\n\
+                   prerelease = \"allow\"\nindex-strategy = \"unsafe-best-match\"\nnews = 1\n\
+                   [tool.uv.pip]\nresolution = \"lowest\"\nindex-url = \"https://me:secret@h.invalid/simple\"\n\
+                   [tool.uv.sources]\na = { git = \"https://h.invalid/a\" }\nb = [{ index = \"x\", marker = \"os_name == 'nt'\" }]\n\
+                   [[tool.uv.index]]\nname = \"flat\"\nurl = \"https://h.invalid/files\"\nformat = \"flat\"\n\
+                   [[tool.uv.index]]\nname = \"none\"\n";
+    sandbox.write("pyproject.toml", format!("{project}{refused}"));
+    insta::assert_snapshot!("uv_refused", refusal(&sandbox.run(&["deps", "pyproject.toml"])));
+    let lines = "[tool.uv]\noverride-dependencies = [\"b<1\"]\n[[tool.uv.index]]\nurl = \"https://h.invalid/simple\"\n";
+    let metadata = format!("dependencies = [\"a\"]\n{lines}")
+        .lines()
+        .fold(String::new(), |text, line| text + "# " + line + "\n");
+    sandbox.write("script.py", format!("# /// script\n{metadata}# ///\nimport a\n"));
+    insta::assert_snapshot!("uv_script", refusal(&sandbox.run(&["deps", "script.py"])));
+}
+
+#[test]
+fn projects_that_ask_for_nothing_or_twice_are_told() {
+    for (name, project) in [
+        ("settings", "[build-system]\nrequires = [\"setuptools\"]\n[tool.black]\nline-length = 100\n"),
+        (
+            "flit",
+            "[build-system]\nrequires = [\"flit\"]\n[tool.flit.metadata]\nmodule = \"x\"\nrequires = [\"a\"]\n",
+        ),
+        ("dynamic", "[project]\nname = \"x\"\ndynamic = [\"dependencies\"]\ndependencies = [\"a\"]\n"),
+        ("groups", "[dependency-groups]\ndev = [\"a\"]\nDev = [\"b\"]\n"),
+        ("address", "[tool.poetry.dependencies]\na = \"1\"\n[[tool.poetry.source]]\nname = \"inner\"\n"),
+        ("short", "[tool.poetry.dependencies]\na = { git = \"git@host.invalid:x/y.git@04d9\" }\n"),
+    ] {
+        let sandbox = Sandbox::new();
+        let group: &[&str] = if name == "groups" { &["--group", "dev"] } else { &[] };
+        let arguments = [&["deps", "pyproject.toml"], group].concat();
+        insta::assert_snapshot!(
+            format!("project_{name}"),
+            refusal(&sandbox.write("pyproject.toml", project).run(&arguments))
+        );
+    }
+    let sandbox = Sandbox::new();
+    let usual = "[tool.poetry.dependencies]\na = { version = \"1\", source = \"PyPI\" }\n[[tool.poetry.source]]\nname = \"PyPI\"\n";
+    let output = sandbox.write("pyproject.toml", usual).run(&["deps", "pyproject.toml"]);
+    assert_eq!(text(&output.stdout), "a==1\n");
+}

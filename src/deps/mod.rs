@@ -20,6 +20,7 @@ mod requirements;
 mod script;
 mod source;
 mod toml;
+mod uv;
 mod value;
 
 use std::collections::{HashMap, HashSet};

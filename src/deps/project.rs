@@ -8,7 +8,9 @@ use toml_edit::{Document, Item};
 use super::source::Priority;
 use super::toml::{Named, Owner};
 use super::value::{Table, Value};
-use super::{Dependency, Name, Parsed, Selection, Source, list, nearest, poetry, quoted, requirements, toml};
+use super::{
+    Dependency, Name, Parsed, Selection, Source, list, nearest, poetry, quoted, requirements, toml, uv,
+};
 use crate::diagnostic::Diagnostic;
 
 /// What to do about a syntax error.
@@ -33,6 +35,7 @@ pub(super) fn parse(text: &str, selection: &Selection, parsed: &mut Parsed) {
         parsed,
     };
     project.stray_keys();
+    project.refuse_other_tools();
     project.standard();
     project.poetry();
     for group in names(&selection.groups) {
@@ -67,7 +70,7 @@ pub(super) fn parse_script(text: &str, parsed: &mut Parsed) {
         }
     }
     if let Some(tool) = document.get("tool").and_then(|tool| tool.as_table()?.get("uv")) {
-        uv_sources(tool, parsed);
+        uv::settings(tool, text, parsed);
     }
 }
 
@@ -142,6 +145,39 @@ impl<'a> Project<'a> {
         }
     }
 
+    /// Says so where nothing of the file is a list: tools of old have lists of their own, and settings of tools alone
+    /// ask for nothing.
+    fn refuse_other_tools(&mut self) {
+        let lists = [
+            ["project"].as_slice(),
+            &["dependency-groups"],
+            &["tool", "poetry"],
+            &["tool", "uv", "dev-dependencies"],
+        ];
+        let is_empty = self.document.entries().len() == 0;
+        if is_empty || lists.iter().any(|path| self.has(path)) || !self.parsed.mistakes.is_empty() {
+            return;
+        }
+        let (key, _) = self.document.entries().next().expect("it is not empty");
+        let of_flit = self.table(&["tool", "flit", "metadata"]).is_some();
+        let why = if of_flit {
+            "`[tool.flit.metadata]` is of old, and not read"
+        } else {
+            "expected `[project]`, `[dependency-groups]` or `[tool.poetry]`"
+        };
+        self.parsed.mistakes.push(
+            Diagnostic::new("the project has no list of dependencies")
+                .at(key.at.clone())
+                .why(why)
+                .advice("write `dependencies = […]` under `[project]`, or give another file"),
+        );
+    }
+
+    fn has(&self, path: &[&str]) -> bool {
+        let (last, tables) = path.split_last().expect("a path has a name");
+        self.table(tables).is_some_and(|table| table.contains(last))
+    }
+
     /// The standard's `[project]`.
     ///
     /// Rule: Python packaging specifications, "pyproject.toml", `dependencies` and `optional-dependencies`.
@@ -158,7 +194,14 @@ impl<'a> Project<'a> {
         let dynamic = project.get("dynamic").and_then(Value::as_array);
         let is_dynamic =
             dynamic.is_some_and(|names| names.iter().any(|name| name.as_str() == Some("dependencies")));
-        if is_dynamic && self.table(&["tool", "poetry", "dependencies"]).is_none() {
+        if is_dynamic && project.contains("dependencies") {
+            self.parsed.mistakes.push(
+                Diagnostic::new("the project's dependencies are both computed and listed")
+                    .at(project.get("dynamic").map(|dynamic| dynamic.at.clone()).unwrap_or_default())
+                    .why("what `dynamic` names must not be there itself")
+                    .advice("remove `dependencies` from one of the two"),
+            );
+        } else if is_dynamic && self.table(&["tool", "poetry", "dependencies"]).is_none() {
             self.parsed.mistakes.push(
                 Diagnostic::new("the project's dependencies are computed when it is built")
                     .at(project.get("dynamic").map(|dynamic| dynamic.at.clone()).unwrap_or_default())
@@ -270,7 +313,9 @@ impl<'a> Project<'a> {
             let tables = [standard, poetry].into_iter().flatten();
             let mut known: Vec<_> =
                 tables.flat_map(Table::entries).map(|(key, _)| key.name.clone().into_owned()).collect();
-            known.extend(self.table(&["tool", "poetry", "dev-dependencies"]).map(|_| "dev".to_owned()));
+            let uv = self.table(&["tool", "uv"]).filter(|uv| uv.contains("dev-dependencies"));
+            let further = self.table(&["tool", "poetry", "dev-dependencies"]).or(uv);
+            known.extend(further.map(|_| "dev".to_owned()));
             self.parsed.groups = known;
         }
         if within.contains(group) {
@@ -299,6 +344,16 @@ impl<'a> Project<'a> {
                 .map(|(_, item)| item)
         };
         let mut found = false;
+        let spellings = standard.into_iter().flat_map(Table::entries);
+        let mut spellings = spellings.filter(|(key, _)| Name::parse(&key.name).as_ref() == Some(group));
+        if let (Some(_), Some((second, _))) = (spellings.next(), spellings.next()) {
+            self.parsed.mistakes.push(
+                Diagnostic::new(format!("there are two dependency groups `{group}`"))
+                    .at(second.at.clone())
+                    .why("names that differ in case, `-`, `_` and `.` are one")
+                    .advice("join the two, or rename one"),
+            );
+        }
         if let Some(item) = standard.and_then(named) {
             found = true;
             self.standard_group(group, item, within);
@@ -321,6 +376,12 @@ impl<'a> Project<'a> {
         {
             found = true;
             poetry::dependencies(table, self.text, self.parsed);
+        }
+        if group.as_str() == "dev"
+            && let Some(item) = self.table(&["tool", "uv"]).and_then(|uv| uv.get("dev-dependencies"))
+        {
+            found = true;
+            self.standard_group(group, item, within);
         }
         within.pop();
         if let (false, Some(at)) = (found, at) {
@@ -368,7 +429,7 @@ impl<'a> Project<'a> {
     /// is as `supplemental`.
     fn sources(&mut self) {
         if let Some(tool) = self.table(&["tool"]).and_then(|tool| tool.get("uv")) {
-            uv_sources(tool, self.parsed);
+            uv::settings(tool, self.text, self.parsed);
         }
         let poetry = self.table(&["tool", "poetry"]);
         let Some(sources) = poetry.and_then(|poetry| poetry.get("source")).and_then(Value::as_tables) else {
@@ -387,8 +448,10 @@ impl<'a> Project<'a> {
                 );
                 continue;
             };
-            // Poetry knows the address of the usual index by its name.
-            let Some(url) = text("url") else { continue };
+            let Some(url) = text("url") else {
+                self.usual_index(name, at);
+                continue;
+            };
             let url_at = source.get("url").map_or(at, |url| &url.at).clone();
             let is_default = source.get("default").and_then(Value::as_bool).unwrap_or_default();
             let priority = match text("priority").map(str::to_ascii_lowercase).as_deref() {
@@ -424,21 +487,23 @@ impl<'a> Project<'a> {
     }
 }
 
-/// Refuses sources that only uv knows, since leaving them out would take other packages.
-fn uv_sources(tool: &Value<'_>, parsed: &mut Parsed) {
-    let sources = tool.as_table().and_then(|tool| tool.get("sources")?.as_table());
-    for (key, _) in sources.into_iter().flat_map(Table::entries) {
-        let Some(name) = Name::parse(&key.name) else { continue };
-        if parsed.spec.dependencies.iter().any(|dependency| dependency.name == name) {
-            parsed.mistakes.push(
-                Diagnostic::new(format!("the source of `{name}` is written for uv"))
-                    .at(key.at.clone())
-                    .why("`tool.uv.sources` is not read, and without it another package could be installed")
-                    .advice(format!(
-                        "write the dependency as `{name} @ …`, or under `[tool.poetry.dependencies]`"
-                    )),
-            );
+impl Project<'_> {
+    /// An index without an address: Poetry knows that of the usual one by its name, and the installer has its own.
+    fn usual_index(&mut self, name: &str, at: &Range<usize>) {
+        if name.eq_ignore_ascii_case("pypi") {
+            for dependency in &mut self.parsed.spec.dependencies {
+                if matches!(&dependency.source, Source::Registry { index: Some(index) } if index == name) {
+                    dependency.source = Source::default();
+                }
+            }
+            return;
         }
+        self.parsed.mistakes.push(
+            Diagnostic::new(format!("package source `{}` has no address", name.escape_debug()))
+                .at(at.clone())
+                .why("only that of `PyPI` is known by its name")
+                .advice("add `url = \"…\"`"),
+        );
     }
 }
 

@@ -309,7 +309,8 @@ fn terms(text: &str) -> Vec<Term> {
         "wheels",
         "with",
     ];
-    text.split_whitespace().filter(|word| !WORDS.contains(word)).map_while(term).collect()
+    let words = text.split_whitespace().map(|word| word.trim_end_matches(':'));
+    words.filter(|word| !WORDS.contains(word)).map_while(term).collect()
 }
 
 fn term(word: &str) -> Option<Term> {
@@ -486,6 +487,10 @@ mod tests {
             (
                 "Because opencv==4.12.0.88 depends on numpy>=2,<2.3.0 and opencv>=4.12.0.88 depends on numpy==1.26.4, we can conclude that opencv==4.12.0.88 cannot be used.\n       And because only the following versions of opencv are available:\n           opencv<=4.12.0.88\n           opencv>=4.13.0.90\n       we can conclude that opencv>=4.12.0.88,<4.13.0.90 cannot be used. (1)\n\n       Because opencv>=4.13.0.90 depends on numpy>=2 and numpy==1.26.4, we can conclude that opencv>=4.13.0.90 cannot be used.\n       And because we know from (1) that opencv>=4.12.0.88,<4.13.0.90 cannot be used, we can conclude that opencv>=4.12.0.88 cannot be used.\n       And because only the following versions of opencv are available:\n           opencv<4.12\n           opencv>=4.12.0.88\n       and your-list depends on opencv>=4.12, we can conclude that your requirements are unsatisfiable.",
                 "opencv==4.12.0.88 needs numpy>=2,<2.3.0; opencv>=4.12.0.88 needs numpy==1.26.4; only opencv>=4.13.0.90; opencv>=4.13.0.90 needs numpy>=2 & numpy==1.26.4; only opencv>=4.12.0.88; asked opencv>=4.12",
+            ),
+            (
+                "Because pandas>=2.2.2 depends on numpy{python_full_version < '3.12'}>=1.23.2 and all of:\n       pandas>=3.0.0,<=3.0.3\n       pandas>=3.0.5\n    depend on numpy>=1.26.0 and pandas==3.0.4 has no usable wheels, we can conclude that pandas>=2.2.0 depends on numpy>=1.23.2.\n   And because your-list depends on pandas>=2.2 and numpy<1.20, we can conclude that your requirements are unsatisfiable.",
+                "pandas>=2.2.2 needs numpy>=1.23.2; pandas>=3.0.0,<=3.0.3 needs numpy>=1.26.0; no wheel pandas==3.0.4; pandas>=2.2.0 needs numpy>=1.23.2; asked pandas>=2.2 & numpy<1.20",
             ),
             (
                 "Because prefect>=3.0.0 depends on one of:\n             pydantic>=2.7,<2.10.0\n             pydantic>2.10.0,<3.0.0\n         we can conclude that prefect>=3.0.0 depends on pydantic>=2.7,<3.0.0.\n         And because your-list depends on prefect>=3 and pydantic<2.5, we can conclude that your requirements are unsatisfiable.",
