@@ -6,38 +6,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-/// The rooms of `src/`, from left to right.
-const ORDER: [&str; 23] = [
-    // The ground floor.
-    "accounts",
-    "diagnostic",
-    "reference",
-    "secret",
-    "harmless",
-    "archive",
-    // What is read, each by itself.
-    "deps",
-    "variant",
-    "base",
-    "request",
-    // The one value that decides an image, and what follows from it.
-    "plan",
-    "installer",
-    "inputs",
-    "image",
-    // The edges, and what uses them.
-    "engine",
-    "verify",
-    "explain",
-    // What the caller sees.
-    "report",
-    "cli",
-    "cmd",
-    // Never taken from.
-    "main",
-    "lib",
-    "probe",
-];
+/// The rooms of `src/`, from left to right: the ground floor; the engine, which knows nothing of what it is used for; what
+/// is read, each by itself; the one value that decides an image, and what follows from it; what is made of an image or of a
+/// failure; what the caller sees; and the two that nothing is taken from.
+const ORDER: &str = "accounts diagnostic reference secret harmless archive | engine | deps variant base request | \
+                     plan installer inputs image | verify explain | report cli cmd | main lib";
 
 /// The rooms that a file takes from: `crate::NAME`, also in braces, and where `main` names them.
 fn taken(text: &str) -> Vec<String> {
@@ -75,7 +48,12 @@ fn files(folder: &Path, found: &mut Vec<std::path::PathBuf>) {
 #[test]
 fn every_arrow_between_rooms_points_to_the_left() {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let places: BTreeMap<_, _> = ORDER.into_iter().enumerate().map(|(place, room)| (room, place)).collect();
+    let places: BTreeMap<_, _> = ORDER
+        .split([' ', '|'])
+        .filter(|room| !room.is_empty())
+        .enumerate()
+        .map(|(place, room)| (room, place))
+        .collect();
     let mut found = Vec::new();
     files(&source, &mut found);
     let mut wrong = Vec::new();

@@ -10,7 +10,7 @@ use crate::image::context;
 use crate::image::dockerfile::{self, Supply};
 use crate::inputs::trust;
 use crate::installer;
-use crate::plan::{Foundation, Plan};
+use crate::plan::{Foundation, Plan, StepId};
 use crate::report::{self, Report};
 
 /// The id under which build steps find the certificates.
@@ -39,6 +39,7 @@ pub(super) async fn run(args: BuildArgs, caller: &mut Caller) -> Result<(), Fail
         no_cache: args.no_cache,
         secrets: certificates.map(|bundle| (CA_SECRET.to_owned(), bundle)).into_iter().collect(),
         build_args: environment.proxies.clone(),
+        titles: plan.build_steps().into_iter().map(StepId::title).collect(),
     };
     let built = engine.build(build, |event| report.event(&event)).await;
     let image = built.map_err(|error| asked.explain(&planned, error))?;
@@ -58,8 +59,9 @@ pub(super) async fn run(args: BuildArgs, caller: &mut Caller) -> Result<(), Fail
 async fn supply(engine: &Engine, plan: &Plan, asked: &Asked, report: &Report) -> Result<(), Failure> {
     let Foundation { base, installer: release, .. } = &plan.foundation;
     let installer = release.private_tag();
+    let installer_name = installer.to_string();
     let private = base.private_tag();
-    let (present, tagged) = tokio::join!(engine.image_id(&installer), engine.tag(&base.id, &private));
+    let (present, tagged) = tokio::join!(engine.image(&installer_name), engine.tag(&base.id, &private));
     match tagged {
         Err(error) if error.is_not_found() => {
             let why = format!("the engine has no image `{}`", base.id);

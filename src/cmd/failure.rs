@@ -115,7 +115,16 @@ macro_rules! refused {
     )*};
 }
 
-refused!(BaseError, TrustError, DockerfileError);
+refused!(TrustError, DockerfileError);
+
+impl From<BaseError> for Failure {
+    fn from(error: BaseError) -> Self {
+        match error {
+            BaseError::Engine(error) => (*error).into(),
+            error => Self::refused(error.diagnostic()),
+        }
+    }
+}
 
 impl From<GitError> for Failure {
     fn from(error: GitError) -> Self {

@@ -72,12 +72,12 @@ impl Asked {
             None => default_base(&inputs.spec.python, request.python)
                 .map_err(|error| Failure::of_plan(&inputs.documents, &[error]))?,
         };
-        if !pull && let Some(base) = engine.base(&reference, cache).await? {
+        if !pull && let Some(base) = Base::of(engine, &reference, cache).await? {
             return Ok(base);
         }
         report.note(&format!("pulling {reference}"));
         engine.pull(&reference).await?;
-        match engine.base(&reference, cache).await? {
+        match Base::of(engine, &reference, cache).await? {
             Some(base) => Ok(base),
             None => Err(EngineError::NotFound { reference, why: "it is gone after the pull".into() }.into()),
         }
@@ -150,9 +150,9 @@ impl Asked {
 
     /// What a failed build means to the caller.
     pub(super) fn explain(&self, planned: &Planned<'_>, error: EngineError) -> Failure {
-        let EngineError::Step { step, output, .. } = &error else { return error.into() };
+        let EngineError::Step { title: Some(title), output, .. } = &error else { return error.into() };
         let Planned { plan, needed, .. } = planned;
-        let titled = plan.build_steps().into_iter().find(|id| step.ends_with(&id.title()));
+        let titled = plan.build_steps().get(*title).copied();
         let kernel = kernel_needs(&self.inputs.variant);
         let explained = titled.and_then(|id| explain(plan, needed, &kernel, id, output));
         let Some(Explanation { diagnostics, is_worth_a_retry }) = explained else { return error.into() };

@@ -1,25 +1,34 @@
 //! Containers that run while something is tried, and are gone afterwards.
 
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::time::{Duration, Instant};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant, SystemTime};
 
 use bollard::container::LogOutput;
 use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
 use bollard::models::{ContainerCreateBody, HostConfig, PortBinding};
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, InspectContainerOptions, LogsOptionsBuilder,
-    RemoveContainerOptionsBuilder, StartContainerOptions, StopContainerOptionsBuilder,
+    AttachContainerOptionsBuilder, ContainerArchiveInfoOptionsBuilder, CreateContainerOptionsBuilder,
+    DownloadFromContainerOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
+    LogsOptionsBuilder, RemoveContainerOptionsBuilder, StartContainerOptions, StopContainerOptionsBuilder,
 };
 use futures_util::StreamExt;
 
-use super::{Engine, EngineError, MAX_ANSWER};
+use super::{Engine, EngineError, MAX_ANSWER, error};
 use crate::reference::ImageId;
 
-/// How a container is started. Its command, user and working directory are the image's.
-#[derive(Debug, Clone, Default)]
-pub struct Start<'a> {
-    /// TCP ports that are published on free ports of this host's loopback.
+/// How a container is made. What is not said is as the image has it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Spec<'a> {
+    /// What it is for: a label of this name, and a part of its name.
+    pub label: &'a str,
+    /// In place of the image's entry point and command.
+    pub command: Option<&'a [&'a str]>,
+    /// Who its first process runs as.
+    pub user: Option<&'a str>,
+    /// Whether it has neither a network nor capabilities.
+    pub is_locked: bool,
+    /// TCP ports that are published on free ports of where the engine publishes.
     pub ports: &'a [u16],
     /// Added to the image's environment, as `NAME=VALUE`.
     pub env: &'a [String],
@@ -27,7 +36,7 @@ pub struct Start<'a> {
     pub capabilities: &'a [&'a str],
 }
 
-/// A running container.
+/// A container that is removed when its work is done.
 #[derive(Debug)]
 pub struct Container {
     engine: Engine,
@@ -44,65 +53,110 @@ pub struct Exec {
     pub output: String,
 }
 
-/// The label of containers that are removed when their work is done.
-const LABEL: &str = "ipybox.verify";
+/// The label that says when a container is left over, in seconds since 1970: its work is done long before.
+const UNTIL: &str = "ipybox.until";
+
+/// Longest time that any work in a container takes.
+const LONGEST: Duration = Duration::from_secs(2 * 3600);
 
 /// Stopping takes longer than this only where SIGTERM is ignored.
 const STOP_SECONDS: i32 = 10;
 
 impl Engine {
-    /// Starts a container, lets `work` use it, and removes it, whatever came of the work.
+    /// Makes a container, lets `work` start and use it, and removes it, whatever came of the work. Those that a killed
+    /// process left are removed first.
     ///
     /// # Errors
     ///
-    /// [`EngineError`] of starting and removing it, and of giving up.
+    /// [`EngineError`] of making and removing it, and of giving up.
     pub async fn with_container<T>(
         &self,
         image: &ImageId,
-        start: &Start<'_>,
-        work: impl AsyncFnOnce(&Container) -> T,
+        spec: Spec<'_>,
+        work: impl AsyncFnOnce(&mut Container) -> T,
     ) -> Result<T, EngineError> {
-        let bindings = start.ports.iter().map(|port| {
-            let loopback = PortBinding {
-                host_ip: Some(Ipv4Addr::LOCALHOST.to_string()),
+        self.remove_left_over().await;
+        let bindings = spec.ports.iter().map(|port| {
+            let published = PortBinding {
+                host_ip: Some(self.host.published_at().to_string()),
                 host_port: Some(String::new()),
             };
-            (format!("{port}/tcp"), Some(vec![loopback]))
+            (format!("{port}/tcp"), Some(vec![published]))
         });
+        let owned = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
+        let until = (now() + LONGEST).as_secs().to_string();
         let body = ContainerCreateBody {
             image: Some(image.to_string()),
-            env: Some(start.env.to_vec()),
-            labels: Some(HashMap::from([(LABEL.to_owned(), image.short().to_owned())])),
-            exposed_ports: Some(start.ports.iter().map(|port| format!("{port}/tcp")).collect()),
+            entrypoint: spec.command.map(owned),
+            cmd: spec.command.map(|_| Vec::new()),
+            user: spec.user.map(str::to_owned),
+            network_disabled: Some(spec.is_locked),
+            attach_stdout: Some(true),
+            env: Some(spec.env.to_vec()),
+            labels: Some(HashMap::from([
+                (spec.label.to_owned(), image.short().to_owned()),
+                (UNTIL.to_owned(), until),
+            ])),
+            exposed_ports: Some(spec.ports.iter().map(|port| format!("{port}/tcp")).collect()),
             host_config: Some(HostConfig {
                 port_bindings: Some(bindings.collect()),
-                cap_add: Some(start.capabilities.iter().map(|&name| name.to_owned()).collect()),
+                cap_add: Some(owned(spec.capabilities)),
+                cap_drop: spec.is_locked.then(|| vec!["ALL".to_owned()]),
                 ..HostConfig::default()
             }),
             ..ContainerCreateBody::default()
         };
         // A name of ours, so that it can be removed even where the engine's answer is lost.
-        let name = format!("{LABEL}-{:016x}", rand::random::<u64>()).replace('.', "-");
+        let name = format!("{}-{:016x}", spec.label, rand::random::<u64>()).replace('.', "-");
         let options = CreateContainerOptionsBuilder::default().name(&name).build();
-        let created = self.docker.create_container(Some(options), body).await;
         let mut container = Container { engine: self.clone(), id: name, ports: HashMap::new() };
         let worked = self
             .unless_interrupted(async {
+                let created = self.docker.create_container(Some(options), body).await;
                 created.map_err(EngineError::api("create a container"))?;
-                container.run().await?;
-                Ok::<_, EngineError>(Box::pin(work(&container)).await)
+                Ok::<_, EngineError>(Box::pin(work(&mut container)).await)
             })
             .await;
-        let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
-        let removed = self.docker.remove_container(&container.id, Some(options)).await;
+        let removed = self.remove(&container.id).await;
         let worked = worked??;
-        removed.map_err(EngineError::api("remove a container"))?;
+        removed?;
         Ok(worked)
+    }
+
+    async fn remove(&self, container: &str) -> Result<(), EngineError> {
+        let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+        let removed = self.docker.remove_container(container, Some(options)).await;
+        removed.map_err(EngineError::api("remove a container"))
+    }
+
+    /// Removes containers of this program whose time is over. What cannot be removed is somebody's next time.
+    async fn remove_left_over(&self) {
+        let filters = HashMap::from([("label".to_owned(), vec![UNTIL.to_owned()])]);
+        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+        for container in self.docker.list_containers(Some(options)).await.unwrap_or_default() {
+            let until =
+                container.labels.unwrap_or_default().get(UNTIL).and_then(|until| until.parse::<u64>().ok());
+            if let (Some(id), Some(until)) = (container.id, until)
+                && until < now().as_secs()
+            {
+                let _ = self.remove(&id).await;
+            }
+        }
     }
 }
 
+/// Since 1970.
+fn now() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+}
+
 impl Container {
-    async fn run(&mut self) -> Result<(), EngineError> {
+    /// Starts it, and finds out where its ports are published.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError`].
+    pub async fn start(&mut self) -> Result<(), EngineError> {
         let docker = &self.engine.docker;
         let started = docker.start_container(&self.id, None::<StartContainerOptions>).await;
         started.map_err(EngineError::api("start a container"))?;
@@ -113,10 +167,72 @@ impl Container {
             let port = name.strip_suffix("/tcp").and_then(|port| port.parse().ok());
             let host = bindings.into_iter().flatten().find_map(|one| one.host_port?.parse().ok());
             if let (Some(port), Some(host)) = (port, host) {
-                self.ports.insert(port, SocketAddr::from((Ipv4Addr::LOCALHOST, host)));
+                self.ports.insert(port, SocketAddr::new(self.engine.host.published_at(), host));
             }
         }
         Ok(())
+    }
+
+    /// Starts it, and reads what it writes to stdout until it ends; at most 4 MiB.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError`], also where its program cannot be started.
+    pub async fn output(&self) -> Result<Exec, EngineError> {
+        let docker = &self.engine.docker;
+        let options = AttachContainerOptionsBuilder::default().stdout(true).stream(true).build();
+        let attached = docker.attach_container(&self.id, Some(options)).await;
+        let mut attached = attached.map_err(EngineError::api("attach to a container"))?;
+        let started = docker.start_container(&self.id, None::<StartContainerOptions>).await;
+        started.map_err(EngineError::api("start a container"))?;
+        let mut output = Vec::new();
+        while let Some(chunk) = attached.output.next().await {
+            if let LogOutput::StdOut { message } = chunk.map_err(EngineError::api("read from a container"))? {
+                output.extend_from_slice(&message);
+            }
+            if output.len() > MAX_ANSWER {
+                break;
+            }
+        }
+        let code = self.ended().await?.unwrap_or(-1);
+        Ok(Exec { code, output: String::from_utf8_lossy(&output).into_owned() })
+    }
+
+    /// The size of a file, in bytes, before the container is started; the engine itself puts an empty file where some
+    /// are missing. `None` where there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError`].
+    pub async fn size_of(&self, path: &str) -> Result<Option<i64>, EngineError> {
+        let options = ContainerArchiveInfoOptionsBuilder::default().path(path).build();
+        match self.engine.docker.get_container_archive_info(&self.id, Some(options)).await {
+            Ok(file) => Ok(Some(file.size)),
+            Err(error) if error::status(&error) == Some(404) => Ok(None),
+            Err(error) => Err(EngineError::api("read a file of an image")(error)),
+        }
+    }
+
+    /// A file as a tar archive with nothing else; `None` where there is none, or a larger one than 4 MiB.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError`].
+    pub async fn tar_of(&self, path: &str) -> Result<Option<Vec<u8>>, EngineError> {
+        let options = DownloadFromContainerOptionsBuilder::default().path(path).build();
+        let mut chunks = self.engine.docker.download_from_container(&self.id, Some(options));
+        let mut bytes = Vec::new();
+        while let Some(chunk) = chunks.next().await {
+            match chunk {
+                Ok(chunk) => bytes.extend_from_slice(&chunk),
+                Err(error) if error::status(&error) == Some(404) => return Ok(None),
+                Err(error) => return Err(EngineError::api("read a file of an image")(error)),
+            }
+            if bytes.len() > MAX_ANSWER {
+                break;
+            }
+        }
+        Ok(Some(bytes))
     }
 
     /// Where a published port is reached; `None` once the container has ended.

@@ -5,7 +5,6 @@ use std::io;
 use bollard::errors::Error as Api;
 
 use super::Host;
-use crate::base::BaseError;
 use crate::diagnostic::Diagnostic;
 use crate::reference::Reference;
 
@@ -23,59 +22,49 @@ pub enum EngineError {
     /// The engine has no BuildKit, as podman has none.
     #[error("the engine at `{0}` has no BuildKit")]
     NoBuildKit(Host),
-    /// There is no such image, or none that we may have.
+    /// The engine answers, and opens no session.
+    #[error("the engine at `{host}` refuses a build: {line}")]
+    Session {
+        /// The engine.
+        host: Host,
+        /// The HTTP status; 0 where there is none.
+        status: u16,
+        /// The line that says so.
+        line: String,
+    },
+    /// There is no such image, and none was asked for.
     #[error("image `{reference}` cannot be found")]
     NotFound {
         /// The image.
         reference: Reference,
-        /// What the registry said.
-        why: String,
-    },
-    /// The registry does not answer.
-    #[error("the registry of image `{reference}` does not answer")]
-    RegistryUnreachable {
-        /// The image.
-        reference: Reference,
-        /// What the engine said.
-        why: String,
-    },
-    /// A container of the image does not start a shell.
-    #[error("base image `{reference}` has no shell that runs")]
-    NoShell {
-        /// The image.
-        reference: Reference,
-        /// What the engine said.
-        source: Box<Api>,
-    },
-    /// A list of users or groups that cannot be taken over.
-    #[error("cannot use `{path}` of base image `{reference}`")]
-    Accounts {
-        /// The image.
-        reference: Reference,
-        /// The file.
-        path: &'static str,
         /// Why not.
         why: String,
     },
-    /// The image's interpreter ends with an error.
-    #[error("the Python of base image `{reference}` does not run")]
-    ProbeFailed {
+    /// An image cannot be fetched.
+    #[error("image `{reference}` cannot be pulled: {cause}")]
+    Pull {
         /// The image.
         reference: Reference,
-        /// Its exit code.
-        code: i64,
+        /// What that comes from.
+        cause: PullCause,
+        /// What engine or registry said.
+        why: String,
+        /// What a credential helper said that did not work.
+        helper: Option<String>,
     },
-    /// The image's interpreter does not end.
-    #[error("the Python of base image `{0}` does not answer in time")]
-    ProbeTimeout(Reference),
-    /// The image's interpreter answers nonsense.
-    #[error(transparent)]
-    Base(#[from] BaseError),
+    /// An answer has no end.
+    #[error("cannot {doing}: the engine's answer was cut")]
+    Cut {
+        /// What was asked.
+        doing: &'static str,
+    },
     /// A step of the Dockerfile failed.
     #[error("step `{step}` failed{}", exit_code.map(|code| format!(" with exit code {code}")).unwrap_or_default())]
     Step {
         /// The instruction, shortened.
         step: String,
+        /// Its place among the titles of the build.
+        title: Option<usize>,
         /// Of its command.
         exit_code: Option<i32>,
         /// The last lines it printed, oldest first.
@@ -113,28 +102,14 @@ impl EngineError {
         move |source| Self::Api { doing, source: Box::new(source) }
     }
 
-    pub(super) fn pull(reference: Reference, source: Api) -> Self {
-        const NETWORK: [&str; 8] = [
-            "dial tcp",
-            "no such host",
-            "connection refused",
-            "i/o timeout",
-            "request canceled",
-            "network is unreachable",
-            "TLS handshake timeout",
-            "server misbehaving",
-        ];
-        const ABSENT: [&str; 5] =
-            ["not found", "manifest unknown", "does not exist", "access denied", "no basic auth"];
-        let why = message(&source);
-        let says = |signs: &[&str]| signs.iter().any(|sign| why.contains(sign));
-        if says(&NETWORK) {
-            Self::RegistryUnreachable { reference, why }
-        } else if says(&ABSENT) || why.contains("unauthorized") {
-            Self::NotFound { reference, why }
-        } else {
-            Self::Api { doing: "pull an image", source: Box::new(source) }
-        }
+    pub(super) fn pull(reference: Reference, source: &Api, helper: Option<String>) -> Self {
+        let why = message(source);
+        let cause = PullCause::of(&why);
+        Self::Pull { reference, cause, why, helper }
+    }
+
+    pub(super) fn cut(doing: &'static str) -> Self {
+        Self::Cut { doing }
     }
 
     /// Whether the same call may work in a while.
@@ -142,7 +117,11 @@ impl EngineError {
     pub fn is_worth_a_retry(&self) -> bool {
         match self {
             Self::Connect { source, .. } => source.kind() != io::ErrorKind::PermissionDenied,
-            Self::RegistryUnreachable { .. } => true,
+            Self::Pull { cause, .. } => {
+                matches!(cause, PullCause::Unreachable | PullCause::Busy | PullCause::TooManyRequests)
+            }
+            Self::Session { status, .. } => (500..600).contains(status),
+            Self::Cut { .. } => true,
             Self::Api { source, .. } | Self::Tag { source, .. } => is_of_transport(source),
             _ => false,
         }
@@ -167,25 +146,130 @@ impl EngineError {
                 .why(source.to_string())
                 .advice("start Docker, or point `DOCKER_HOST` at a running engine"),
             Self::NoBuildKit(_) => what.advice("use Docker 20.10 or newer"),
-            Self::NotFound { why, .. } => what
-                .why(why.clone())
-                .advice("check the name, log in to its registry, or give another `--base`"),
-            Self::RegistryUnreachable { why, .. } => what
-                .why(why.clone())
-                .advice("check the engine's network and proxy settings, or give a local image as `--base`"),
-            Self::NoShell { source, .. } => what
-                .why(message(source))
-                .advice("choose a base with a shell at `/bin/sh`"),
-            Self::Accounts { why, .. } => what.why(why.clone()).advice("choose a base where it is a text file"),
-            Self::ProbeFailed { code, .. } => what
-                .why(format!("it ended with exit code {code}"))
-                .advice("try `python3 -c 1` in a container of it"),
-            Self::ProbeTimeout(_) => what.advice("try `python3 -c 1` in a container of it"),
-            Self::Base(error) => error.diagnostic(),
+            Self::Session { status: 401 | 403, .. } => {
+                what.advice("let the proxy before its socket pass `POST /session` and `POST /build`")
+            }
+            Self::Session { .. } => what.advice("wait until it has started, then try again"),
+            Self::NotFound { why, .. } => {
+                what.why(why.clone()).advice("check the name, or give another `--base`")
+            }
+            Self::Pull { cause, why, helper, .. } => {
+                let why = match helper {
+                    Some(helper) => format!("{why}; {helper}"),
+                    None => why.clone(),
+                };
+                what.why(why).advice(match cause {
+                    PullCause::Absent => "check the name, or give another `--base`",
+                    PullCause::Denied if helper.is_some() => "mend the credential helper, or log in again",
+                    PullCause::Denied => "check the name, and log in to its registry",
+                    PullCause::TooManyRequests => "wait, log in to the registry, or name a mirror of the image with `--base`",
+                    PullCause::Certificate => "let the engine's host trust the registry's certificate",
+                    PullCause::Busy => "try again in a while",
+                    PullCause::Unreachable => {
+                        "check the engine's network and proxy settings, or give a local image as `--base`"
+                    }
+                    PullCause::DiskFull => "make room where the engine keeps its images",
+                    PullCause::Unknown => "pull it with the engine's own client to see more, or give another `--base`",
+                })
+            }
+            Self::Cut { .. } => what.advice("try again; if it stays so, look at the engine's log"),
             Self::Step { .. } | Self::NoImage | Self::Interrupted => what,
             Self::Context(source) => what.why(source.to_string()),
             Self::Api { source, .. } | Self::Tag { source, .. } => what.why(message(source)),
         }
+    }
+}
+
+/// Why an image cannot be fetched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PullCause {
+    /// The registry has no such image.
+    Absent,
+    /// The registry wants to know who asks, or refuses whoever asks.
+    Denied,
+    /// The registry has been asked too often.
+    TooManyRequests,
+    /// The registry's certificate is not trusted.
+    Certificate,
+    /// The registry answers that it cannot now, or stops in the middle.
+    Busy,
+    /// The registry does not answer.
+    Unreachable,
+    /// The engine has no space left.
+    DiskFull,
+    /// Something else.
+    Unknown,
+}
+
+impl PullCause {
+    /// By the words of engine and registry.
+    fn of(why: &str) -> Self {
+        const SIGNS: [(PullCause, &[&str]); 7] = [
+            (PullCause::DiskFull, &["no space left on device"]),
+            (
+                PullCause::Certificate,
+                &["x509:", "certificate signed by unknown authority", "tls: failed to verify"],
+            ),
+            (PullCause::TooManyRequests, &["toomanyrequests", "429 Too Many Requests", "rate limit"]),
+            (
+                PullCause::Unreachable,
+                &[
+                    "dial tcp",
+                    "no such host",
+                    "connection refused",
+                    "i/o timeout",
+                    "request canceled",
+                    "deadline exceeded",
+                    "network is unreachable",
+                    "TLS handshake timeout",
+                    "server misbehaving",
+                    "proxyconnect",
+                ],
+            ),
+            (
+                PullCause::Busy,
+                &[
+                    "500 Internal Server Error",
+                    "502 Bad Gateway",
+                    "503 Service Unavailable",
+                    "504 Gateway Time",
+                    "EOF",
+                    "connection reset",
+                    "broken pipe",
+                    "received unexpected HTTP status: 5",
+                ],
+            ),
+            (
+                PullCause::Denied,
+                &[
+                    "access denied",
+                    "access to the resource is denied",
+                    "no basic auth",
+                    "unauthorized",
+                    "authentication required",
+                    "403 Forbidden",
+                    "denied:",
+                ],
+            ),
+            (PullCause::Absent, &["not found", "manifest unknown", "does not exist", "name unknown"]),
+        ];
+        let says = |signs: &[&str]| signs.iter().any(|sign| why.contains(sign));
+        SIGNS.into_iter().find(|(_, signs)| says(signs)).map_or(Self::Unknown, |(cause, _)| cause)
+    }
+}
+
+impl std::fmt::Display for PullCause {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Absent => "there is none of this name",
+            Self::Denied => "its registry refuses",
+            Self::TooManyRequests => "its registry has been asked too often",
+            Self::Certificate => "the certificate of its registry is not trusted",
+            Self::Busy => "its registry cannot answer now",
+            Self::Unreachable => "its registry does not answer",
+            Self::DiskFull => "the engine has no space left",
+            Self::Unknown => "the engine refuses",
+        })
     }
 }
 
@@ -228,6 +312,65 @@ pub(super) fn message(error: &Api) -> String {
                 source = cause.source();
             }
             text
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stops_a_pull_is_known_by_the_words_of_engines_and_registries() {
+        for (why, cause) in [
+            // Docker 20.10 to 28, before registries of the distribution project and others.
+            (
+                "manifest for host.invalid/a:1 not found: manifest unknown: manifest unknown",
+                PullCause::Absent,
+            ),
+            (
+                "repository host.invalid/a not found: name unknown: repository name not known to registry",
+                PullCause::Absent,
+            ),
+            (
+                "pull access denied for a, repository does not exist or may require 'docker login': denied: requested access to the resource is denied",
+                PullCause::Denied,
+            ),
+            ("Head \"https://host.invalid/v2/a/manifests/1\": no basic auth credentials", PullCause::Denied),
+            ("unauthorized: authentication required", PullCause::Denied),
+            ("error parsing HTTP 403 response body: denied: 403 Forbidden", PullCause::Denied),
+            ("toomanyrequests: You have reached your pull rate limit.", PullCause::TooManyRequests),
+            ("received unexpected HTTP status: 503 Service Unavailable", PullCause::Busy),
+            ("Get \"https://host.invalid/v2/\": EOF", PullCause::Busy),
+            ("read tcp 10.0.0.1:4->10.0.0.2:443: read: connection reset by peer", PullCause::Busy),
+            (
+                "Get \"https://host.invalid/v2/\": x509: certificate signed by unknown authority",
+                PullCause::Certificate,
+            ),
+            (
+                "Get \"https://host.invalid/v2/\": tls: failed to verify certificate: x509: certificate has expired",
+                PullCause::Certificate,
+            ),
+            (
+                "Get \"https://host.invalid/v2/\": dial tcp: lookup host.invalid: no such host",
+                PullCause::Unreachable,
+            ),
+            (
+                "Get \"https://host.invalid/v2/\": dial tcp 127.0.0.1:443: connect: connection refused",
+                PullCause::Unreachable,
+            ),
+            (
+                "Get \"https://host.invalid/v2/\": net/http: request canceled while waiting for connection",
+                PullCause::Unreachable,
+            ),
+            (
+                "Get \"https://host.invalid/v2/\": proxyconnect tcp: dial tcp 127.0.0.1:9: connect: connection refused",
+                PullCause::Unreachable,
+            ),
+            ("write /var/lib/docker/tmp/x: no space left on device", PullCause::DiskFull),
+            ("something else", PullCause::Unknown),
+        ] {
+            assert_eq!(PullCause::of(why), cause, "{why}");
         }
     }
 }

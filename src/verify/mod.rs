@@ -14,7 +14,7 @@ use serde::Serialize;
 use tokio::time::error::Elapsed;
 use tokio::time::{sleep, timeout};
 
-use crate::engine::{Container, Engine, EngineError, Exec, Image, Start};
+use crate::engine::{Container, Engine, EngineError, Exec, Image, Spec};
 use crate::harmless::harmless;
 use crate::plan::{DEPENDENCIES_LABEL, EXECUTOR_LABEL};
 use crate::secret;
@@ -89,36 +89,64 @@ pub async fn verify(
     each: impl FnMut(&Check),
 ) -> Result<Vec<Check>, EngineError> {
     let mut session = Session { image, variant, checks: Vec::new(), each };
-    session.check("no secret in environment and history", async { no_secret_in_configuration(image) }).await;
+    let history = engine.history(&image.id).await?;
+    session
+        .check("no secret in environment and history", async { no_secret_in_configuration(image, &history) })
+        .await;
     let ports = session.ports();
-    let start = Start { ports: &ports, capabilities: &CAPABILITIES, ..Start::default() };
-    engine.with_container(&image.id, &start, async |container| session.in_container(container).await).await?;
+    let spec = Spec { label: LABEL, ports: &ports, ..Spec::default() };
+    let of_client = Spec { capabilities: &CAPABILITIES, ..spec };
+    let (executor, gateway) = (session.executor_port(), session.port_of("kernel_gateway"));
+    let variable = if executor.is_some() { "EXECUTOR_TOKEN" } else { "KG_AUTH_TOKEN" };
+    let env = [format!("{variable}={TOKEN}")];
+    let with_token = Spec { env: &env, ..spec };
+    let of_ours = session.is_of_ours();
+    // Containers of their own do not wait for one another; what is tried is told in order all the same.
+    let mut ended = Session { image, variant, checks: Vec::new(), each: |_: &Check| {} };
+    let mut asked = Session { image, variant, checks: Vec::new(), each: |_: &Check| {} };
+    let main =
+        in_container(engine, image, of_client, async |container| session.in_container(container).await);
+    let others = async {
+        if of_ours {
+            let end = async |container: &Container| ended.the_end_of_a_server(container).await;
+            in_container(engine, image, of_client, end).await?;
+            let token =
+                async |container: &Container| asked.a_token_is_asked_for(container, gateway, executor).await;
+            in_container(engine, image, with_token, token).await?;
+        }
+        Ok(())
+    };
+    let (main, others) = tokio::join!(main, others);
+    main?;
     if session.checks.iter().any(|check| check.name == ANSWERS && check.verdict != Verdict::Passed) {
         return Ok(session.checks);
     }
-    if !session.is_of_ours() {
-        return Ok(session.checks);
+    others?;
+    for check in ended.checks.into_iter().chain(asked.checks) {
+        session.note(check);
     }
-    engine
-        .with_container(&image.id, &start, async |container| session.the_end_of_a_server(container).await)
-        .await?;
-    let (executor, gateway) = (session.executor_port(), session.port_of("kernel_gateway"));
-    let variable = if executor.is_some() { "EXECUTOR_TOKEN" } else { "KG_AUTH_TOKEN" };
-    let token = "verify-token";
-    let env = [format!("{variable}={token}")];
-    let start = Start { ports: &ports, env: &env, ..Start::default() };
-    engine
-        .with_container(&image.id, &start, async |container| {
-            let name = "a token is asked for";
-            if let Some(port) = gateway {
-                session.check(name, gateway::token_is_asked_for(container, port, token)).await;
-            } else if let Some(port) = executor {
-                session.check(name, executor::token_is_asked_for(container, port, token)).await;
-            }
-        })
-        .await?;
     Ok(session.checks)
 }
+
+/// Starts a container, and lets `work` use it.
+async fn in_container<T>(
+    engine: &Engine,
+    image: &Image,
+    spec: Spec<'_>,
+    work: impl AsyncFnOnce(&Container) -> T,
+) -> Result<T, EngineError> {
+    let worked = async |container: &mut Container| {
+        container.start().await?;
+        Ok(work(container).await)
+    };
+    Box::pin(engine.with_container(&image.id, spec, worked)).await?
+}
+
+/// The label of containers that are tried.
+const LABEL: &str = "ipybox.verify";
+
+/// What servers are told to ask for.
+const TOKEN: &str = "verify-token";
 
 const ANSWERS: &str = "servers answer";
 
@@ -308,6 +336,20 @@ impl<F: FnMut(&Check)> Session<'_, F> {
         self.check("a kernel ends", async { Ok(kernel.end().await?) }).await;
     }
 
+    async fn a_token_is_asked_for(
+        &mut self,
+        container: &Container,
+        gateway: Option<u16>,
+        executor: Option<u16>,
+    ) {
+        let name = "a token is asked for";
+        if let Some(port) = gateway {
+            self.check(name, gateway::token_is_asked_for(container, port, TOKEN)).await;
+        } else if let Some(port) = executor {
+            self.check(name, executor::token_is_asked_for(container, port, TOKEN)).await;
+        }
+    }
+
     /// Kills one server after the other's answer.
     async fn the_end_of_a_server(&mut self, container: &Container) {
         let ports = self.ports();
@@ -368,7 +410,7 @@ fn secret_in(text: &str) -> Option<String> {
     })
 }
 
-fn no_secret_in_configuration(image: &Image) -> Tried {
+fn no_secret_in_configuration(image: &Image, history: &[String]) -> Tried {
     for variable in &image.env {
         let (name, value) = variable.split_once('=').unwrap_or((variable, ""));
         if let Some(what) = secret_in(variable) {
@@ -381,7 +423,7 @@ fn no_secret_in_configuration(image: &Image) -> Tried {
             return Err(format!("environment: `{name}` is a setting of the host it was built on").into());
         }
     }
-    match image.history.iter().find_map(|step| secret_in(step)) {
+    match history.iter().find_map(|step| secret_in(step)) {
         Some(what) => Err(format!("history: {what}").into()),
         None => Ok(()),
     }

@@ -1,13 +1,16 @@
 //! The facts of a base image: asked once, cached by image id, or read from a file.
 
+mod cache;
+mod probe;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::{Diagnostic, Document};
+use crate::engine::{Engine, EngineError};
 use crate::reference::{ImageId, Reference};
 
 /// An image that others are built on, and what a build must know of it.
@@ -148,45 +151,41 @@ pub struct Distribution {
 /// The largest file of facts that is read, in bytes.
 const MAX_BYTES: u64 = 16_000_000;
 
-/// Raised when [`PROBE`] or [`Base`] change, so that facts of another kind are asked again.
-const FORMAT: &str = "6";
-
-/// The shell script that asks for the facts that only a container knows. Each of its lines is a kind of fact, a
-/// blank and the fact.
-pub const PROBE: &str = concat!(
-    r#"
-for program in apt-get curl find; do command -v $program >/dev/null && echo "program $program"; done
-[ -r /etc/os-release ] && (. /etc/os-release; [ -z "$VERSION_CODENAME" ] || echo "codename $VERSION_CODENAME")
-for path in /* /usr/* /usr/local/* /var/* /opt/*; do
-    [ -d "$path" ] || continue
-    real=$(cd -P "$path" && pwd -P) || continue
-    [ "$real" = "$path" ] || echo "link $path $real"
-    while [ "$real" != / ]; do
-        stat -c "folder %a %u %g %n" "$real"
-        real=${real%/*} real=${real:-/}
-    done
-done 2>/dev/null
-for path in /opt/venv /opt/ipybox; do { [ -e $path ] || [ -L $path ]; } && echo "taken $path"; done
-folders=$PATH:/usr/local/bin:/usr/bin:/opt/conda/bin:/opt/*/bin seen= IFS=:
-for folder in $folders; do
-    folder_is=$(cd -P "$folder" 2>/dev/null && pwd -P) || continue
-    for python in "$folder"/python3 "$folder"/python "$folder"/python3.1[0-9]; do
-        [ -x "$python" ] || continue
-        file=$folder_is:$(readlink -f "$python" 2>/dev/null || echo "$python")
-        case "|$seen|" in *"|$file|"*) continue ;; esac
-        seen="$seen|$file"
-        PYTHONHOME= PYTHONDONTWRITEBYTECODE=1 "$python" -s -c '"#,
-    include_str!("probe.py"),
-    r#"' 2>/dev/null || echo "broken $python"
-    done
-done
-exit 0
-"#
-);
-
 /// Why a base's facts cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum BaseError {
+    /// The engine fails.
+    #[error(transparent)]
+    Engine(Box<EngineError>),
+    /// A container of the image does not start a shell.
+    #[error("base image `{reference}` has no shell that runs")]
+    NoShell {
+        /// The image.
+        reference: Reference,
+        /// What the engine said.
+        why: String,
+    },
+    /// A list of users or groups that cannot be taken over.
+    #[error("cannot use `{path}` of base image `{reference}`")]
+    Accounts {
+        /// The image.
+        reference: Reference,
+        /// The file.
+        path: &'static str,
+        /// Why not.
+        why: String,
+    },
+    /// The script that asks for facts ends with an error.
+    #[error("the Python of base image `{reference}` does not run")]
+    ProbeFailed {
+        /// The image.
+        reference: Reference,
+        /// Its exit code.
+        code: i64,
+    },
+    /// It does not end.
+    #[error("the Python of base image `{0}` does not answer in time")]
+    ProbeTimeout(Reference),
     /// A file of facts cannot be read.
     #[error("cannot read the base's facts from `{}`", path.display())]
     Unreadable {
@@ -197,12 +196,29 @@ pub enum BaseError {
     },
 }
 
+impl From<EngineError> for BaseError {
+    fn from(error: EngineError) -> Self {
+        Self::Engine(Box::new(error))
+    }
+}
+
 impl BaseError {
     /// The refusal.
     #[must_use]
     pub fn diagnostic(&self) -> Diagnostic {
         let diagnostic = Diagnostic::new(self.to_string());
         match self {
+            Self::Engine(error) => error.diagnostic(),
+            Self::NoShell { why, .. } => {
+                diagnostic.why(why.clone()).advice("choose a base with a shell at `/bin/sh`")
+            }
+            Self::Accounts { why, .. } => {
+                diagnostic.why(why.clone()).advice("choose a base where it is a text file")
+            }
+            Self::ProbeFailed { code, .. } => diagnostic
+                .why(format!("it ended with exit code {code}"))
+                .advice("try `python3 -c 1` in a container of it"),
+            Self::ProbeTimeout(_) => diagnostic.advice("try `python3 -c 1` in a container of it"),
             Self::Unreadable { source, .. } => {
                 diagnostic.why(source.to_string()).advice("give what `ipybox plan --facts` prints")
             }
@@ -211,40 +227,23 @@ impl BaseError {
 }
 
 impl Base {
-    /// Takes over what [`PROBE`] printed in a container of this base.
-    #[must_use]
-    pub fn with_probe(mut self, output: &str) -> Self {
-        for line in output.lines().filter(|line| !line.contains(char::is_control)) {
-            let (kind, fact) = line.split_once(' ').unwrap_or_default();
-            match kind {
-                "program" => drop(self.programs.insert(fact.to_owned())),
-                "codename" => self.codename = Some(fact.to_owned()),
-                "link" => {
-                    if let Some((path, target)) = fact.split_once(' ')
-                        && target.starts_with('/')
-                    {
-                        self.links.insert(path.to_owned(), target.to_owned());
-                    }
-                }
-                "folder" => {
-                    if let Some((path, folder)) = folder(fact)
-                        && folder != (Folder { mode: 0o755, uid: 0, gid: 0 })
-                    {
-                        self.folders.insert(path.to_owned(), folder);
-                    }
-                }
-                "python" => match serde_json::from_str::<Python>(fact) {
-                    // One interpreter has several names.
-                    Ok(python) if self.pythons.iter().any(|known| known.prefix == python.prefix) => {}
-                    Ok(python) => self.pythons.push(python),
-                    Err(_) => self.broken.push("python".to_owned()),
-                },
-                "taken" => self.taken.push(fact.to_owned()),
-                "broken" => self.broken.push(fact.to_owned()),
-                _ => {}
-            }
+    /// The facts of a local image; `None` where there is none of this name. Those that were asked before are taken from
+    /// `cache`, a folder.
+    ///
+    /// # Errors
+    ///
+    /// [`BaseError`].
+    pub async fn of(engine: &Engine, reference: &Reference, cache: &Path) -> Result<Option<Self>, BaseError> {
+        let Some(image) = engine.image(&reference.to_string()).await? else {
+            return Ok(None);
+        };
+        if let Some(base) = Self::cached(cache, &image.id, reference) {
+            return Ok(Some(base));
         }
-        self
+        let base = probe::ask(engine, image, reference).await?;
+        // Without a cache the next build asks again, and that is all.
+        let _ = base.cache(cache);
+        Ok(Some(base))
     }
 
     /// Whether it has one of the programs that are asked for.
@@ -263,40 +262,4 @@ impl Base {
         let document = Document::read(path, MAX_BYTES).map_err(unreadable)?;
         serde_json::from_str(&document.text).map_err(|error| unreadable(error.into()))
     }
-
-    /// The cached facts of the image `id`; `None` where there are none that can be read.
-    #[must_use]
-    pub fn cached(cache: &Path, id: &ImageId, reference: &Reference) -> Option<Self> {
-        let base = Self::read(&cache_file(cache, id)).ok()?;
-        (base.id == *id).then(|| Self { reference: reference.clone(), ..base })
-    }
-
-    /// Keeps the facts for the next build on this image.
-    ///
-    /// # Errors
-    ///
-    /// Of the file system.
-    pub fn cache(&self, cache: &Path) -> io::Result<()> {
-        let file = cache_file(cache, &self.id);
-        let folder = file.parent().expect("the file lies in a folder of the cache");
-        fs::create_dir_all(folder)?;
-        let mut unfinished = tempfile::NamedTempFile::new_in(folder)?;
-        serde_json::to_writer(&mut unfinished, self)?;
-        unfinished.flush()?;
-        unfinished.persist(file)?;
-        Ok(())
-    }
-}
-
-/// Reads `MODE UID GID PATH`.
-fn folder(fact: &str) -> Option<(&str, Folder)> {
-    let mut parts = fact.splitn(4, ' ');
-    let mode = u32::from_str_radix(parts.next()?, 8).ok()?;
-    let (uid, gid) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
-    Some((parts.next()?, Folder { mode, uid, gid }))
-}
-
-fn cache_file(cache: &Path, id: &ImageId) -> PathBuf {
-    let digits = id.as_str().trim_start_matches("sha256:");
-    cache.join("base").join(FORMAT).join(digits).with_extension("json")
 }

@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use bollard::errors::Error as Api;
 use bollard::moby::buildkit::v1::{StatusResponse, Vertex};
 
-use super::error::{EngineError, message};
+use crate::engine::error::{EngineError, message};
 use crate::harmless;
 
 /// What the user is told while a build runs.
@@ -50,8 +50,8 @@ const NAME_LENGTH: usize = 70;
 /// Longest unfinished line that is kept, in bytes.
 const MAX_LINE: usize = 16 << 10;
 
-#[derive(Default)]
 pub(super) struct Progress {
+    titles: Vec<String>,
     /// By the digest of their vertex.
     steps: HashMap<String, Step>,
     failed: Option<String>,
@@ -60,12 +60,18 @@ pub(super) struct Progress {
 struct Step {
     number: usize,
     name: String,
+    /// Its place among the titles.
+    title: Option<usize>,
     finished: bool,
     unfinished_line: Vec<u8>,
     last_lines: VecDeque<String>,
 }
 
 impl Progress {
+    pub(super) fn new(titles: Vec<String>) -> Self {
+        Self { titles, steps: HashMap::new(), failed: None }
+    }
+
     /// Takes in one status message and reports what is new.
     pub(super) fn update(&mut self, status: StatusResponse, report: &mut impl FnMut(BuildEvent)) {
         for vertex in status.vertexes {
@@ -84,9 +90,18 @@ impl Progress {
         let Some(started) = vertex.started else { return };
         let number = self.steps.len() + 1;
         let step = self.steps.entry(vertex.digest.clone()).or_insert_with(|| {
-            let name = shorten(&vertex.name);
+            let title = title(&vertex.name);
+            let name = shorten(&vertex.name, title);
             report(BuildEvent::Started { step: number, name: name.clone() });
-            Step { number, name, finished: false, unfinished_line: Vec::new(), last_lines: VecDeque::new() }
+            let title = self.titles.iter().position(|known| Some(known.as_str()) == title);
+            Step {
+                number,
+                name,
+                title,
+                finished: false,
+                unfinished_line: Vec::new(),
+                last_lines: VecDeque::new(),
+            }
         });
         if !vertex.error.is_empty() {
             // Steps that are cancelled because another failed carry an error, too.
@@ -118,7 +133,7 @@ impl Progress {
         if exit_code.is_none() {
             output.push_back(text);
         }
-        EngineError::Step { step: step.name, exit_code, output: output.into() }
+        EngineError::Step { step: step.name, title: step.title, exit_code, output: output.into() }
     }
 }
 
@@ -145,17 +160,26 @@ fn exit_code(error: &str) -> Option<i32> {
     after[..digits].parse().ok()
 }
 
-/// An instruction without its mounts: for a step that begins with a title (`: "title" && …`), that.
-fn shorten(name: &str) -> String {
-    let mut words: Vec<_> = name.split_whitespace().filter(|word| !word.starts_with("--mount=")).collect();
-    if let Some(colon) = words.iter().position(|&word| word == ":") {
-        let title = words[colon + 1..].join(" ");
-        if let Some((title, _)) = title.strip_prefix('"').and_then(|title| title.split_once('"')) {
-            words.truncate(colon);
-            return format!("{} {title}", words.join(" "));
-        }
+/// The title that an instruction begins with: `RUN : "TITLE" && …`, behind its mounts.
+fn title(name: &str) -> Option<&str> {
+    let (before, rest) = name.split_once(" : \"")?;
+    let is_first = before
+        .split_whitespace()
+        .skip_while(|word| *word != "RUN")
+        .skip(1)
+        .all(|word| word.starts_with("--mount="));
+    let (title, _) = rest.split_once('"')?;
+    is_first.then_some(title)
+}
+
+/// An instruction for people: with its title, or without its mounts.
+fn shorten(name: &str, title: Option<&str>) -> String {
+    let mut words = name.split_whitespace().filter(|word| !word.starts_with("--mount="));
+    if let Some(title) = title {
+        let before: Vec<_> = words.by_ref().take_while(|word| *word != ":").collect();
+        return format!("{} {title}", before.join(" "));
     }
-    let name = words.join(" ");
+    let name = words.collect::<Vec<_>>().join(" ");
     match name.char_indices().nth(NAME_LENGTH) {
         Some((end, _)) => format!("{}…", &name[..end]),
         None => name,
@@ -168,14 +192,12 @@ mod tests {
 
     #[test]
     fn steps_are_named_for_people() {
-        assert_eq!(
-            shorten(
-                "[stage-1 4/5] RUN --mount=type=bind,from=uv --mount=type=cache : \"install the packages\" && set -e; x"
-            ),
-            "[stage-1 4/5] RUN install the packages"
-        );
-        assert_eq!(shorten("[2/5] ADD files.tar /"), "[2/5] ADD files.tar /");
-        assert_eq!(shorten(&"x".repeat(200)).chars().count(), NAME_LENGTH + 1);
+        let named = |name: &str| shorten(name, title(name));
+        let titled = "[stage-1 4/5] RUN --mount=type=bind,from=uv --mount=type=cache : \"install the packages\" && set -e; x";
+        assert_eq!(named(titled), "[stage-1 4/5] RUN install the packages");
+        assert_eq!(named("[2/5] ADD files.tar /"), "[2/5] ADD files.tar /");
+        assert_eq!(named("[2/5] RUN echo : \"no title\""), "[2/5] RUN echo : \"no title\"");
+        assert_eq!(named(&"x".repeat(200)).chars().count(), NAME_LENGTH + 1);
     }
 
     #[test]

@@ -24,14 +24,13 @@ use bollard::moby::upload::v1::upload_server::{Upload, UploadServer};
 use docker_credential::DockerCredential;
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, stream};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::{EngineError, Host, credentials};
 use crate::archive::Archive;
+use crate::engine::{EngineError, Host, credentials, transport};
 
 /// What we serve; the engine calls nothing else.
 const METHODS: [&str; 3] = [
@@ -72,11 +71,16 @@ impl Session {
     ) -> Result<Self, EngineError> {
         let id = format!("{:032x}", rand::random::<u128>());
         let connect = |source| EngineError::Connect { host: host.clone(), source };
-        let connection = tokio::time::timeout(HANDSHAKE, upgrade(host, &id))
-            .await
-            .map_err(|_| connect(io::ErrorKind::TimedOut.into()))?
-            .map_err(connect)?
-            .ok_or_else(|| EngineError::NoBuildKit(host.clone()))?;
+        let connection = async { upgrade(transport::connect(host).await?, &id).await };
+        let answer = tokio::time::timeout(HANDSHAKE, connection).await;
+        let answer = answer.map_err(|_| connect(io::ErrorKind::TimedOut.into()))?.map_err(connect)?;
+        let connection = match answer {
+            Upgrade::Done(connection) => connection,
+            Upgrade::Refused { status: 404, .. } => return Err(EngineError::NoBuildKit(host.clone())),
+            Upgrade::Refused { status, line } => {
+                return Err(EngineError::Session { host: host.clone(), status, line });
+            }
+        };
         let outcome = Arc::<Outcome>::default();
         let context = Context { archive: Mutex::new(Some(context)), outcome: outcome.clone() };
         let services = tonic::transport::Server::builder()
@@ -114,9 +118,16 @@ impl Drop for Session {
     }
 }
 
-/// Opens a connection and turns it over to gRPC; `None` where the engine knows no sessions.
-async fn upgrade(host: &Host, id: &str) -> io::Result<Option<UnixStream>> {
-    let mut connection = UnixStream::connect(&host.socket).await?;
+/// What an engine makes of a session.
+enum Upgrade<C> {
+    /// The connection is gRPC's.
+    Done(C),
+    /// It answers something else.
+    Refused { status: u16, line: String },
+}
+
+/// Turns a connection over to gRPC.
+async fn upgrade<C: AsyncRead + AsyncWrite + Unpin>(mut connection: C, id: &str) -> io::Result<Upgrade<C>> {
     let mut request = format!(
         "POST /session HTTP/1.1\r\nHost: docker\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\
          X-Docker-Expose-Session-Uuid: {id}\r\n"
@@ -133,13 +144,15 @@ async fn upgrade(host: &Host, id: &str) -> io::Result<Option<UnixStream>> {
         }
         answer.push(connection.read_u8().await?);
     }
-    let upgraded = answer.starts_with(b"HTTP/1.1 101");
-    Ok(upgraded.then_some(connection))
+    let head = String::from_utf8_lossy(&answer);
+    let line = head.lines().next().unwrap_or_default().trim_start_matches("HTTP/1.1 ").to_owned();
+    let status = line.split(' ').next().and_then(|status| status.parse().ok()).unwrap_or_default();
+    Ok(if status == 101 { Upgrade::Done(connection) } else { Upgrade::Refused { status, line } })
 }
 
 /// An archive as a stream of chunks, written by a thread that waits for the reader. A file that
 /// cannot be read ends the stream with an error instead of shortening it.
-pub(super) fn chunks(archive: Archive) -> ReceiverStream<io::Result<Vec<u8>>> {
+pub(in crate::engine) fn chunks(archive: Archive) -> ReceiverStream<io::Result<Vec<u8>>> {
     let (chunks, taken) = mpsc::channel(IN_FLIGHT);
     tokio::task::spawn_blocking(move || {
         let mut out = BufWriter::with_capacity(CHUNK, Chunks(chunks.clone()));
@@ -252,10 +265,11 @@ impl Auth for Keys {
         request: Request<CredentialsRequest>,
     ) -> Result<Response<CredentialsResponse>, Status> {
         let (username, secret) = match credentials::of_host(&request.into_inner().host).await {
-            Some(DockerCredential::UsernamePassword(username, password)) => (username, password),
+            Ok(Some(DockerCredential::UsernamePassword(username, password))) => (username, password),
             // Without a user name BuildKit takes the secret for an identity token.
-            Some(DockerCredential::IdentityToken(token)) => (String::new(), token),
-            None => (String::new(), String::new()),
+            Ok(Some(DockerCredential::IdentityToken(token))) => (String::new(), token),
+            // The registry refuses where it wants to know, and says so.
+            Ok(None) | Err(_) => (String::new(), String::new()),
         };
         Ok(Response::new(CredentialsResponse { username, secret }))
     }
@@ -279,5 +293,29 @@ impl Auth for Keys {
         _: Request<VerifyTokenAuthorityRequest>,
     ) -> Result<Response<VerifyTokenAuthorityResponse>, Status> {
         Err(Status::unimplemented("verify_token_authority"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_an_engine_that_knows_no_sessions_has_no_buildkit() {
+        for (answer, expected) in [
+            ("HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\n\r\n", None),
+            ("HTTP/1.1 404 Not Found\r\n\r\n", Some((404, "404 Not Found"))),
+            ("HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno", Some((403, "403 Forbidden"))),
+            ("HTTP/1.1 503 Service Unavailable\r\n\r\n", Some((503, "503 Service Unavailable"))),
+            ("nonsense\r\n\r\n", Some((0, "nonsense"))),
+        ] {
+            let (ours, mut theirs) = tokio::io::duplex(4096);
+            theirs.write_all(answer.as_bytes()).await.unwrap();
+            let refused = match upgrade(ours, "id").await.unwrap() {
+                Upgrade::Done(_) => None,
+                Upgrade::Refused { status, line } => Some((status, line)),
+            };
+            assert_eq!(refused.as_ref().map(|(status, line)| (*status, line.as_str())), expected);
+        }
     }
 }
