@@ -5,6 +5,8 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest, Sha256};
+
 /// The modification time of every file, in seconds since 1970: the beginning of 1980, the first
 /// that zip archives can hold, since Python refuses to pack older files into wheels.
 pub const EPOCH: u64 = 315_532_800;
@@ -40,6 +42,8 @@ enum Content {
     File {
         path: PathBuf,
         size: u64,
+        /// SHA-256 of its content in hexadecimal digits, where that was seen before.
+        sha256: Option<String>,
     },
 }
 
@@ -68,9 +72,21 @@ impl Archive {
         if !metadata.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
-        let content = Content::File { path: file.to_owned(), size: metadata.len() };
-        self.insert(path, mode, Owner::default(), content);
+        self.add_seen_file(path, mode, file, metadata.len());
         Ok(())
+    }
+
+    /// Adds a file of this host whose size in bytes is known.
+    pub fn add_seen_file(&mut self, path: &str, mode: u32, file: &Path, size: u64) {
+        let content = Content::File { path: file.to_owned(), size, sha256: None };
+        self.insert(path, mode, Owner::default(), content);
+    }
+
+    /// Says what must be in a file of this host when the archive is written: SHA-256 in hexadecimal digits.
+    pub fn expect_sha256(&mut self, path: &str, digits: &str) {
+        if let Some(Entry { content: Content::File { sha256, .. }, .. }) = self.entries.get_mut(path) {
+            *sha256 = Some(digits.to_owned());
+        }
     }
 
     /// Adds a directory.
@@ -118,10 +134,9 @@ impl Archive {
                     header.set_size(bytes.len() as u64);
                     tar.append_data(&mut header, path, bytes.as_slice())?;
                 }
-                Content::File { path: file, size } => {
+                Content::File { path: file, size, sha256 } => {
                     header.set_size(*size);
-                    let unchanged = Unchanged { file: fs::File::open(file)?, path: file, left: *size };
-                    tar.append_data(&mut header, path, unchanged)?;
+                    tar.append_data(&mut header, path, Unchanged::open(file, *size, sha256.as_deref())?)?;
                 }
             }
         }
@@ -153,8 +168,9 @@ impl Archive {
             match &entry.content {
                 Content::Directory => fs::create_dir_all(&target)?,
                 Content::Bytes(bytes) => fs::write(&target, bytes)?,
-                Content::File { path: file, .. } => {
-                    fs::copy(file, &target)?;
+                Content::File { path: file, size, sha256 } => {
+                    let mut unchanged = Unchanged::open(file, *size, sha256.as_deref())?;
+                    io::copy(&mut unchanged, &mut fs::File::create(&target)?)?;
                     fs::set_permissions(&target, fs::Permissions::from_mode(entry.mode))?;
                 }
             }
@@ -179,29 +195,51 @@ pub fn only_text(tar: &[u8]) -> io::Result<String> {
     Ok(text)
 }
 
-/// A file's bytes, and an error instead of its end where there are fewer or more than expected.
+/// A file's bytes, and an error instead of its end where they are not what was seen before.
 struct Unchanged<'a> {
     file: fs::File,
     path: &'a Path,
     left: u64,
+    /// What must be in it, and what was read so far.
+    expected: Option<(&'a str, Sha256)>,
+}
+
+impl<'a> Unchanged<'a> {
+    fn open(path: &'a Path, size: u64, sha256: Option<&'a str>) -> io::Result<Self> {
+        let expected = sha256.map(|digits| (digits, Sha256::new()));
+        Ok(Self { file: fs::File::open(path)?, path, left: size, expected })
+    }
+
+    /// Whether all that was read is what should be there.
+    fn is_as_expected(&mut self) -> bool {
+        self.left == 0
+            && self.expected.take().is_none_or(|(digits, hash)| hexadecimal(&hash.finalize()) == digits)
+    }
 }
 
 impl Read for Unchanged<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.file.read(buffer)?;
-        let changed = match self.left.checked_sub(read as u64) {
+        if let Some((_, hash)) = &mut self.expected {
+            hash.update(&buffer[..read]);
+        }
+        let unchanged = match self.left.checked_sub(read as u64) {
             Some(left) => {
                 self.left = left;
-                read == 0 && !buffer.is_empty() && left > 0
+                read > 0 || buffer.is_empty() || self.is_as_expected()
             }
-            None => true,
+            None => false,
         };
-        if changed {
-            let message = format!("`{}` changed its size while it was read", self.path.display());
-            return Err(io::Error::other(message));
+        if unchanged {
+            return Ok(read);
         }
-        Ok(read)
+        Err(io::Error::other(format!("`{}` changed after it was looked at", self.path.display())))
     }
+}
+
+/// Bytes as hexadecimal digits.
+pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |digits, byte| digits + &format!("{byte:02x}"))
 }
 
 #[cfg(test)]
@@ -250,7 +288,25 @@ mod tests {
             archive.add_file("x", 0o644, file.path()).unwrap();
             fs::write(file.path(), vec![0; real]).unwrap();
             let error = archive.write_to(io::sink()).unwrap_err();
-            assert!(error.to_string().contains("changed its size"), "{declared} → {real}: {error}");
+            assert!(error.to_string().contains("changed after"), "{declared} → {real}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_changes_its_content_ends_the_stream() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), "as planned").unwrap();
+        let mut archive = Archive::default();
+        archive.add_file("x", 0o644, file.path()).unwrap();
+        let digits = Sha256::digest("as planned")
+            .iter()
+            .fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
+        archive.expect_sha256("x", &digits);
+        archive.write_to(io::sink()).unwrap();
+        fs::write(file.path(), "as PLANNED").unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        for error in [archive.write_to(io::sink()), archive.write_into(&folder.path().join("out"))] {
+            assert!(error.unwrap_err().to_string().contains("changed after it was looked at"));
         }
     }
 

@@ -449,7 +449,7 @@ pub struct VerifyArgs {
     pub image: String,
 
     /// What it should be [default: what its label says, else minimal]
-    #[arg(short = 'V', long, value_name = "NAME", env = "IPYBOX_VARIANT", hide_env = true)]
+    #[arg(short = 'V', long, value_name = "NAME")]
     pub variant: Option<String>,
 
     /// Folder of variants that replaces the shipped ones

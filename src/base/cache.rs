@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use super::Base;
+use crate::archive::hexadecimal;
 use crate::reference::{ImageId, Reference};
 
 /// What decides how facts are asked and what they look like. Facts that another state of these gathered are asked again.
@@ -43,8 +44,7 @@ impl Base {
 /// The folder of these facts.
 fn folder(cache: &Path) -> PathBuf {
     let digest = SOURCES.iter().fold(Sha256::new(), Sha256::chain_update).finalize();
-    let name = digest.iter().take(8).fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
-    cache.join("base").join(name)
+    cache.join("base").join(hexadecimal(&digest[..8]))
 }
 
 /// Removes what other states of the program kept beside a folder.

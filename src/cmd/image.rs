@@ -94,8 +94,7 @@ impl Asked {
         };
         let mut materials = inputs.materials(installer);
         let target = Target::choose(request, spec, variant, &base, &materials).map_err(of_plan)?;
-        let fetching = |url: &str| report.note(&format!("fetching {url}"));
-        let sources = inputs.sources(&target.needed, cache, fetching);
+        let sources = inputs.sources(&target.needed, cache, |what| report.note(what));
         let sources = caller.interrupt.run_until_cancelled(sources).await;
         let (sources, mut mistakes) = sources.ok_or_else(Failure::interrupted)??;
         materials.sources = inputs::planned(&sources);

@@ -19,7 +19,13 @@ pub(super) async fn run(args: VerifyArgs, caller: &Caller) -> Result<(), Failure
         return Err(Failure::refused(what.advice("build or pull it first, or correct its name")));
     };
     let label = image.labels.get(VARIANT_LABEL).map(String::as_str);
-    let name = args.variant.as_deref().or(label).unwrap_or("minimal");
+    let name = args.variant.as_deref().or(label);
+    if name.is_none() {
+        caller.report.note(
+            "no label says what the image should be, so that it is tried as `minimal`; `-V` names another",
+        );
+    }
+    let name = name.unwrap_or("minimal");
     let variant = match Variant::read(name, args.variants.as_deref()) {
         // A variant of somebody's own, whose folder is not here: its executor is like any other.
         Err(VariantError::Unknown { .. }) if args.variant.is_none() && is_executor(&image) => {
@@ -27,6 +33,13 @@ pub(super) async fn run(args: VerifyArgs, caller: &Caller) -> Result<(), Failure
                 "the checks of the variant `{name}` are not known; with `--variants DIR` they are tried, too"
             ));
             Variant::read("any-base", None)?
+        }
+        Err(VariantError::Unknown { .. }) if args.variant.is_none() => {
+            let what = format!("the image is of the variant `{name}`, which is not known here");
+            let why = "its label says so, and its folder is somebody's own";
+            return Err(Failure::refused(Diagnostic::new(what).why(why).advice(
+                "name the folder of its variants with `--variants DIR`, or another variant with `-V`",
+            )));
         }
         read => read?,
     };

@@ -5,10 +5,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::files;
-use crate::archive::{Archive, Owner};
+use crate::archive::{Archive, Owner, hexadecimal};
 use crate::base::Base;
 use crate::deps::Name;
-use crate::inputs::local::LocalSource;
+use crate::inputs::local::{LocalFile, LocalSource};
 use crate::inputs::templates::Templates;
 use crate::installer;
 use crate::plan::Plan;
@@ -47,8 +47,8 @@ pub fn of(
         context.add_directory("sources", 0o755, Owner::default());
     }
     for (name, source) in local.sources.iter().filter(|(name, _)| plan.packages.sources.contains_key(*name)) {
-        for (path, file, mode) in source.files() {
-            context.add_file(&format!("sources/{name}/{path}"), mode, file)?;
+        for file in source.files() {
+            add(&mut context, &format!("sources/{name}"), file);
         }
     }
     let copies: Vec<_> = plan.copies().collect();
@@ -59,8 +59,8 @@ pub fn of(
     }
     for (number, copy) in local.copies.iter().enumerate() {
         context.add_directory(&format!("copies/{number}"), 0o755, Owner::default());
-        for (path, file, mode) in copy.files() {
-            context.add_file(&format!("copies/{number}/{path}"), mode, file)?;
+        for file in copy.files() {
+            add(&mut context, &format!("copies/{number}"), file);
         }
     }
     for (number, step) in plan.own_steps().enumerate() {
@@ -69,13 +69,21 @@ pub fn of(
             context.add(&format!("steps/{number}/as_user.py"), build_file(templates, "as_user.py"));
         }
     }
-    if let Some(archive) = &local.python_archive {
+    if let (Some(archive), Some(planned)) = (&local.python_archive, &plan.foundation.python_archive) {
         context.add_file(PYTHON_ARCHIVE, 0o644, archive)?;
+        context.expect_sha256(PYTHON_ARCHIVE, &planned.sha256);
     }
     if let Some(uv) = uv {
         context.add_file(UV, 0o755, uv)?;
     }
     Ok(context)
+}
+
+/// Adds a file as it was when the plan was made.
+fn add(context: &mut Archive, folder: &str, file: &LocalFile) {
+    let place = format!("{folder}/{}", file.name);
+    context.add_seen_file(&place, file.mode, &file.path, file.size);
+    context.expect_sha256(&place, &hexadecimal(&file.sha256));
 }
 
 /// The installer's name in a context that holds it.

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::archive::EPOCH;
+use crate::archive::{EPOCH, hexadecimal};
 use crate::base::Base;
 use crate::diagnostic::Diagnostic;
 use crate::image::context;
@@ -249,9 +249,7 @@ fn cache(name: &str, base: &Reference) -> String {
     if matches!(base.repository(), "python" | "library/python" | "docker.io/library/python") {
         return name.to_owned();
     }
-    let digest = Sha256::digest(base.in_full());
-    let digits = digest.iter().take(6).fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
-    format!("{name}-{digits}")
+    format!("{name}-{}", hexadecimal(&Sha256::digest(base.in_full())[..6]))
 }
 
 fn settings(

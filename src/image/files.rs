@@ -6,6 +6,7 @@ use crate::archive::{Archive, Owner};
 use crate::base::{Base, Folder};
 use crate::inputs::templates::Templates;
 use crate::plan::{Foundation, HOME};
+use crate::variant::is_of_firewall;
 
 /// What one `ADD` lays over the base: everything but the two environments.
 pub(super) fn files(plan: &Foundation, base: &Base, templates: &Templates) -> Archive {
@@ -21,7 +22,7 @@ pub(super) fn files(plan: &Foundation, base: &Base, templates: &Templates) -> Ar
     for (path, text) in templates.modules() {
         files.add(&place(&format!("{HOME}/lib/{path}")), text);
     }
-    if plan.apt.iter().any(|name| name == "iptables") {
+    if plan.apt.iter().any(|name| is_of_firewall(name)) {
         let script = place("/usr/local/bin/init-firewall.sh");
         files.add_program(&script, runtime(templates, "init-firewall.sh"));
     }

@@ -4,13 +4,14 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use tokio::process::Command;
 
+use crate::archive::hexadecimal;
 use crate::deps::is_reference;
 use crate::diagnostic::Diagnostic;
-use crate::inputs::local::hexadecimal;
 
 /// The ways in which a repository may be reached. Others run programs that an address names.
 const PROTOCOLS: &str = "file:git:http:https:ssh";
@@ -26,8 +27,10 @@ pub enum GitError {
     Failed {
         /// The repository.
         url: String,
-        /// The last line it said.
+        /// The line that says why.
         why: String,
+        /// What that means.
+        cause: GitCause,
     },
     /// The repository has no such branch, tag or commit.
     #[error("`{url}` has no branch, tag or commit `{reference}`")]
@@ -60,9 +63,18 @@ impl GitError {
         let what = Diagnostic::new(self.to_string());
         match self {
             Self::NoGit(_) => what.advice("install git, or name a path or an archive instead"),
-            Self::Failed { why, .. } => what
-                .why(why.clone())
-                .advice("try `git ls-remote` with the address; git's own settings and credentials hold"),
+            Self::Failed { why, cause, .. } => what.why(why.clone()).advice(match cause {
+                GitCause::Unreachable => "check network and proxy, then try again",
+                GitCause::Denied => {
+                    "give this host's git the credentials: they are its own, and stay on this host"
+                }
+                GitCause::Certificate => {
+                    "let git trust the certificate, with `http.sslCAInfo` in its settings"
+                }
+                GitCause::Absent | GitCause::NoReference | GitCause::Unknown => {
+                    "try `git ls-remote` with the address; git's own settings and credentials hold"
+                }
+            }),
             Self::NoReference { .. } | Self::Name(_) => what.advice("correct `branch`, `tag` or `rev`"),
             Self::Submodules(_) => {
                 what.advice("clone it with its submodules, and name the folder with `path`")
@@ -76,8 +88,88 @@ impl GitError {
     /// Whether trying again may help.
     #[must_use]
     pub fn is_worth_a_retry(&self) -> bool {
-        matches!(self, Self::Failed { why, .. }
-            if ["resolve host", "connect to", "timed out", "Connection re"].iter().any(|cause| why.contains(cause)))
+        matches!(self, Self::Failed { cause: GitCause::Unreachable, .. })
+    }
+}
+
+/// Why git fails, as far as it says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GitCause {
+    /// The other side does not answer, or stops in the middle.
+    Unreachable,
+    /// The other side wants to know who asks.
+    Denied,
+    /// There is no such repository.
+    Absent,
+    /// There is no such branch, tag or commit.
+    NoReference,
+    /// The other side's certificate is not trusted.
+    Certificate,
+    /// Something else.
+    Unknown,
+}
+
+impl GitCause {
+    /// The line that says why, of what git and ssh print in English, and what it means.
+    fn of(said: &str) -> (String, Self) {
+        const SIGNS: [(GitCause, &[&str]); 5] = [
+            (GitCause::NoReference, &["couldn't find remote ref", "not our ref"]),
+            (
+                GitCause::Certificate,
+                &[
+                    "SSL certificate problem",
+                    "server certificate verification failed",
+                    "Host key verification failed",
+                ],
+            ),
+            (
+                GitCause::Denied,
+                &[
+                    "Permission denied",
+                    "could not read Username",
+                    "could not read Password",
+                    "Authentication failed",
+                    "error: 403",
+                    "error: 401",
+                ],
+            ),
+            (
+                GitCause::Unreachable,
+                &[
+                    "Could not resolve host",
+                    "Couldn't connect",
+                    "Failed to connect",
+                    "Connection refused",
+                    "Connection timed out",
+                    "Connection reset",
+                    "Network is unreachable",
+                    "Operation timed out",
+                    "Temporary failure",
+                    "early EOF",
+                    "unexpected disconnect",
+                    "Empty reply",
+                    "error: 429",
+                    "error: 500",
+                    "error: 502",
+                    "error: 503",
+                    "error: 504",
+                    "Could not resolve hostname",
+                    "Connection closed",
+                ],
+            ),
+            (GitCause::Absent, &["not found", "does not exist", "does not appear to be a git repository"]),
+        ];
+        let told = |line: &&str| {
+            let line = line.trim_start().to_ascii_lowercase();
+            !line.is_empty() && !line.starts_with("warning:") && !line.starts_with("hint:")
+        };
+        let says = |line: &str, signs: &[&str]| signs.iter().any(|sign| line.contains(sign));
+        for (cause, signs) in SIGNS {
+            if let Some(line) = said.lines().find(|line| says(line, signs)) {
+                return (line.trim().to_owned(), cause);
+            }
+        }
+        (said.lines().find(told).unwrap_or("it says nothing").trim().to_owned(), Self::Unknown)
     }
 }
 
@@ -91,12 +183,17 @@ pub struct Commit {
 }
 
 /// Fetches what `reference` of the repository at `url` is now, the default branch without one, into
-/// `cache`, where commits are kept.
+/// `cache`, where commits are kept. `tell` hears what takes its time.
 ///
 /// # Errors
 ///
 /// [`GitError`].
-pub async fn fetch(url: &str, reference: Option<&str>, cache: &Path) -> Result<Commit, GitError> {
+pub async fn fetch(
+    url: &str,
+    reference: Option<&str>,
+    cache: &Path,
+    tell: &mut impl FnMut(&str),
+) -> Result<Commit, GitError> {
     let reference = reference.unwrap_or("HEAD");
     if !is_reference(reference) {
         return Err(GitError::Name(reference.to_owned()));
@@ -105,11 +202,26 @@ pub async fn fetch(url: &str, reference: Option<&str>, cache: &Path) -> Result<C
     let home = cache.join("git").join(&key[..24]);
     let repository = home.join("repository");
     let unkept = |source| GitError::Cache { path: home.clone(), source };
+    // A commit does not change, so that one that is here is asked of nobody.
+    let kept = home.join(reference);
+    if is_whole_commit(reference) && kept.is_dir() && !kept.join(".gitmodules").is_file() {
+        return Ok(Commit { id: reference.to_owned(), folder: kept });
+    }
     fs::create_dir_all(&repository).map_err(unkept)?;
+    tell(&format!("fetching {url}"));
     // Two builds at once must not take each other's FETCH_HEAD.
     let lock = fs::File::create(home.join("lock")).map_err(unkept)?;
-    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive)
-        .map_err(|error| unkept(error.into()))?;
+    let mut waits = false;
+    while let Err(error) = rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        if error != rustix::io::Errno::WOULDBLOCK {
+            return Err(unkept(error.into()));
+        }
+        if !std::mem::replace(&mut waits, true) {
+            tell(&format!("another build fetches {url}; waiting for it"));
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    remove_unfinished(&home);
     let git = Git { repository: &repository, url };
     git.run(&["init", "--quiet", "--bare"]).await?;
     let fetch = async |words: &[&str]| {
@@ -128,7 +240,7 @@ pub async fn fetch(url: &str, reference: Option<&str>, cache: &Path) -> Result<C
             }
             format!("{reference}^{{commit}}")
         }
-        Err(GitError::Failed { why, .. }) if why.contains("remote ref") => {
+        Err(GitError::Failed { cause: GitCause::NoReference, .. }) => {
             return Err(GitError::NoReference { url: url.to_owned(), reference: reference.to_owned() });
         }
         Err(error) => return Err(error),
@@ -138,7 +250,7 @@ pub async fn fetch(url: &str, reference: Option<&str>, cache: &Path) -> Result<C
     let id = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     let folder = home.join(&id);
     if !folder.is_dir() {
-        let unfinished = tempfile::tempdir_in(&home).map_err(unkept)?;
+        let unfinished = tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(&home).map_err(unkept)?;
         let work_tree = format!("--work-tree={}", unfinished.path().display());
         git.run(&[&work_tree, "checkout", "--quiet", "--force", &id, "--", "."]).await?;
         fs::rename(unfinished.keep(), &folder)
@@ -149,6 +261,24 @@ pub async fn fetch(url: &str, reference: Option<&str>, cache: &Path) -> Result<C
         return Err(GitError::Submodules(url.to_owned()));
     }
     Ok(Commit { id, folder })
+}
+
+/// What the names of folders begin with that are being filled.
+const UNFINISHED: &str = "unfinished-";
+
+/// Removes what killed processes left, under the lock.
+fn remove_unfinished(home: &Path) {
+    for entry in home.read_dir().into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// Whether it is the whole name of a commit: SHA-1 or SHA-256 in hexadecimal digits.
+fn is_whole_commit(reference: &str) -> bool {
+    [40, 64].contains(&reference.len())
+        && reference.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
 }
 
 fn is_commit(reference: &str) -> bool {
@@ -174,6 +304,11 @@ impl Git<'_> {
             .env_remove("GIT_COMMON_DIR")
             .env("GIT_ALLOW_PROTOCOL", PROTOCOLS)
             .env("GIT_TERMINAL_PROMPT", "0")
+            // Its words are read.
+            .env("LC_ALL", "C")
+            .env("LANGUAGE", "C")
+            // What interrupts this program at a terminal does not reach it; it ends with us.
+            .process_group(0)
             .env("GIT_LFS_SKIP_SMUDGE", "1")
             .stdin(Stdio::null())
             .kill_on_drop(true)
@@ -182,18 +317,16 @@ impl Git<'_> {
         match output {
             Ok(output) if output.status.success() => Ok(output),
             Ok(output) => {
-                let said = String::from_utf8_lossy(&output.stderr);
-                let why = said
-                    .lines()
-                    .rfind(|line| !line.trim().is_empty())
-                    .unwrap_or("it says nothing")
-                    .to_owned();
-                Err(GitError::Failed { url: self.url.to_owned(), why })
+                let (why, cause) = GitCause::of(&String::from_utf8_lossy(&output.stderr));
+                Err(GitError::Failed { url: self.url.to_owned(), why, cause })
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 Err(GitError::NoGit(self.url.to_owned()))
             }
-            Err(error) => Err(GitError::Failed { url: self.url.to_owned(), why: error.to_string() }),
+            Err(error) => {
+                let (why, cause) = (error.to_string(), GitCause::Unknown);
+                Err(GitError::Failed { url: self.url.to_owned(), why, cause })
+            }
         }
     }
 }
@@ -201,6 +334,59 @@ impl Git<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_line_that_says_why_is_told_and_understood() {
+        let rights = "fatal: Could not read from remote repository.\n\nPlease make sure you have the correct access rights\nand the repository exists.\n";
+        for (said, line, cause) in [
+            // git 2.39 and 2.47, OpenSSH 9.
+            (
+                &format!("ssh: connect to host host.invalid port 22: Connection refused\n{rights}"),
+                "ssh: connect to host host.invalid port 22: Connection refused",
+                GitCause::Unreachable,
+            ),
+            (
+                &format!("Warning: Permanently added 'host.invalid' to the list of known hosts.\ngit@host.invalid: Permission denied (publickey).\n{rights}"),
+                "git@host.invalid: Permission denied (publickey).",
+                GitCause::Denied,
+            ),
+            (&format!("Host key verification failed.\n{rights}"), "Host key verification failed.", GitCause::Certificate),
+            (
+                &"fatal: unable to access 'https://host.invalid/a/': Could not resolve host: host.invalid\n".to_owned(),
+                "fatal: unable to access 'https://host.invalid/a/': Could not resolve host: host.invalid",
+                GitCause::Unreachable,
+            ),
+            (
+                &"fatal: unable to access 'https://host.invalid/a/': The requested URL returned error: 503\n".to_owned(),
+                "fatal: unable to access 'https://host.invalid/a/': The requested URL returned error: 503",
+                GitCause::Unreachable,
+            ),
+            (
+                &"fatal: could not read Username for 'https://host.invalid': terminal prompts disabled\n".to_owned(),
+                "fatal: could not read Username for 'https://host.invalid': terminal prompts disabled",
+                GitCause::Denied,
+            ),
+            (
+                &"fatal: unable to access 'https://host.invalid/a/': SSL certificate problem: unable to get local issuer certificate\n".to_owned(),
+                "fatal: unable to access 'https://host.invalid/a/': SSL certificate problem: unable to get local issuer certificate",
+                GitCause::Certificate,
+            ),
+            (&"fatal: couldn't find remote ref nope\n".to_owned(), "fatal: couldn't find remote ref nope", GitCause::NoReference),
+            (
+                &format!("fatal: '/nowhere' does not appear to be a git repository\n{rights}"),
+                "fatal: '/nowhere' does not appear to be a git repository",
+                GitCause::Absent,
+            ),
+            (
+                &"remote: Repository not found.\nfatal: repository 'https://host.invalid/a/' not found\n".to_owned(),
+                "remote: Repository not found.",
+                GitCause::Absent,
+            ),
+            (&"hint: something\nfatal: odd\n".to_owned(), "fatal: odd", GitCause::Unknown),
+        ] {
+            assert_eq!(GitCause::of(said), (line.to_owned(), cause), "{said}");
+        }
+    }
 
     #[tokio::test]
     async fn commits_are_fetched_by_branch_tag_and_id() {
@@ -241,13 +427,27 @@ mod tests {
             (Some("v1"), &first, "1"),
             (Some(first.as_str()), &first, "1"),
         ] {
-            let commit = fetch(&url, reference, &cache).await.unwrap();
+            let commit = fetch(&url, reference, &cache, &mut |_| {}).await.unwrap();
             assert_eq!(&commit.id, id, "for {reference:?}");
             assert_eq!(fs::read_to_string(commit.folder.join("a")).unwrap(), text);
         }
-        assert!(matches!(fetch(&url, Some("nope"), &cache).await, Err(GitError::NoReference { .. })));
-        assert!(matches!(fetch(&url, Some("--upload-pack=x"), &cache).await, Err(GitError::Name(_))));
-        assert!(fetch("ext::sh -c true", None, &cache).await.is_err());
-        assert!(fetch("--upload-pack=touch /tmp/x", None, &cache).await.is_err());
+        fs::remove_dir_all(&work).unwrap();
+        let gone =
+            fetch(&url, Some(second.as_str()), &cache, &mut |_| panic!("nobody is asked")).await.unwrap();
+        assert_eq!(gone.id, second);
+        git(&["init", "-q", "work"]);
+        fs::write(work.join("a"), "3").unwrap();
+        git(&["-C", "work", "add", "a"]);
+        git(&["-C", "work", "commit", "-qm", "three"]);
+        assert!(matches!(
+            fetch(&url, Some("nope"), &cache, &mut |_| {}).await,
+            Err(GitError::NoReference { .. })
+        ));
+        assert!(matches!(
+            fetch(&url, Some("--upload-pack=x"), &cache, &mut |_| {}).await,
+            Err(GitError::Name(_))
+        ));
+        assert!(fetch("ext::sh -c true", None, &cache, &mut |_| {}).await.is_err());
+        assert!(fetch("--upload-pack=touch /tmp/x", None, &cache, &mut |_| {}).await.is_err());
     }
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+use crate::archive::hexadecimal;
 use crate::deps::is_distribution;
 use crate::diagnostic::Diagnostic;
 use crate::plan::Files;
@@ -15,12 +16,27 @@ use crate::plan::Files;
 /// Files by path, with what they are worth to a plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LocalSource {
-    /// Relative path, file of this host and mode, sorted by path.
-    files: Vec<(String, PathBuf, u32)>,
+    /// Sorted by path.
+    files: Vec<LocalFile>,
     /// Whether it is one archive.
     is_file: bool,
     digest: String,
     commit: Option<String>,
+}
+
+/// A file of this host, as it was when it was looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalFile {
+    /// Its path below the folder, with `/` between parts.
+    pub name: String,
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its permissions in an image.
+    pub mode: u32,
+    /// Its size, in bytes.
+    pub size: u64,
+    /// SHA-256 of what is in it.
+    pub sha256: [u8; 32],
 }
 
 /// Files that a project may have, at most.
@@ -136,6 +152,11 @@ impl LocalSource {
         if metadata.is_dir() {
             let root = fs::canonicalize(path).map_err(unreadable)?;
             collect(&root, &root, "", Which::All, &mut files)?;
+        } else if !metadata.is_file() {
+            return Err(LocalError::Unpackable {
+                path: path.to_owned(),
+                why: "it is neither a file nor a folder",
+            });
         } else {
             let name = fs::canonicalize(path).map_err(unreadable)?;
             let Some(name) = name.file_name().and_then(|name| name.to_str()) else {
@@ -163,9 +184,10 @@ impl LocalSource {
         }
     }
 
-    fn of(mut files: Vec<(String, PathBuf, u32)>, is_file: bool) -> Result<Self, LocalError> {
-        files.sort();
-        let digest = digest(&files)?;
+    fn of(mut found: Vec<(String, PathBuf, u32)>, is_file: bool) -> Result<Self, LocalError> {
+        found.sort();
+        let files = looked_at(found)?;
+        let digest = digest(&files);
         Ok(Self { files, is_file, digest, commit: None })
     }
 
@@ -175,15 +197,16 @@ impl LocalSource {
         Self { commit: Some(commit), ..self }
     }
 
-    /// Relative paths with their files on this host and their modes, sorted.
-    pub fn files(&self) -> impl Iterator<Item = (&str, &Path, u32)> {
-        self.files.iter().map(|(path, file, mode)| (path.as_str(), file.as_path(), *mode))
+    /// The files, sorted by path.
+    #[must_use]
+    pub fn files(&self) -> &[LocalFile] {
+        &self.files
     }
 
     /// The name of the one file it is; `None` for a folder.
     #[must_use]
     pub fn file(&self) -> Option<&str> {
-        self.files.first().filter(|_| self.is_file).map(|(name, ..)| name.as_str())
+        self.files.first().filter(|_| self.is_file).map(|file| file.name.as_str())
     }
 
     /// SHA-256 over paths, modes and contents, in hexadecimal digits.
@@ -251,6 +274,8 @@ fn collect(
                 });
             }
             files.push((relative, path, mode(&metadata)));
+        } else if let Which::All = which {
+            return Err(LocalError::Unpackable { path, why: "it is neither a file nor a folder" });
         }
     }
     Ok(())
@@ -270,28 +295,35 @@ fn is_left_out(name: &str, folder: &Path) -> bool {
         || ["CACHEDIR.TAG", "pyvenv.cfg"].iter().any(|mark| folder.join(mark).is_file())
 }
 
-fn digest(files: &[(String, PathBuf, u32)]) -> Result<String, LocalError> {
-    let mut all = Sha256::new();
+/// Looks at files, by their names, paths and modes.
+fn looked_at(found: Vec<(String, PathBuf, u32)>) -> Result<Vec<LocalFile>, LocalError> {
     let mut buffer = vec![0; 64 << 10];
-    for (name, path, mode) in files {
+    let mut look = |(name, path, mode): (String, PathBuf, u32)| {
         let unreadable = |source| LocalError::Unreadable { path: path.clone(), source };
-        let mut content = Sha256::new();
-        let mut file = fs::File::open(path).map_err(unreadable)?;
+        let (mut content, mut size) = (Sha256::new(), 0);
+        let mut file = fs::File::open(&path).map_err(unreadable)?;
         loop {
             match file.read(&mut buffer).map_err(unreadable)? {
                 0 => break,
-                read => content.update(&buffer[..read]),
+                read => {
+                    content.update(&buffer[..read]);
+                    size += read as u64;
+                }
             }
         }
-        all.update(format!("{name}\0{mode:o}\0"));
-        all.update(content.finalize());
-    }
-    Ok(hexadecimal(&all.finalize()))
+        let sha256 = content.finalize().into();
+        Ok(LocalFile { name, path, mode, size, sha256 })
+    };
+    found.into_iter().map(&mut look).collect()
 }
 
-/// Bytes as hexadecimal digits.
-pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |digits, byte| digits + &format!("{byte:02x}"))
+fn digest(files: &[LocalFile]) -> String {
+    let mut all = Sha256::new();
+    for LocalFile { name, mode, sha256, .. } in files {
+        all.update(format!("{name}\0{mode:o}\0"));
+        all.update(sha256);
+    }
+    hexadecimal(&all.finalize())
 }
 
 #[cfg(test)]
@@ -319,11 +351,26 @@ mod tests {
     fn only_sources_of_a_project_count() {
         let folder = project();
         let source = LocalSource::read(folder.path(), None).unwrap();
-        assert_eq!(source.files().map(|(path, ..)| path).collect::<Vec<_>>(), ["pyproject.toml", "src/a.py"]);
+        assert_eq!(
+            source.files().iter().map(|file| file.name.as_str()).collect::<Vec<_>>(),
+            ["pyproject.toml", "src/a.py"]
+        );
         fs::write(folder.path().join(".git/HEAD"), "x").unwrap();
         assert_eq!(LocalSource::read(folder.path(), None).unwrap(), source);
         fs::write(folder.path().join("src/a.py"), "a = 2").unwrap();
         assert_ne!(LocalSource::read(folder.path(), None).unwrap().digest(), source.digest());
+    }
+
+    #[test]
+    fn what_is_no_file_is_refused_and_not_waited_for() {
+        let folder = project();
+        let fifo = folder.path().join("src/fifo");
+        assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+        for path in [fifo.as_path(), folder.path()] {
+            let refused = LocalSource::read_all(path).unwrap_err();
+            assert!(matches!(refused, LocalError::Unpackable { path, .. } if path == fifo));
+        }
+        assert!(LocalSource::read_all(Path::new("/dev/null")).is_err());
     }
 
     #[test]

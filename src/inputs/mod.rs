@@ -151,7 +151,7 @@ impl Inputs {
     }
 
     /// The files of the dependencies that come from this host or a repository, and all that is wrong with them.
-    /// `fetching` hears of each repository.
+    /// `tell` hears what takes its time.
     ///
     /// # Errors
     ///
@@ -160,7 +160,7 @@ impl Inputs {
         &self,
         needed: &[&Dependency],
         cache: &Path,
-        mut fetching: impl FnMut(&str),
+        mut tell: impl FnMut(&str),
     ) -> Result<(Sources, Vec<Diagnostic>), GitError> {
         let mut sources = Sources::new();
         let mut mistakes = Vec::new();
@@ -172,8 +172,7 @@ impl Inputs {
                     LocalSource::read(&path, subdirectory.as_deref())
                 }
                 Source::Git { url, reference, subdirectory, .. } => {
-                    fetching(url);
-                    match git::fetch(url, reference.as_deref(), cache).await {
+                    match git::fetch(url, reference.as_deref(), cache, &mut tell).await {
                         Ok(commit) => LocalSource::read(&commit.folder, subdirectory.as_deref())
                             .map(|source| source.at_commit(commit.id)),
                         Err(error) if error.is_worth_a_retry() => return Err(error),
@@ -213,8 +212,8 @@ fn copies(request: &Request, variant: &Variant) -> Result<Vec<(String, LocalSour
         copies.push((to.clone(), LocalSource::read_all(from)?));
     }
     for (to, files) in &copies {
-        for (path, ..) in files.files().filter(|_| files.file().is_none()) {
-            let place = format!("{}/{path}", to.trim_end_matches('/'));
+        for file in files.files().iter().filter(|_| files.file().is_none()) {
+            let place = format!("{}/{}", to.trim_end_matches('/'), file.name);
             if let Err(why) = destination(&place) {
                 return Err(InputsError::Place { place, why });
             }

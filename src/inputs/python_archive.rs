@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use flate2::read::GzDecoder;
 use sha2::{Digest, Sha256};
 
+use crate::archive::hexadecimal;
 use crate::diagnostic::Diagnostic;
-use crate::inputs::local::hexadecimal;
 use crate::plan::PlannedArchive;
 
 /// A tar archive with one folder, which is an installation of `CPython` that runs wherever it lies.

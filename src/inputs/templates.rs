@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::local::hexadecimal;
+use crate::archive::hexadecimal;
 use crate::diagnostic::Document;
 
 /// Files by their path below `templates/`, with `/` between folders.

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use tokio::process::Command;
 
 use super::words::Cause;
-use crate::archive::Archive;
+use crate::archive::{Archive, hexadecimal};
 use crate::base::Platform;
 use crate::diagnostic::Diagnostic;
 use crate::plan::Installer;
@@ -98,7 +98,7 @@ impl Installer {
         std::fs::File::open(program)
             .and_then(|mut file| io::copy(&mut file, &mut HashWriter(&mut hash)))
             .map_err(|source| UvError::Io { path: program.to_owned(), source })?;
-        Ok(Self { version: "custom".to_owned(), sha256: hex(&hash.finalize()), ..self })
+        Ok(Self { version: "custom".to_owned(), sha256: hexadecimal(&hash.finalize()), ..self })
     }
 
     /// The tag of the engine's image that holds this release.
@@ -163,6 +163,8 @@ impl Installer {
             // Away from the caller's folder, whose settings and modules are not ours.
             command.current_dir(scratch).args(&arguments).args(common);
             command.stdin(Stdio::null()).kill_on_drop(true);
+            // What interrupts this program at a terminal does not reach it, so that the next is not tried in its place.
+            command.process_group(0);
             let Ok(output) = command.output().await else {
                 continue;
             };
@@ -192,10 +194,6 @@ pub fn image(program: &Path) -> Result<Archive, UvError> {
         Ok(()) => Ok(files),
         Err(source) => Err(UvError::Io { path: program.to_owned(), source }),
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 struct HashWriter<'a>(&'a mut Sha256);

@@ -25,6 +25,7 @@ pub use steps::StepId;
 pub use target::Target;
 
 use crate::accounts::User;
+use crate::archive::hexadecimal;
 use crate::base::{Base, Interpreter, Platform};
 use crate::deps::{Name, Spec};
 use crate::reference::{ImageId, Reference};
@@ -364,8 +365,7 @@ impl Finish {
 /// SHA-256 over the JSON of a part, whose maps are sorted and whose fields have a fixed order.
 fn digest(part: &impl Serialize) -> String {
     let json = serde_json::to_vec(part).expect("a plan is JSON");
-    let digest = Sha256::digest(&json).iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
-    format!("sha256:{digest}")
+    format!("sha256:{}", hexadecimal(&Sha256::digest(&json)))
 }
 
 impl PlannedBase {

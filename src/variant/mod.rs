@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use value::{destination, executor_name, label_name, package, value, variable_name};
+pub use value::{destination, executor_name, is_of_firewall, label_name, package, value, variable_name};
 
 use file::{File, Mistake};
 

@@ -90,6 +90,12 @@ pub fn destination(text: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
+/// Whether a Debian package is the one that the firewall's script needs, in whatever version.
+#[must_use]
+pub fn is_of_firewall(package: &str) -> bool {
+    package.split(['=', ':']).next() == Some("iptables")
+}
+
 /// A Debian package, with a version or an architecture if need be.
 ///
 /// Rule: Debian Policy, 5.6.1 and 5.6.12.

@@ -108,7 +108,13 @@ pub(super) async fn token_is_asked_for(container: &Container, port: u16, token: 
     prints(&kernel, "1 + 1", "2").await
 }
 
-pub(super) async fn firewall_holds(container: &Container, gateway: &Server, is_root: bool) -> Tried {
+/// Lets nothing out, with the `ports` of the servers open.
+pub(super) async fn firewall_holds(
+    container: &Container,
+    gateway: &Server,
+    ports: &[u16],
+    is_root: bool,
+) -> Tried {
     const CONNECT: &str = "import socket, time
 begun = time.monotonic()
 try:
@@ -116,7 +122,11 @@ try:
 except OSError as error:
     print(error.strerror if time.monotonic() - begun < 2 else 'it takes too long')";
     const SCRIPT: &str = "/usr/local/bin/init-firewall.sh";
-    let command = [SCRIPT, "127.0.0.1", "--executor-port", "8888", "--resource-port", "8900"];
+    // The script knows two; where there is one server, both are its own.
+    let (first, last) =
+        (ports.first().copied().unwrap_or_default(), ports.last().copied().unwrap_or_default());
+    let (first, last) = (first.to_string(), last.to_string());
+    let command = [SCRIPT, "127.0.0.1", "--executor-port", &first, "--resource-port", &last];
     let ended = container.exec("root", &command).await?;
     if is_root {
         let refused = ended.code != 0 && ended.output.contains("container runs as root");

@@ -16,9 +16,9 @@ use tokio::time::{sleep, timeout};
 
 use crate::engine::{Container, Engine, EngineError, Exec, Image, Spec};
 use crate::harmless::harmless;
-use crate::plan::{DEPENDENCIES_LABEL, EXECUTOR_LABEL};
+use crate::plan::{DEPENDENCIES_LABEL, EXECUTOR_LABEL, SERVERS_PYTHON};
 use crate::secret;
-use crate::variant::{Placement, Server as Program, Variant};
+use crate::variant::{Placement, Server as Program, Variant, is_of_firewall};
 use executor::Executor;
 use http::Server;
 use kernel::{Kernel, Outcome};
@@ -102,10 +102,10 @@ pub async fn verify(
     let with_token = Spec { env: &env, ..spec };
     let of_ours = session.is_of_ours();
     // Containers of their own do not wait for one another; what is tried is told in order all the same.
-    let mut ended = Session { image, variant, checks: Vec::new(), each: |_: &Check| {} };
-    let mut asked = Session { image, variant, checks: Vec::new(), each: |_: &Check| {} };
-    let main =
-        in_container(engine, image, of_client, async |container| session.in_container(container).await);
+    let (mut ended, mut asked) = (session.aside(), session.aside());
+    let main = in_container(engine, image, of_client, async |container| {
+        Box::pin(session.in_container(container)).await;
+    });
     let others = async {
         if of_ours {
             let end = async |container: &Container| ended.the_end_of_a_server(container).await;
@@ -183,7 +183,7 @@ struct Session<'a, F> {
     each: F,
 }
 
-impl<F: FnMut(&Check)> Session<'_, F> {
+impl<'a, F: FnMut(&Check)> Session<'a, F> {
     /// Tries one thing, and tells whether it is so.
     async fn check(&mut self, name: &str, tried: impl Future<Output = Tried>) -> bool {
         let begun = Instant::now();
@@ -237,36 +237,49 @@ impl<F: FnMut(&Check)> Session<'_, F> {
         }
         let server_of = |port: Option<u16>| port.and_then(|port| server(container, port).ok());
         let gateway = server_of(self.port_of("kernel_gateway"));
-        if let Some(gateway) = &gateway {
-            self.kernels(gateway, container).await;
-        }
         if let Some(executor) = server_of(self.executor_port()) {
             self.executor(&Executor(executor), container).await;
         }
-        if let (Some(gateway), Some(resources)) =
-            (&gateway, server_of(self.port_of("ipybox.resource.server")))
-        {
-            self.check("files go in and out", resources::files_go_in_and_out(&resources)).await;
-            self.check("sources of modules are told", resources::sources_are_told(&resources)).await;
-            self.check("MCP tools become functions", resources::tools_become_functions(gateway, &resources))
-                .await;
+        if let Some(gateway) = &gateway {
+            let resources = server_of(self.port_of("ipybox.resource.server"));
+            // The two wait for different servers; what is tried is told in order all the same.
+            let mut aside = self.aside();
+            let files_and_tools = async {
+                if let Some(resources) = &resources {
+                    aside.resources(gateway, resources).await;
+                }
+            };
+            tokio::join!(self.kernels(gateway, container), files_and_tools);
+            for check in aside.checks {
+                self.note(check);
+            }
         }
-        let python = if self.is_of_ours() { PYTHON } else { "python3" };
+        let python = if self.is_of_ours() { SERVERS_PYTHON } else { "python3" };
         let found = timeout(PATIENCE, container.exec("0:0", &[python, "-I", "-c", FILES])).await;
         self.check("no secret or certificate in files", async { no_finding(&found, "secret ") }).await;
         if self.is_of_ours() {
             self.check("files belong to whom they should", async { no_finding(&found, "owner ") }).await;
             self.check("the health check passes", healthy(container, &self.image.health)).await;
         }
-        if let Some(gateway) =
-            gateway.filter(|_| self.variant.apt.iter().any(|name| name.starts_with("iptables")))
-        {
+        if let Some(gateway) = gateway.filter(|_| self.variant.apt.iter().any(|name| is_of_firewall(name))) {
             let root = is_root(self.image);
-            self.check("the firewall holds", gateway::firewall_holds(container, &gateway, root)).await;
+            self.check("the firewall holds", gateway::firewall_holds(container, &gateway, &ports, root))
+                .await;
         }
         if self.is_of_ours() {
             self.check("SIGTERM ends it within 2 s", stops(container)).await;
         }
+    }
+
+    /// A session whose checks are told later.
+    fn aside(&self) -> Session<'a, fn(&Check)> {
+        Session { image: self.image, variant: self.variant, checks: Vec::new(), each: |_| {} }
+    }
+
+    async fn resources(&mut self, gateway: &Server, resources: &Server) {
+        self.check("files go in and out", resources::files_go_in_and_out(resources)).await;
+        self.check("sources of modules are told", resources::sources_are_told(resources)).await;
+        self.check("MCP tools become functions", resources::tools_become_functions(gateway, resources)).await;
     }
 
     async fn executor(&mut self, executor: &Executor, container: &Container) {
@@ -479,9 +492,6 @@ fn shortened(text: &str) -> String {
         None => text.to_owned(),
     }
 }
-
-/// The interpreter of the servers.
-const PYTHON: &str = "/opt/ipybox/server/bin/python";
 
 fn no_finding(found: &Result<Result<Exec, EngineError>, Elapsed>, kind: &str) -> Tried {
     let found = found.as_ref().map_err(ToString::to_string)?.as_ref().map_err(ToString::to_string)?;
