@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::packages::MAX_CHOICES;
-use super::python;
+use super::{Provenance, python};
 use crate::deps::Name;
 use crate::diagnostic::Diagnostic;
 use crate::request::{OLDEST_PYTHON, PythonVersion, Request};
@@ -59,10 +59,12 @@ pub enum PlanError {
         at: Range<usize>,
     },
     /// The list's `python` excludes the base's interpreter.
-    #[error("the list excludes the base's Python {found}")]
+    #[error("the list excludes Python {found}, which {} has", owner(base, *provenance))]
     PythonExcluded {
         /// The base image.
         base: String,
+        /// Where the interpreter comes from.
+        provenance: Provenance,
         /// The base's version.
         found: String,
         /// What the list admits.
@@ -89,10 +91,12 @@ pub enum PlanError {
         at: Range<usize>,
     },
     /// The base's interpreter is not of the version asked for.
-    #[error("base image `{base}` has Python {found}, not {asked}")]
+    #[error("{} has Python {found}, not {asked}", owner(base, *provenance))]
     NotAsked {
         /// The base image.
         base: String,
+        /// Where the interpreter comes from.
+        provenance: Provenance,
         /// The base's version.
         found: String,
         /// The version asked for.
@@ -165,10 +169,12 @@ pub enum PlanError {
         implementation: String,
     },
     /// The base's interpreter is too old.
-    #[error("base image `{base}` has Python {found}, which is too old")]
+    #[error("{} has Python {found}, which is too old", owner(base, *provenance))]
     TooOld {
         /// The base image.
         base: String,
+        /// Where the interpreter comes from.
+        provenance: Provenance,
         /// The base's version.
         found: String,
     },
@@ -318,11 +324,12 @@ impl PlanError {
                 .at(at.clone())
                 .why("another entry takes it from elsewhere")
                 .advice("keep one of the two"),
-            Self::PythonExcluded { base, admits, at, .. } => what
+            Self::PythonExcluded { provenance, admits, at, .. } => what
                 .at(at.clone())
                 .why(format!("admits {admits}"))
                 .advice(format!(
-                    "widen `python` (`3.11` is 3.11.0 alone, `3.11.*` any 3.11), or choose another base than `{base}`"
+                    "widen `python` (`3.11` is 3.11.0 alone, `3.11.*` any 3.11), or {}",
+                    another(*provenance)
                 )),
             Self::NoPython { admits, at } => what
                 .at(at.clone())
@@ -332,7 +339,9 @@ impl PlanError {
                 .at(at.clone())
                 .why(format!("admits {admits}"))
                 .advice("widen `python`, or ask for another version"),
-            Self::NotAsked { .. } => what.advice("leave out `--python`, or choose another base"),
+            Self::NotAsked { provenance, .. } => {
+                what.advice(format!("leave out `--python`, or {}", another(*provenance)))
+            }
             Self::NoInterpreter { broken, .. } => what
                 .why(match broken {
                     Some(path) => format!("`{}` ends with an error, or says nothing of use", path.escape_debug()),
@@ -354,7 +363,9 @@ impl PlanError {
                 .advice("choose a base whose Python has an absolute path of letters, digits, `.`, `_`, `+` and `-`"),
             Self::Replaced { .. } => what.advice("choose the base that image was built on, or the variant `extend-base`"),
             Self::Implementation { .. } => what.advice("choose a base with CPython"),
-            Self::TooOld { .. } => what.advice(format!("choose a base with Python {OLDEST_PYTHON} or newer")),
+            Self::TooOld { provenance, .. } => {
+                what.advice(format!("{}, of Python {OLDEST_PYTHON} or newer", another(*provenance)))
+            }
             Self::NoSuchPython { known, .. } => what.advice(format!("name one of {}", known.join(", "))),
             Self::BaseHas { name, asks, at, .. } => what
                 .at(at.clone())
@@ -383,5 +394,23 @@ impl PlanError {
             Self::NoApt { .. } => what.advice("choose a base of Debian or Ubuntu, or do without these packages"),
             Self::Platform { .. } => what.advice("choose a base for linux/amd64 or linux/arm64"),
         }
+    }
+}
+
+/// Whose an interpreter is, in words.
+fn owner(base: &str, provenance: Provenance) -> String {
+    match provenance {
+        Provenance::Base => format!("base image `{base}`"),
+        Provenance::Apt => format!("the distribution of base image `{base}`"),
+        Provenance::Archive => "the archive of `--python-archive`".to_owned(),
+    }
+}
+
+/// What to choose in place of an interpreter.
+fn another(provenance: Provenance) -> &'static str {
+    match provenance {
+        Provenance::Base => "choose another base",
+        Provenance::Apt => "choose another base, or give a Python with `--python-archive`",
+        Provenance::Archive => "give another archive",
     }
 }

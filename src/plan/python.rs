@@ -109,7 +109,10 @@ pub(super) fn choose(
     archive: Option<&PlannedArchive>,
 ) -> Result<(Python, Provenance), PlanError> {
     let reference = || base.reference.to_string();
-    let check = |python: &Python| check(&spec.python, base, &python.interpreter, request.python);
+    let check_of = |provenance: Provenance, python: &Python| {
+        check(&spec.python, base, provenance, &python.interpreter, request.python)
+    };
+    let check = |python: &Python| check_of(Provenance::Base, python);
     if let Some(archive) = archive {
         // What is installed for another Python could not be seen.
         let usable =
@@ -121,7 +124,7 @@ pub(super) fn choose(
         let (path, version) = (format!("{HOME}/python/bin/python3"), archive.version.clone());
         let python =
             provided(Interpreter { path, version, implementation: "cpython".to_owned(), libc: None });
-        return check(&python).map(|()| (python, Provenance::Archive));
+        return check_of(Provenance::Archive, &python).map(|()| (python, Provenance::Archive));
     }
     let candidates: Vec<&Python> = match &request.base_python {
         Some(path) => base.pythons.iter().filter(|python| python.interpreter.path == *path).collect(),
@@ -139,7 +142,7 @@ pub(super) fn choose(
                 let (path, version, implementation) =
                     (OF_DISTRIBUTION.to_owned(), (*version).to_owned(), "cpython".to_owned());
                 let python = provided(Interpreter { path, version, implementation, libc });
-                check(&python).map(|()| (python, Provenance::Apt))
+                check_of(Provenance::Apt, &python).map(|()| (python, Provenance::Apt))
             }
             _ => Err(PlanError::NoInterpreter { base: reference(), broken: base.broken.first().cloned() }),
         };
@@ -177,6 +180,7 @@ fn provided(interpreter: Interpreter) -> Python {
 fn check(
     python: &[(Constraint, Range<usize>)],
     base: &Base,
+    provenance: Provenance,
     interpreter: &Interpreter,
     asked: Option<PythonVersion>,
 ) -> Result<(), PlanError> {
@@ -194,16 +198,16 @@ fn check(
         return Err(PlanError::NoInterpreter { base: reference(), broken: Some(interpreter.path.clone()) });
     };
     if version < Version::new([3, OLDEST_PYTHON.minor]) {
-        return Err(PlanError::TooOld { base: reference(), found });
+        return Err(PlanError::TooOld { base: reference(), provenance, found });
     }
     if let Some(asked) = asked
         && !version.release().starts_with(&[3, asked.minor])
     {
-        return Err(PlanError::NotAsked { base: reference(), found, asked });
+        return Err(PlanError::NotAsked { base: reference(), provenance, found, asked });
     }
     if let Some((constraint, at)) = python.iter().find(|(constraint, _)| !constraint.contains(&version)) {
         let (admits, at) = (admits(constraint), at.clone());
-        return Err(PlanError::PythonExcluded { base: reference(), found, admits, at });
+        return Err(PlanError::PythonExcluded { base: reference(), provenance, found, admits, at });
     }
     Ok(())
 }
@@ -298,6 +302,37 @@ mod tests {
                 _ => panic!("{found:?} instead of {expected:?}"),
             }
         }
+    }
+
+    #[test]
+    fn an_interpreter_that_will_not_do_is_told_as_whose_it_is() {
+        let archive = |version: &str| PlannedArchive {
+            folder: "python".to_owned(),
+            version: version.to_owned(),
+            sha256: String::new(),
+        };
+        let request = Request::new("minimal", User::Root);
+        let told = |list: &str, base: &Base, archive: Option<&PlannedArchive>| {
+            let spec = Spec::parse(list).unwrap();
+            let error = choose(&spec, Placement::Isolated, base, &request, archive).unwrap_err();
+            let what = error.diagnostic();
+            format!("{}: {:?}", what.what, what.fix.unwrap())
+        };
+        let mut bare = base(&[]);
+        bare.codename = Some("bookworm".to_owned());
+        bare.programs = std::iter::once("apt-get".to_owned()).collect();
+        let old = told("", &bare, Some(&archive("3.9.1")));
+        assert!(
+            old.starts_with("the archive of `--python-archive` has Python 3.9.1")
+                && old.contains("another archive"),
+            "{old}"
+        );
+        let excluded = told("python = \">=3.12\"\n", &bare, None);
+        assert!(
+            excluded.contains("which the distribution of base image")
+                && excluded.contains("--python-archive"),
+            "{excluded}"
+        );
     }
 
     #[test]
