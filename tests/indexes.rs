@@ -8,7 +8,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 
-use engine::{Image, ROOT, base, docker, ipybox, list, python_with, run};
+use engine::{Image, ROOT, docker, ipybox, list, python_with};
 
 /// `tests/index/serve.py`, on an address that build steps reach.
 struct Index {
@@ -50,21 +50,7 @@ impl Drop for Index {
 
 /// A base on which the installer asks each address once.
 fn impatient_base() -> Image {
-    let tag = Image::tag("impatient");
-    let container = docker(&["create", "--label", "ipybox.test", &base(), "true"]);
-    let container = container.trim();
-    let label = "LABEL ipybox.test=base";
-    run(Command::new("docker").args([
-        "commit",
-        "--change",
-        "ENV UV_HTTP_RETRIES=0",
-        "--change",
-        label,
-        container,
-        &tag,
-    ]));
-    docker(&["rm", container]);
-    Image { tag, id: String::new(), said: String::new() }
+    Image::commit("impatient", None, &["ENV UV_HTTP_RETRIES=0"])
 }
 
 /// Builds; the exit code, what was said, and the version of `ours` in the image, where there is one.

@@ -34,8 +34,40 @@ pub fn docker(arguments: &[&str]) -> String {
     run(Command::new("docker").args(arguments))
 }
 
+/// The program, without the settings of whoever runs the tests and with a cache of the run's own, so that bases are
+/// asked anew in each. The installer is kept for all runs.
 pub fn ipybox() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_ipybox"))
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ipybox"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("IPYBOX_") {
+            command.env_remove(name);
+        }
+    }
+    command.env("IPYBOX_CACHE_DIR", cache());
+    command
+}
+
+fn cache() -> PathBuf {
+    let home = PathBuf::from(setting("IPYBOX_TEST_CLIENTS")).with_file_name("test-cache");
+    let run = std::env::var("NEXTEST_RUN_ID").unwrap_or_else(|_| format!("cargo-{}", std::process::id()));
+    let (cache, installer) = (home.join(run), home.join("uv"));
+    if !cache.is_dir() {
+        fs::create_dir_all(&installer).unwrap();
+        for entry in home.read_dir().unwrap().flatten().filter(|entry| entry.path() != installer) {
+            let old = entry
+                .metadata()
+                .and_then(|metadata| metadata.modified())
+                .ok()
+                .and_then(|time| time.elapsed().ok());
+            if old.is_some_and(|old| old > Duration::from_secs(24 * 3600)) {
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+        fs::create_dir_all(&cache).unwrap();
+        // Tests of one run begin at once.
+        let _ = std::os::unix::fs::symlink(&installer, cache.join("uv"));
+    }
+    cache
 }
 
 /// The interpreter that has a client.
@@ -78,6 +110,24 @@ impl Image {
         let id = String::from_utf8(output.stdout).unwrap().trim().to_owned();
         assert_eq!(docker(&["inspect", "--format", "{{.Id}}", &tag]).trim(), id);
         Self { tag, id, said }
+    }
+
+    /// Makes one of the tests' base, with a file over it and further settings.
+    pub fn commit(name: &str, file: Option<(&Path, &str)>, changes: &[&str]) -> Self {
+        let tag = Self::tag(name);
+        let container = docker(&["create", "--label", "ipybox.test", &base(), "true"]);
+        let container = container.trim();
+        if let Some((file, place)) = file {
+            docker(&["cp", file.to_str().unwrap(), &format!("{container}:{place}")]);
+        }
+        let changes: Vec<_> = changes.iter().flat_map(|change| ["--change", change]).collect();
+        docker(
+            &[&["commit", "--change", "LABEL ipybox.test=base"], changes.as_slice(), &[container, &tag]]
+                .concat(),
+        );
+        docker(&["rm", container]);
+        let id = docker(&["inspect", "--format", "{{.Id}}", &tag]).trim().to_owned();
+        Self { tag, id, said: String::new() }
     }
 
     pub fn inspect(&self, format: &str) -> String {
