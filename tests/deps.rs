@@ -314,3 +314,25 @@ fn projects_that_ask_for_nothing_or_twice_are_told() {
     let output = sandbox.write("pyproject.toml", usual).run(&["deps", "pyproject.toml"]);
     assert_eq!(text(&output.stdout), "a==1\n");
 }
+
+#[test]
+fn lines_that_pip_reads_in_its_own_way_keep_their_meaning_or_are_refused() {
+    let sandbox = Sandbox::new();
+    let read = "-e git+https://h.invalid/ray@abc#egg=ray[tune,rllib]&subdirectory=python\n\
+                python_ldap @ https://h.invalid/x-1-py3-none-any.whl; sys_platform == \"win32\"\n";
+    let output = sandbox.write("requirements.txt", read).run(&["deps", "requirements.txt"]);
+    assert_eq!(
+        text(&output.stdout),
+        "ray[rllib,tune] @ git+https://h.invalid/ray@abc#subdirectory=python\n\
+         python-ldap @ https://h.invalid/x-1-py3-none-any.whl ; sys_platform == \"win32\"\n",
+        "{}",
+        text(&output.stderr)
+    );
+    sandbox.write("refused.txt", "git+git@host.invalid:org/repo.git@v1#egg=package\n");
+    insta::assert_snapshot!("pip_short_address", refusal(&sandbox.run(&["deps", "refused.txt"])));
+    sandbox.write("old.txt", "requests\rnumpy\r");
+    insta::assert_snapshot!("pip_carriage_returns", refusal(&sandbox.run(&["deps", "old.txt"])));
+    // Nothing of it is mended into another name.
+    assert_eq!(sandbox.run(&["deps", "--fix", "old.txt"]).status.code(), Some(1));
+    assert_eq!(sandbox.read("old.txt"), "requests\rnumpy\r");
+}

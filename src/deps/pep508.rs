@@ -27,10 +27,13 @@ pub fn parse(text: &str) -> Result<Dependency, Diagnostic> {
         } else {
             ("cannot be seen, and belongs in no requirement", "")
         };
-        return Err(Diagnostic::new("invalid requirement")
-            .at(at..at + odd.len_utf8())
-            .why(format!("U+{:04X} {why}", u32::from(odd)))
-            .replace(instead));
+        let mistake = Diagnostic::new("invalid requirement").at(at..at + odd.len_utf8());
+        // Two lines would become one name.
+        if odd == '\r' {
+            let why = "U+000D cannot be seen, and ends no line by itself";
+            return Err(mistake.why(why).advice("write a line feed at the end of each line"));
+        }
+        return Err(mistake.why(format!("U+{:04X} {why}", u32::from(odd))).replace(instead));
     }
     let head = trim(text);
     let name_length =

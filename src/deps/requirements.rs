@@ -347,13 +347,26 @@ impl File<'_> {
         let path = !scheme
             && (text.starts_with(['.', '/', '~']) || address.contains(['/', '\\']) || is_archive(address));
         if !(scheme || path) || has_name_before_at(text) {
-            return match pep508::parse(text) {
+            // pip ends an address at a `;`, and PEP 508 only behind a blank.
+            let spaced = text.replacen("; ", " ;", usize::from(has_name_before_at(text)));
+            return match pep508::parse(&spaced) {
                 Ok(dependency) => Some(Dependency { at: place(line, text, &dependency.at), ..dependency }),
                 Err(mistake) => {
                     let mistake = explained(line, text, mistake);
                     self.parsed.refuse(mistake)
                 }
             };
+        }
+        if let Some((host, path)) = text.strip_prefix("git+").and_then(|rest| rest.split_once(':'))
+            && host.contains('@')
+            && !path.starts_with("//")
+        {
+            return self.parsed.refuse(
+                Diagnostic::new("this is no address of a repository")
+                    .at(whole)
+                    .why("behind `git+` stands an address with a scheme")
+                    .replace(format!("git+ssh://{host}/{path}")),
+            );
         }
         // A marker behind an address needs a space on one side of its `;`.
         let end = [" ;", "; "].iter().filter_map(|end| text.find(end)).min().unwrap_or(text.len());
@@ -365,10 +378,12 @@ impl File<'_> {
                 None => (address.trim(), Vec::new()),
             };
         let fragment = address.split_once('#').map_or("", |(_, fragment)| fragment);
-        let egg = fragment
-            .split('&')
-            .find_map(|pair| pair.strip_prefix("egg="))
-            .map(|egg| egg.split('[').next().unwrap_or_default());
+        let egg = fragment.split('&').find_map(|pair| pair.strip_prefix("egg="));
+        let (egg, of_egg) = match egg.and_then(|egg| egg.strip_suffix(']')?.split_once('[')) {
+            Some((name, extras)) => (Some(name), extras.split(',').map(str::trim).collect()),
+            None => (egg.map(|egg| egg.split('[').next().unwrap_or_default()), Vec::new()),
+        };
+        let extras = [extras, of_egg].concat();
         if Url::parse(address.strip_prefix("git+").unwrap_or(address))
             .is_some_and(|url| url.has_credentials())
         {
