@@ -1,13 +1,17 @@
 //! Builds the container images in which AI agents run code.
 //!
 //! ```text
-//! variants/NAME/ ────variant─▶ Variant ┐
-//! dependencies.txt ─────deps─▶ Spec ───┼─plan─▶ Plan ─dockerfile, context─▶ Archive ─engine─▶ image
-//! engine or file ───────base─▶ Base ───┘
+//! flags ────────────────cli─▶ Request ─┐
+//! variants/NAME/ ───variant─▶ Variant ─┤
+//! dependencies.txt ────deps─▶ Spec ────┼─plan─▶ Plan ─image─▶ Dockerfile, tar ─engine─▶ image id ─▶ tag
+//! engine or file ──────base─▶ Base ────┘                                                 └─ verify
 //! ```
 //!
-//! Data goes left to right, once. Files, the environment and the engine are asked at the two ends;
-//! from [`deps::Spec`] to [`archive::Archive`] every stage is a pure function of its inputs.
+//! Data goes left to right, once. Files, the environment and the engine are asked at the two ends: [`inputs`] reads what a
+//! [`request::Request`] names, [`base`] asks the engine; from there to [`archive::Archive`] every stage is a pure function of
+//! its inputs. [`plan::Target`] is chosen once, before anything is fetched; [`plan::Plan`] is printed and read back; what only
+//! rendering needs travels beside it. [`installer`] knows uv, pip and apt, [`explain`] says what a failed step means at the
+//! lines of the list, and [`report`] is the one door to the terminal. `tests/arrows.rs` holds the order of the rooms.
 
 pub mod accounts;
 pub mod archive;
@@ -27,6 +31,5 @@ pub mod reference;
 pub mod report;
 pub mod request;
 pub mod secret;
-
 pub mod variant;
 pub mod verify;
