@@ -336,3 +336,49 @@ fn lines_that_pip_reads_in_its_own_way_keep_their_meaning_or_are_refused() {
     assert_eq!(sandbox.run(&["deps", "--fix", "old.txt"]).status.code(), Some(1));
     assert_eq!(sandbox.read("old.txt"), "requests\rnumpy\r");
 }
+
+#[test]
+fn what_is_nearly_a_constraint_is_mended_in_its_own_way() {
+    let list = "a = \">=6.3.2[toml]\"\nb = \"@latest\"\nc = \"newest\"\nd = \">=1 and <2\"\ne = \">=1;<2\"\nf = \"\u{2265}1.2\"\n\
+                g = \"@1.2\"\nh = \">='1.2'\"\ni = \"~> 1.2.3\"\nj = \">=1&<2\"\nk = \"=> 2\"\n";
+    let sandbox = Sandbox::new();
+    sandbox.write("dependencies.txt", list);
+    insta::assert_snapshot!("constraint_almost", refusal(&sandbox.run(&["deps", "dependencies.txt"])));
+    assert_eq!(sandbox.run(&["deps", "--fix", "dependencies.txt"]).status.code(), Some(1));
+    let mended = sandbox.read("dependencies.txt");
+    assert_eq!(
+        mended.lines().skip(1).collect::<Vec<_>>(),
+        [
+            "b = \"*\"",
+            "c = \"*\"",
+            "d = \">=1 , <2\"",
+            "e = \">=1,<2\"",
+            "f = \">=1.2\"",
+            "g = \"==1.2\"",
+            "h = \">=1.2\"",
+            "i = \"~=1.2.3\"",
+            "j = \">=1,<2\"",
+            "k = \">=2\"",
+        ]
+    );
+}
+
+#[test]
+fn what_a_format_cannot_say_is_told() {
+    let sandbox = Sandbox::new();
+    sandbox.write("bounds.txt", "urllib3<3\n");
+    sandbox.write("list.txt", "-c bounds.txt\n--extra-index-url https://h.invalid/simple\n--index-url https://i.invalid/simple\nrequests\n");
+    insta::assert_snapshot!(
+        "format_requirements_bounds",
+        refusal(&sandbox.run(&["deps", "--format", "requirements", "list.txt"]))
+    );
+    let output = sandbox.run(&["deps", "list.txt"]);
+    assert_eq!(text(&output.stdout), "requests\n");
+    assert!(text(&output.stderr).contains("constraints are left out, of `urllib3`"));
+    let project = "[project]\nname = \"x\"\nrequires-python = \"3.11\"\n[tool.poetry.extras]\nconsole = [\"aioconsole>=0.6.0\"]\n";
+    sandbox.write("pyproject.toml", project);
+    insta::assert_snapshot!(
+        "project_versions",
+        refusal(&sandbox.run(&["deps", "--extra", "console", "pyproject.toml"]))
+    );
+}

@@ -10,7 +10,7 @@ use serde::{Serialize, Serializer};
 
 use super::{Caller, Failure, FailureKind};
 use crate::cli::{DepsArgs, DepsFormat, variable_of_list};
-use crate::deps::{Dependency, Form, Index, Source, Spec, percent_encoded};
+use crate::deps::{Dependency, Form, Index, Priority, Source, Spec, percent_encoded};
 use crate::diagnostic::{Diagnostic, Document, Documents, Fix};
 use crate::inputs::lists;
 use crate::plan::Requirement;
@@ -38,6 +38,17 @@ pub(super) fn run(args: &DepsArgs, caller: &Caller) -> Result<(), Failure> {
         return Ok(());
     }
     if args.format != DepsFormat::Json {
+        if args.format == DepsFormat::Pep508 && !spec.bounds.is_empty() {
+            let names: Vec<_> = spec.bounds.iter().map(|bound| format!("`{}`", bound.name)).collect();
+            caller.report.note(&format!(
+                "constraints are left out, of {}; `--format json` has them",
+                names.join(", ")
+            ));
+        }
+        let asked = |index: &&Index| index.priority != Priority::Explicit;
+        if args.format == DepsFormat::Requirements && spec.indexes.iter().filter(asked).count() > 1 {
+            caller.report.note("pip takes the newest version of all indexes, where this list's first index with a package counts");
+        }
         for dependency in spec.dependencies.iter().filter(|one| one.optional) {
             caller.report.note(&format!("`{}` is optional, and left out", dependency.name));
         }
@@ -83,13 +94,19 @@ fn requirements_file(spec: &Spec, documents: &Documents) -> Result<String, Failu
     let mut text = String::new();
     for index in &spec.indexes {
         let option = match index.priority {
-            crate::deps::Priority::Default => "--index-url",
-            crate::deps::Priority::Extra | crate::deps::Priority::Supplemental => "--extra-index-url",
-            crate::deps::Priority::Explicit => continue,
+            Priority::Default => "--index-url",
+            Priority::Extra | Priority::Supplemental => "--extra-index-url",
+            Priority::Explicit => continue,
         };
         text += &format!("{option} {}\n", index.url);
     }
-    let mut mistakes = Vec::new();
+    let bound = |bound: &Dependency| {
+        Diagnostic::new(format!("pip has no way to say what bounds `{}`", bound.name))
+            .at(bound.at.clone())
+            .why("it reads constraints from a file of their own")
+            .advice("use `--format json`, or give pip that file with `-c`")
+    };
+    let mut mistakes: Vec<_> = spec.bounds.iter().map(bound).collect();
     for dependency in spec.dependencies.iter().filter(|one| !one.optional) {
         let mistake = |why: &str, advice: &str| {
             Diagnostic::new(format!("pip has no way to say what `{}` asks for", dependency.name))

@@ -380,9 +380,7 @@ fn comparator(operator: &str, written: &str) -> Result<Comparator, Refused> {
     } else {
         Version::from_str(version_text)
     };
-    let version = version.map_err(|_| {
-        Refused::new(format!("`{}` is not a version as PEP 440 has them", written.escape_debug()))
-    })?;
+    let version = version.map_err(|_| almost(operator, written))?;
     if wildcard && compatible {
         return Err(Refused {
             why: format!("`{operator}` takes a plain version, without `.*`"),
@@ -436,6 +434,45 @@ fn comparator(operator: &str, written: &str) -> Result<Comparator, Refused> {
         return Err(Refused::new("a local label, the part behind `+`, can only follow `==` and `!=`"));
     }
     Ok(Comparator::Within(range))
+}
+
+/// What is told of a text that is no version: where it is nearly one, with what mends it.
+fn almost(operator: &str, written: &str) -> Refused {
+    let is_version = |text: &str| Version::from_str(text.strip_suffix(".*").unwrap_or(text)).is_ok();
+    let refused = |why: &str, instead: String| Refused { why: why.to_owned(), instead: Some(instead) };
+    if let Some((version, extras)) = written.strip_suffix(']').and_then(|written| written.split_once('['))
+        && is_version(version)
+    {
+        let extras: Vec<_> = extras.split(',').map(|extra| format!("\"{}\"", extra.trim())).collect();
+        let table = format!("{{ version = \"{operator}{version}\", extras = [{}] }}", extras.join(", "));
+        return Refused::new(format!("extras stand in a table: `{table}`"));
+    }
+    let word = written.trim_start_matches('@').to_ascii_lowercase();
+    if operator.is_empty() && ["latest", "newest", "any", "all"].contains(&word.as_str()) {
+        return refused("`*` takes any version, the newest first", "*".to_owned());
+    }
+    if operator.is_empty() && ["and", "&", "&&", ";"].contains(&word.as_str()) {
+        return refused("comparators that must all hold are joined by a comma", ",".to_owned());
+    }
+    for (sign, meant) in
+        [("\u{2265}", ">="), ("\u{2264}", "<="), ("\u{2260}", "!="), ("@", "=="), ("~>", "~=")]
+    {
+        if let Some(version) = written.strip_prefix(sign).map(str::trim_start)
+            && operator.is_empty()
+            && is_version(version)
+        {
+            return refused(&format!("`{sign}` is no operator"), format!("{meant}{version}"));
+        }
+    }
+    let bare = written.trim_end_matches([';', '&']);
+    if bare.len() < written.len() && is_version(bare) {
+        return refused("comparators that must all hold are joined by a comma", format!("{operator}{bare},"));
+    }
+    let bare = written.trim_matches(['"', '\'', '`', '\u{201c}', '\u{201d}', '\u{2018}', '\u{2019}']);
+    if bare.len() < written.len() && is_version(bare) {
+        return refused("quotes stand around the whole constraint", format!("{operator}{bare}"));
+    }
+    Refused::new(format!("`{}` is not a version as PEP 440 has them", written.escape_debug()))
 }
 
 /// What Poetry's `dev` stands for.

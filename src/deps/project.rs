@@ -280,11 +280,19 @@ impl<'a> Project<'a> {
             let Some(extra) = Name::parse(&key.name) else { continue };
             let what = Named("extra", &key.name);
             let mut owner = Owner { text: self.text, what, parsed: self.parsed };
-            let listed: Vec<_> = owner
-                .strings(item, "a list of names")
-                .into_iter()
-                .filter_map(|(_, name)| Name::parse(name))
-                .collect();
+            let written = owner.strings(item, "a list of names");
+            if let Some((value, name)) = written.iter().find(|(_, name)| Name::parse(name).is_none()) {
+                owner.parsed.mistakes.push(
+                    Diagnostic::new(format!(
+                        "extra `{extra}` lists `{}`, which is no name",
+                        name.escape_debug()
+                    ))
+                    .at(value.at.clone())
+                    .why("versions stand with the dependency itself")
+                    .advice("write the name alone, and the dependency as an optional one"),
+                );
+            }
+            let listed: Vec<_> = written.into_iter().filter_map(|(_, name)| Name::parse(name)).collect();
             if self.extras.contains(&extra) {
                 let dependencies = self.parsed.spec.dependencies.iter_mut();
                 dependencies.filter(|one| listed.contains(&one.name)).for_each(|one| one.optional = false);
@@ -508,6 +516,15 @@ impl Project<'_> {
 }
 
 fn interpreter(value: &Value<'_>, what: Named<'_>, text: &str, parsed: &mut Parsed) {
+    if let Some(version) = value.as_str().filter(|text| text.parse::<pep440_rs::Version>().is_ok()) {
+        parsed.mistakes.push(
+            Diagnostic::new("`requires-python` has no operator")
+                .at(value.at.clone())
+                .why("PEP 440 has no versions alone")
+                .advice(format!("write `=={version}.*` for any {version}, or `>={version}`")),
+        );
+        return;
+    }
     let mut owner = Owner { text, what, parsed };
     if let Some(constraint) = owner.python(value) {
         parsed.spec.python.push((constraint, value.at.clone()));

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use pep440_rs::Version;
 use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, value};
 use zip::write::SimpleFileOptions;
-use zip::{CompressionMethod, ZipWriter};
+use zip::{CompressionMethod, DateTime, ZipWriter};
 
 use crate::deps::{Name, Priority, Source, percent_encoded};
 use crate::plan::{Held, PackageIndex, Plan, Requirement};
@@ -95,7 +95,10 @@ fn stand_in(name: &Name, version: &Version, held: &Held) -> io::Result<Vec<u8>> 
         metadata += &format!("Provides-Extra: {extra}\n");
     }
     let mut wheel = ZipWriter::new(io::Cursor::new(Vec::new()));
-    let options = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
+    // The same time in every wheel, whatever the clock says.
+    let options = SimpleFileOptions::default()
+        .compression_method(CompressionMethod::Stored)
+        .last_modified_time(DateTime::default());
     let folder = format!("{}-{version}.dist-info", name.as_str().replace('-', "_"));
     for (file, text) in [
         ("METADATA", metadata.as_str()),
