@@ -640,7 +640,7 @@ fn a_gateway_on_another_port_is_proved_with_its_firewall() {
     let folder = tempfile::tempdir().unwrap();
     let variant = folder.path().join("mine");
     fs::create_dir(&variant).unwrap();
-    let text = "description = \"mine\"\nextends = \"kernel\"\napt = [\"iptables\"]\n[[server]]\nport = 9000\n\
+    let text = "description = \"mine\"\nextends = \"kernel\"\napt = [\"iptables\"]\n[[server]]\nport = 9000\ninterface = \"gateway\"\n\
                 command = [\"kernel_gateway\", \"--ip=0.0.0.0\", \"--port=9000\"]\n";
     fs::write(variant.join("variant.toml"), text).unwrap();
     fs::write(variant.join("dependencies.txt"), "").unwrap();

@@ -6,7 +6,7 @@ use crate::archive::{Archive, Owner};
 use crate::base::{Base, Folder};
 use crate::inputs::templates::Templates;
 use crate::plan::{Foundation, HOME};
-use crate::variant::is_of_firewall;
+use crate::variant::{Interface, is_of_firewall};
 
 /// What one `ADD` lays over the base: everything but the two environments.
 pub(super) fn files(plan: &Foundation, base: &Base, templates: &Templates) -> Archive {
@@ -29,7 +29,7 @@ pub(super) fn files(plan: &Foundation, base: &Base, templates: &Templates) -> Ar
     let server = |path: &str| format!("{HOME}/server/{path}");
     files
         .add(&place(&server("share/jupyter/kernels/python3/kernel.json")), runtime(templates, "kernel.json"));
-    if plan.servers.iter().any(|server| server.runs("kernel_gateway")) {
+    if plan.servers.iter().any(|server| server.speaks(Interface::Gateway)) {
         let settings = "jupyter_kernel_gateway_config.py";
         files.add(&place(&server(&format!("etc/jupyter/{settings}"))), runtime(templates, settings));
     }

@@ -7,7 +7,7 @@ use super::{Provenance, python};
 use crate::deps::Name;
 use crate::diagnostic::Diagnostic;
 use crate::request::{OLDEST_PYTHON, PythonVersion, Request};
-use crate::variant::{Placement, Variant};
+use crate::variant::{Interface, Placement, Variant};
 
 /// Why there is no plan. `at` is in bytes of the dependency list.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -282,7 +282,10 @@ impl PlanError {
             Err(Self::NeedsBase(name()))
         } else if inherits && request.python_archive.is_some() {
             Err(Self::InheritsPython(name()))
-        } else if variant.executor().is_some() && request.name.is_none() && variant.executor_name.is_none() {
+        } else if variant.server(Interface::Executor).is_some()
+            && request.name.is_none()
+            && variant.executor_name.is_none()
+        {
             Err(Self::NeedsName(name()))
         } else {
             Ok(())

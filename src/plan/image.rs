@@ -14,7 +14,7 @@ use crate::accounts::{self, User};
 use crate::base::{Base, Python};
 use crate::deps::Name;
 use crate::request::Request;
-use crate::variant::{self, EXECUTOR, Placement, Server, Variant};
+use crate::variant::{self, EXECUTOR, Interface, Placement, Server, Variant};
 
 /// The variable that names an executor server.
 const EXECUTOR_NAME: &str = "EXECUTOR_NAME";
@@ -82,7 +82,9 @@ pub(super) fn apt(variant: &Variant, provenance: Option<Provenance>, request: &R
 
 /// The folder of an executor's workspaces, where that is one that an image can have.
 pub(super) fn workspaces(servers: &[Server], env: &BTreeMap<String, String>) -> Option<String> {
-    let folder = env.get("WORKSPACES_DIR").filter(|_| servers.iter().any(|server| server.runs(EXECUTOR)))?;
+    let folder = env
+        .get("WORKSPACES_DIR")
+        .filter(|_| servers.iter().any(|server| server.speaks(Interface::Executor)))?;
     variant::destination(folder).ok().map(|()| folder.trim_end_matches('/').to_owned())
 }
 
@@ -110,7 +112,7 @@ pub(super) fn labels(
     ];
     let mut labels = variant.labels.clone();
     labels.extend(request.labels.clone());
-    if variant.executor().is_some() && variant.packages != Placement::Inherited {
+    if variant.server(Interface::Executor).is_some() && variant.packages != Placement::Inherited {
         labels.insert(EXECUTOR_LABEL.to_owned(), "1".to_owned());
     }
     labels.extend(own.map(|(name, value)| (name.to_owned(), value)));
@@ -131,7 +133,7 @@ pub(super) fn environment(
     errors.extend(
         own.iter().filter(|name| env.contains_key(**name)).map(|name| PlanError::OwnVariable((*name).into())),
     );
-    match (request.name.as_ref().or(variant.executor_name.as_ref()), variant.executor()) {
+    match (request.name.as_ref().or(variant.executor_name.as_ref()), variant.server(Interface::Executor)) {
         (Some(name), Some(_)) => {
             env.insert(EXECUTOR_NAME.to_owned(), name.clone());
         }

@@ -30,7 +30,7 @@ use crate::base::{Base, Interpreter, Platform};
 use crate::deps::{Name, Spec};
 use crate::reference::{ImageId, Reference};
 use crate::request::Request;
-use crate::variant::{EXECUTOR, Placement, Server, Step, Variant, When};
+use crate::variant::{Interface, Placement, Server, Step, Variant, When};
 
 /// Everything that decides an image, with nothing left to decide. It is printed as JSON, and read back.
 ///
@@ -275,7 +275,7 @@ impl Plan {
                 servers_lock: variant.lock.clone(),
                 apt: apt.into_iter().collect(),
                 // Compose files of executors ask for their health with it.
-                wants_curl: servers.iter().any(|server| server.runs(EXECUTOR))
+                wants_curl: servers.iter().any(|server| server.speaks(Interface::Executor))
                     && base.has("apt-get")
                     && !base.has("curl"),
                 workspaces: image::workspaces(servers, &env),

@@ -87,13 +87,38 @@ pub struct Server {
     pub port_variable: Option<String>,
     /// A module of the servers' environment, and its arguments.
     pub command: Vec<String>,
+    /// What it speaks, by which clients and `ipybox verify` know it. Where it is left out, what the shipped module of the
+    /// command speaks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface: Option<Interface>,
 }
 
+/// What clients of a server rely on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Interface {
+    /// Kernels over websockets, as Jupyter's kernel gateway has them.
+    Gateway,
+    /// Files, sources of modules and MCP tools, as ipybox has them.
+    Resources,
+    /// Code and commands in workspaces, as skill-compose has them.
+    Executor,
+}
+
+/// The modules that are shipped, and what they speak.
+const MODULES: [(&str, Interface); 3] = [
+    ("kernel_gateway", Interface::Gateway),
+    ("ipybox.resource.server", Interface::Resources),
+    (EXECUTOR, Interface::Executor),
+];
+
 impl Server {
-    /// Whether it is the program that runs a module.
+    /// Whether clients of an interface can use it.
     #[must_use]
-    pub fn runs(&self, module: &str) -> bool {
-        self.command.first().is_some_and(|name| name == module)
+    pub fn speaks(&self, interface: Interface) -> bool {
+        let of_module =
+            || MODULES.iter().find(|(module, _)| self.command.first().is_some_and(|name| name == module));
+        self.interface.or_else(|| of_module().map(|(_, interface)| *interface)) == Some(interface)
     }
 
     /// The port it listens on in an environment.
@@ -305,16 +330,10 @@ impl Variant {
         }
     }
 
-    /// The server that runs a module, where there is one.
+    /// The server with an interface, where it has one.
     #[must_use]
-    pub fn server(&self, module: &str) -> Option<&Server> {
-        self.servers.iter().find(|server| server.runs(module))
-    }
-
-    /// Its executor server, where it has one.
-    #[must_use]
-    pub fn executor(&self) -> Option<&Server> {
-        self.server(EXECUTOR)
+    pub fn server(&self, interface: Interface) -> Option<&Server> {
+        self.servers.iter().find(|server| server.speaks(interface))
     }
 }
 

@@ -18,7 +18,7 @@ use crate::engine::{Container, Engine, EngineError, Exec, Image, Spec};
 use crate::harmless::harmless;
 use crate::plan::{DEPENDENCIES_LABEL, EXECUTOR_LABEL, SERVERS_PYTHON};
 use crate::secret;
-use crate::variant::{Placement, Server as Program, Variant, is_of_firewall};
+use crate::variant::{Interface, Placement, Server as Program, Variant, is_of_firewall};
 use executor::Executor;
 use http::Server;
 use kernel::{Kernel, Outcome};
@@ -96,7 +96,7 @@ pub async fn verify(
     let ports = session.ports();
     let spec = Spec { label: LABEL, ports: &ports, ..Spec::default() };
     let of_client = Spec { capabilities: &CAPABILITIES, ..spec };
-    let (executor, gateway) = (session.executor_port(), session.port_of("kernel_gateway"));
+    let (executor, gateway) = (session.port_of(Interface::Executor), session.port_of(Interface::Gateway));
     let variable = if executor.is_some() { "EXECUTOR_TOKEN" } else { "KG_AUTH_TOKEN" };
     let env = [format!("{variable}={TOKEN}")];
     let with_token = Spec { env: &env, ..spec };
@@ -216,12 +216,8 @@ impl<'a, F: FnMut(&Check)> Session<'a, F> {
         server.port_in(&self.image.env.iter().filter_map(pair).collect())
     }
 
-    fn executor_port(&self) -> Option<u16> {
-        self.variant.executor().map(|server| self.port(server))
-    }
-
-    fn port_of(&self, module: &str) -> Option<u16> {
-        self.variant.server(module).map(|server| self.port(server))
+    fn port_of(&self, interface: Interface) -> Option<u16> {
+        Some(self.port(self.variant.server(interface)?))
     }
 
     /// Whether the servers are this program's, and not of an image that somebody built by hand.
@@ -236,12 +232,12 @@ impl<'a, F: FnMut(&Check)> Session<'a, F> {
             return self.note(rest);
         }
         let server_of = |port: Option<u16>| port.and_then(|port| server(container, port).ok());
-        let gateway = server_of(self.port_of("kernel_gateway"));
-        if let Some(executor) = server_of(self.executor_port()) {
+        let gateway = server_of(self.port_of(Interface::Gateway));
+        if let Some(executor) = server_of(self.port_of(Interface::Executor)) {
             self.executor(&Executor(executor), container).await;
         }
         if let Some(gateway) = &gateway {
-            let resources = server_of(self.port_of("ipybox.resource.server"));
+            let resources = server_of(self.port_of(Interface::Resources));
             // The two wait for different servers; what is tried is told in order all the same.
             let mut aside = self.aside();
             let files_and_tools = async {
