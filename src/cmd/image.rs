@@ -34,7 +34,7 @@ pub(super) struct Planned<'a> {
 impl Asked {
     /// Reads everything the arguments name. Nothing is contacted.
     pub(super) fn read(args: ImageArgs, caller: &Caller) -> Result<Self, Failure> {
-        let (host, cache) = (args.host.clone(), caller.cache(args.cache_dir.clone())?);
+        let (host, cache) = (args.engine.host.clone(), caller.cache(args.cache_dir.clone())?);
         let request = args.request(caller.environment.ids);
         let inputs = Inputs::read(&request, &variable_of_list)?;
         PlanError::of_request(&request, &inputs.variant)

@@ -6,7 +6,7 @@ use crate::report::Report;
 use crate::variant::{Placement, Variant};
 
 pub(super) fn run(args: &VariantsArgs, report: &Report) -> Result<(), Failure> {
-    let folder = args.variants.as_deref();
+    let folder = args.own.variants.as_deref();
     let text = match &args.name {
         _ if args.schema => format!("{:#}\n", Variant::schema()),
         Some(name) => show(&Variant::read(name, folder)?),

@@ -13,7 +13,7 @@ use crate::variant::{Variant, VariantError};
 use crate::verify::{self, Check, Verdict};
 
 pub(super) async fn run(args: VerifyArgs, caller: &Caller) -> Result<(), Failure> {
-    let engine = super::engine(&args.host, caller).await?;
+    let engine = super::engine(&args.engine.host, caller).await?;
     let Some(image) = engine.image(&args.image).await? else {
         let what = Diagnostic::new(format!("the engine has no image `{}`", args.image.escape_debug()));
         return Err(Failure::refused(what.advice("build or pull it first, or correct its name")));
@@ -26,7 +26,7 @@ pub(super) async fn run(args: VerifyArgs, caller: &Caller) -> Result<(), Failure
         );
     }
     let name = name.unwrap_or("minimal");
-    let variant = match Variant::read(name, args.variants.as_deref()) {
+    let variant = match Variant::read(name, args.own.variants.as_deref()) {
         // A variant of somebody's own, whose folder is not here: its executor is like any other.
         Err(VariantError::Unknown { .. }) if args.variant.is_none() && is_executor(&image) => {
             caller.report.note(&format!(

@@ -1,7 +1,7 @@
 //! Says what can be typed; decides nothing, opens nothing.
 
-use std::collections::HashMap;
-use std::ffi::OsString;
+mod environment;
+
 use std::path::PathBuf;
 
 use clap::builder::BoolishValueParser;
@@ -11,9 +11,12 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use crate::accounts::User;
 use crate::deps::Selection;
 use crate::reference::{Reference, ReferenceError};
-use crate::report::{MessageFormat, Redaction};
+use crate::report::MessageFormat;
 use crate::request::{PythonVersion, Request};
 use crate::variant::{self, executor_name};
+
+pub use environment::{Environment, variable_of_list};
+use environment::{variable, words};
 
 /// The tag of ipybox 0.6, for scripts that name none.
 const DEFAULT_TAG: &str = "ghcr.io/gradion-ai/ipybox";
@@ -262,13 +265,13 @@ pub struct ImageArgs {
     #[arg(long, value_name = "DIR", env = "IPYBOX_TEMPLATES", hide_env = true)]
     pub templates: Option<PathBuf>,
 
-    /// Folder of variants that replaces the shipped ones
-    #[arg(long, value_name = "DIR", env = "IPYBOX_VARIANTS", hide_env = true)]
-    pub variants: Option<PathBuf>,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "described by its type")]
+    pub own: VariantsFolder,
 
-    /// Engine to use; only unix sockets yet
-    #[arg(long, value_name = "HOST", env = "DOCKER_HOST", default_value = "", hide_default_value = true)]
-    pub host: String,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "described by its type")]
+    pub engine: EngineArgs,
 
     /// Folder for what need not be asked or fetched twice [default: `~/.cache/ipybox`]
     #[arg(long, value_name = "DIR", env = "IPYBOX_CACHE_DIR", hide_env = true)]
@@ -288,7 +291,7 @@ impl ImageArgs {
         };
         Request {
             variant: self.variant,
-            variants: self.variants,
+            variants: self.own.variants,
             templates: self.templates,
             dependencies: self.dependencies,
             selection: self.selection.selection(),
@@ -321,6 +324,22 @@ pub struct PlanArgs {
     /// Print what is known of the base instead, for --base-facts
     #[arg(long)]
     pub facts: bool,
+}
+
+/// Which engine is used.
+#[derive(Debug, Args)]
+pub struct EngineArgs {
+    /// Engine to use; only unix sockets yet
+    #[arg(long, value_name = "HOST", env = "DOCKER_HOST", default_value = "", hide_default_value = true)]
+    pub host: String,
+}
+
+/// Where variants are.
+#[derive(Debug, Args)]
+pub struct VariantsFolder {
+    /// Folder of variants that replaces the shipped ones
+    #[arg(long, value_name = "DIR", env = "IPYBOX_VARIANTS", hide_env = true)]
+    pub variants: Option<PathBuf>,
 }
 
 /// What is asked for beside a project's own dependencies.
@@ -452,17 +471,17 @@ pub struct VerifyArgs {
     #[arg(short = 'V', long, value_name = "NAME")]
     pub variant: Option<String>,
 
-    /// Folder of variants that replaces the shipped ones
-    #[arg(long, value_name = "DIR", env = "IPYBOX_VARIANTS", hide_env = true)]
-    pub variants: Option<PathBuf>,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "described by its type")]
+    pub own: VariantsFolder,
 
     /// Print the checks as JSON
     #[arg(long)]
     pub json: bool,
 
-    /// Engine to use; only unix sockets yet
-    #[arg(long, value_name = "HOST", env = "DOCKER_HOST", default_value = "", hide_default_value = true)]
-    pub host: String,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "described by its type")]
+    pub engine: EngineArgs,
 }
 
 /// Arguments of `ipybox variants`.
@@ -475,9 +494,9 @@ pub struct VariantsArgs {
     #[arg(long, conflicts_with_all = ["name", "variants"])]
     pub schema: bool,
 
-    /// Folder of variants that replaces the shipped ones
-    #[arg(long, value_name = "DIR", env = "IPYBOX_VARIANTS", hide_env = true)]
-    pub variants: Option<PathBuf>,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "described by its type")]
+    pub own: VariantsFolder,
 }
 
 /// How to tell what is going on.
@@ -541,98 +560,6 @@ fn image_name(text: &str) -> Result<Reference, String> {
             Err("Docker would take this name for the id of an image; give another".to_owned())
         }
         None => Ok(reference),
-    }
-}
-
-/// An environment variable; an empty one counts as not set.
-#[expect(clippy::disallowed_methods, reason = "this is where the environment is read")]
-fn variable(name: &str) -> Option<OsString> {
-    std::env::var_os(name).filter(|value| !value.is_empty())
-}
-
-/// The names of the variables that carry proxy settings into build steps; Docker predefines build
-/// arguments of these names, which stay out of history and cache. Docker 20.10 does not know
-/// `ALL_PROXY`, and leaves it out of the steps.
-///
-/// Source: Docker docs, "Predefined ARGs".
-const PROXY_VARIABLES: [&str; 10] = [
-    "HTTP_PROXY",
-    "http_proxy",
-    "HTTPS_PROXY",
-    "https_proxy",
-    "FTP_PROXY",
-    "ftp_proxy",
-    "NO_PROXY",
-    "no_proxy",
-    "ALL_PROXY",
-    "all_proxy",
-];
-
-/// A list of the environment: words with white space between them.
-fn words(name: &str) -> Vec<String> {
-    let text = variable_of_list(name).unwrap_or_default();
-    text.split_whitespace().map(str::to_owned).collect()
-}
-
-/// What a variable that a requirements file names holds.
-#[must_use]
-pub fn variable_of_list(name: &str) -> Option<String> {
-    variable(name).and_then(|value| value.into_string().ok())
-}
-
-/// What the environment says beside the options that can come from it.
-#[derive(Debug, Clone, Default)]
-pub struct Environment {
-    /// The proxy settings, by variable.
-    pub proxies: HashMap<String, String>,
-    /// The certificates this host trusts: `SSL_CERT_FILE`.
-    pub ssl_cert_file: Option<PathBuf>,
-    /// Where programs keep what they can do without.
-    ///
-    /// Rule: XDG Base Directory Specification, `XDG_CACHE_HOME`; relative values do not count.
-    pub cache_home: Option<PathBuf>,
-    /// Whether the user wants no colours.
-    ///
-    /// Rule: no-color.org.
-    pub no_color: bool,
-    /// Whether a runner of GitHub reads what is printed.
-    ///
-    /// Rule: GitHub Docs, "Variables", "Default environment variables".
-    pub is_workflow: bool,
-    /// The user and group id of this process.
-    pub ids: (u32, u32),
-}
-
-impl Environment {
-    /// What of it nobody may see.
-    #[must_use]
-    pub fn redaction(&self) -> Redaction {
-        Redaction::of_addresses(self.proxies.values().map(String::as_str))
-    }
-
-    /// Whether the superuser asks.
-    #[must_use]
-    pub fn is_root(&self) -> bool {
-        self.ids.0 == 0
-    }
-
-    /// Reads the environment of this process.
-    #[must_use]
-    pub fn read() -> Self {
-        let path = |name: &str| variable(name).map(PathBuf::from);
-        let xdg = path("XDG_CACHE_HOME").filter(|path| path.is_absolute());
-        let home = || path("HOME").map(|home| home.join(".cache"));
-        Self {
-            proxies: PROXY_VARIABLES
-                .into_iter()
-                .filter_map(|name| Some((name.to_owned(), variable(name)?.into_string().ok()?)))
-                .collect(),
-            ssl_cert_file: path("SSL_CERT_FILE"),
-            cache_home: xdg.or_else(home),
-            no_color: variable("NO_COLOR").is_some(),
-            is_workflow: variable("GITHUB_ACTIONS").is_some_and(|value| value == "true"),
-            ids: (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw()),
-        }
     }
 }
 

@@ -1,0 +1,99 @@
+//! What the environment says: the one place where it is read.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use crate::report::Redaction;
+
+/// An environment variable; an empty one counts as not set.
+#[expect(clippy::disallowed_methods, reason = "this is where the environment is read")]
+pub(super) fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
+/// The names of the variables that carry proxy settings into build steps; Docker predefines build
+/// arguments of these names, which stay out of history and cache. Docker 20.10 does not know
+/// `ALL_PROXY`, and leaves it out of the steps.
+///
+/// Source: Docker docs, "Predefined ARGs".
+const PROXY_VARIABLES: [&str; 10] = [
+    "HTTP_PROXY",
+    "http_proxy",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "FTP_PROXY",
+    "ftp_proxy",
+    "NO_PROXY",
+    "no_proxy",
+    "ALL_PROXY",
+    "all_proxy",
+];
+
+/// A list of the environment: words with white space between them.
+pub(super) fn words(name: &str) -> Vec<String> {
+    let text = variable_of_list(name).unwrap_or_default();
+    text.split_whitespace().map(str::to_owned).collect()
+}
+
+/// What a variable that a requirements file names holds.
+#[must_use]
+pub fn variable_of_list(name: &str) -> Option<String> {
+    variable(name).and_then(|value| value.into_string().ok())
+}
+
+/// What the environment says beside the options that can come from it.
+#[derive(Debug, Clone, Default)]
+pub struct Environment {
+    /// The proxy settings, by variable.
+    pub proxies: HashMap<String, String>,
+    /// The certificates this host trusts: `SSL_CERT_FILE`.
+    pub ssl_cert_file: Option<PathBuf>,
+    /// Where programs keep what they can do without.
+    ///
+    /// Rule: XDG Base Directory Specification, `XDG_CACHE_HOME`; relative values do not count.
+    pub cache_home: Option<PathBuf>,
+    /// Whether the user wants no colours.
+    ///
+    /// Rule: no-color.org.
+    pub no_color: bool,
+    /// Whether a runner of GitHub reads what is printed.
+    ///
+    /// Rule: GitHub Docs, "Variables", "Default environment variables".
+    pub is_workflow: bool,
+    /// The user and group id of this process.
+    pub ids: (u32, u32),
+}
+
+impl Environment {
+    /// What of it nobody may see.
+    #[must_use]
+    pub fn redaction(&self) -> Redaction {
+        Redaction::of_addresses(self.proxies.values().map(String::as_str))
+    }
+
+    /// Whether the superuser asks.
+    #[must_use]
+    pub fn is_root(&self) -> bool {
+        self.ids.0 == 0
+    }
+
+    /// Reads the environment of this process.
+    #[must_use]
+    pub fn read() -> Self {
+        let path = |name: &str| variable(name).map(PathBuf::from);
+        let xdg = path("XDG_CACHE_HOME").filter(|path| path.is_absolute());
+        let home = || path("HOME").map(|home| home.join(".cache"));
+        Self {
+            proxies: PROXY_VARIABLES
+                .into_iter()
+                .filter_map(|name| Some((name.to_owned(), variable(name)?.into_string().ok()?)))
+                .collect(),
+            ssl_cert_file: path("SSL_CERT_FILE"),
+            cache_home: xdg.or_else(home),
+            no_color: variable("NO_COLOR").is_some(),
+            is_workflow: variable("GITHUB_ACTIONS").is_some_and(|value| value == "true"),
+            ids: (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw()),
+        }
+    }
+}
