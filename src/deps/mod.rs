@@ -6,21 +6,13 @@
 //! files, `pyproject.toml`, and scripts with inline metadata (PEP 723).
 
 mod constraint;
-mod foreign;
-mod form;
-mod lines;
-mod list;
+mod lists;
 mod marker;
 mod name;
 pub mod pep508;
-mod poetry;
-mod project;
 mod range;
-mod requirements;
-mod script;
 mod source;
 mod toml;
-mod uv;
 mod value;
 
 use std::collections::{HashMap, HashSet};
@@ -29,7 +21,7 @@ use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 
 pub use constraint::{Constraint, ConstraintError};
-pub use form::Form;
+pub use lists::Form;
 pub use marker::{Marker, MarkerError, Operand, VARIABLES};
 pub use name::Name;
 pub use source::{Index, Priority, Source, Url, is_distribution, is_reference, percent_encoded};
@@ -242,7 +234,7 @@ impl Reader {
         let own = clean(Path::new(&document.name));
         if included.is_none()
             && self.form.is_none()
-            && let Some(mut mistake) = foreign::refusal(&document.text)
+            && let Some(mut mistake) = lists::foreign::refusal(&document.text)
         {
             mistake.shift(start);
             self.mistakes.push(mistake);
@@ -256,7 +248,7 @@ impl Reader {
         };
         let mut parsed = Parsed::default();
         if let Some(table) = plain {
-            poetry::dependencies(&table, &document.text, &mut parsed);
+            lists::poetry::dependencies(&table, &document.text, &mut parsed);
         } else {
             let form = form.unwrap_or_else(|| Form::of(&document.text));
             form.parse(&document.text, &folder, selection, surroundings, &mut parsed);
@@ -335,14 +327,13 @@ impl Reader {
                 let what = Diagnostic::new(format!("no list has the {kind} `{}`", name.escape_debug()));
                 self.mistakes.push(match nearest(name, known.iter().map(String::as_str)) {
                     Some(meant) => what
-                        .why(format!("there is {}", quoted(known.iter().map(String::as_str))))
+                        .why(format!("there is {}", in_backticks(known.iter().map(String::as_str))))
                         .advice(format!("ask for `--{kind} {meant}`")),
                     None if known.is_empty() => what
                         .why(format!("only a `pyproject.toml` has {kind}s, and none was given that does"))
                         .advice(format!("leave out `--{kind}`")),
-                    None => {
-                        what.advice(format!("choose one of {}", quoted(known.iter().map(String::as_str))))
-                    }
+                    None => what
+                        .advice(format!("choose one of {}", in_backticks(known.iter().map(String::as_str)))),
                 });
             }
         }
@@ -483,7 +474,7 @@ fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Opt
 }
 
 /// Words in backticks, with commas between them.
-fn quoted<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
+fn in_backticks<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
     let words: Vec<_> = words.into_iter().map(|word| format!("`{word}`")).collect();
     words.join(", ")
 }

@@ -97,7 +97,7 @@ const SIGNS: [Sign; 10] = [
 
 /// What is wrong with a text that is no list of ours. One that begins as Poetry's lines do, or has a table
 /// of a project or a script's metadata, is ours whatever follows.
-pub(super) fn refusal(text: &str) -> Option<Diagnostic> {
+pub(in crate::deps) fn refusal(text: &str) -> Option<Diagnostic> {
     let mut start = 0;
     let mut first = true;
     for raw in text.split_inclusive('\n') {

@@ -9,7 +9,8 @@ use super::lines::{Line, Piece, logical_lines, place, split_options, words};
 use super::pep508::{self, path_source};
 use super::source::{Priority, archive_stem, is_distribution, parse_url};
 use super::{
-    Dependency, Include, Index, Name, Parsed, Source, Surroundings, Url, list, name, nearest, project, source,
+    Dependency, Include, Index, Name, Parsed, Source, Surroundings, Url, name, nearest, project, quoted,
+    source,
 };
 use crate::diagnostic::Diagnostic;
 
@@ -51,7 +52,7 @@ const fn option(short: &'static str, name: &'static str, takes_value: bool) -> F
 const HASHES: [(&str, usize); 3] = [("sha256", 64), ("sha384", 96), ("sha512", 128)];
 
 /// Reads a requirements file that lies in `folder`.
-pub(super) fn parse(text: &str, folder: &Path, surroundings: Surroundings<'_>, parsed: &mut Parsed) {
+pub(in crate::deps) fn parse(text: &str, folder: &Path, surroundings: Surroundings<'_>, parsed: &mut Parsed) {
     let mut file = File { folder, surroundings, parsed, hashes_required: false };
     for line in logical_lines(text) {
         if file.parsed.is_hopeless() {
@@ -480,7 +481,7 @@ impl File<'_> {
 fn explained(line: &Line, text: &str, mistake: Diagnostic) -> Diagnostic {
     let whole = text.as_ptr() as usize - line.text.as_ptr() as usize;
     let whole = whole..whole + text.len();
-    if let Some(requirement) = list::poetry_line(text)
+    if let Some(requirement) = quoted::poetry_line(text)
         && line.is_verbatim(&whole)
     {
         return Diagnostic::new("this is a line of Poetry's language")
@@ -515,7 +516,7 @@ fn has_name_before_at(text: &str) -> bool {
 }
 
 /// A package index, where its address is one that may stand in a plan.
-pub(super) fn index(
+pub(in crate::deps) fn index(
     name: Option<String>,
     url: &str,
     priority: Priority,

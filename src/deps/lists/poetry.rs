@@ -4,7 +4,9 @@ use std::ops::Range;
 
 use super::toml::{Named, Owner};
 use super::value::{Table, Value};
-use super::{Constraint, Dependency, Marker, Name, Parsed, Source, nearest, pep508, quoted, source, toml};
+use super::{
+    Constraint, Dependency, Marker, Name, Parsed, Source, in_backticks, nearest, pep508, source, toml,
+};
 use crate::diagnostic::{Diagnostic, Fix};
 
 /// A kind of dependency table: its first key makes it that kind, and the others may stand beside.
@@ -25,7 +27,7 @@ const WHERE: [&str; 3] = ["markers", "python", "platform"];
 const WHAT: [&str; 2] = ["extras", "optional"];
 
 /// Reads a list of Poetry's lines.
-pub(super) fn parse(text: &str, parsed: &mut Parsed) {
+pub(in crate::deps) fn parse(text: &str, parsed: &mut Parsed) {
     const ADVICE: &str = "write one dependency per line, as `name = \"constraint\"`";
     if let Some(table) = toml::parse(text, parsed, ADVICE, broken_line) {
         dependencies(&table, text, parsed);
@@ -33,7 +35,7 @@ pub(super) fn parse(text: &str, parsed: &mut Parsed) {
 }
 
 /// Reads a table of dependencies, whose `python` is the interpreter's version.
-pub(super) fn dependencies(table: &Table<'_>, text: &str, parsed: &mut Parsed) {
+pub(in crate::deps) fn dependencies(table: &Table<'_>, text: &str, parsed: &mut Parsed) {
     let entries = table.entries();
     let mut names = Vec::with_capacity(entries.len());
     parsed.spec.dependencies.reserve(entries.len());
@@ -408,7 +410,7 @@ impl Entry<'_> {
             };
             Diagnostic::new(format!("{what} has both `{kind}` and `{key}`")).at(at).why(why).advice(format!(
                 "remove one of the two; beside `{kind}` can stand {}",
-                quoted(keys.into_iter().skip(1))
+                in_backticks(keys.into_iter().skip(1))
             ))
         } else {
             let unknown =
@@ -420,7 +422,7 @@ impl Entry<'_> {
                 Some(meant) => unknown.why(format!("did you mean `{meant}`?")).replace(meant),
                 None => unknown
                     .why("expected one of the keys of a Poetry dependency")
-                    .advice(format!("use {}", quoted(keys))),
+                    .advice(format!("use {}", in_backticks(keys))),
             }
         };
         self.owner.refuse::<()>(mistake);

@@ -1,7 +1,7 @@
 //! What uv's own settings in a project or a script say of what is installed.
 
 use super::value::{Table, Value};
-use super::{Name, Parsed, Priority, Source, list, requirements};
+use super::{Name, Parsed, Priority, Source, quoted, requirements};
 use crate::diagnostic::Diagnostic;
 
 /// Settings that cannot change what is installed: they are for other commands of uv, for its cache, its network and its
@@ -52,7 +52,7 @@ const WITHOUT_EFFECT: [&str; 40] = [
 ];
 
 /// Reads the table `tool.uv`, after the dependencies it speaks of.
-pub(super) fn settings(tool: &Value<'_>, text: &str, parsed: &mut Parsed) {
+pub(in crate::deps) fn settings(tool: &Value<'_>, text: &str, parsed: &mut Parsed) {
     let Some(tool) = tool.as_table() else { return };
     let pip = tool.get("pip").and_then(Value::as_table);
     for (inside, table) in [("tool.uv", Some(tool)), ("tool.uv.pip", pip)] {
@@ -155,7 +155,7 @@ fn bounds(value: &Value<'_>, text: &str, parsed: &mut Parsed) {
         return;
     };
     for value in values {
-        match value.as_str().map(|_| list::requirement(text, value.at.clone())) {
+        match value.as_str().map(|_| quoted::requirement(text, value.at.clone())) {
             Some(Ok(bound)) => parsed.spec.bounds.push(bound),
             Some(Err(mistake)) => parsed.mistakes.push(mistake),
             None => refused(

@@ -9,7 +9,8 @@ use super::source::Priority;
 use super::toml::{Named, Owner};
 use super::value::{Table, Value};
 use super::{
-    Dependency, Name, Parsed, Selection, Source, list, nearest, poetry, quoted, requirements, toml, uv,
+    Dependency, Name, Parsed, Selection, Source, in_backticks, nearest, poetry, quoted, requirements, toml,
+    uv,
 };
 use crate::diagnostic::Diagnostic;
 
@@ -23,7 +24,7 @@ const TABLES: [&str; 4] = ["project", "build-system", "dependency-groups", "tool
 const MAX_DEPTH: usize = 64;
 
 /// Reads a project: its dependencies, and the groups and extras that are asked for.
-pub(super) fn parse(text: &str, selection: &Selection, parsed: &mut Parsed) {
+pub(in crate::deps) fn parse(text: &str, selection: &Selection, parsed: &mut Parsed) {
     let Some(document) = toml::parse(text, parsed, SYNTAX, |_, _| None) else { return };
     let names = |names: &[String]| names.iter().filter_map(|name| Name::parse(name)).collect::<Vec<_>>();
     let mut project = Project {
@@ -45,7 +46,7 @@ pub(super) fn parse(text: &str, selection: &Selection, parsed: &mut Parsed) {
 }
 
 /// Reads the metadata of a script: the inside of a `[project]` table.
-pub(super) fn parse_script(text: &str, parsed: &mut Parsed) {
+pub(in crate::deps) fn parse_script(text: &str, parsed: &mut Parsed) {
     let Some(document) = toml::parse(text, parsed, SYNTAX, |_, _| None) else { return };
     if let Some(item) = document.get("requires-python") {
         interpreter(item, Named("", "requires-python"), text, parsed);
@@ -75,7 +76,7 @@ pub(super) fn parse_script(text: &str, parsed: &mut Parsed) {
 }
 
 /// The name that a project gives itself.
-pub(super) fn name(text: &str) -> Option<Name> {
+pub(in crate::deps) fn name(text: &str) -> Option<Name> {
     let document = Document::parse(text).ok()?;
     let of = |table: Option<&Item>| Name::parse(table?.get("name")?.as_str()?);
     of(document.get("project")).or_else(|| of(document.get("tool").and_then(|tool| tool.get("poetry"))))
@@ -399,9 +400,9 @@ impl<'a> Project<'a> {
                 Some(meant) => {
                     mistake.why(format!("did you mean `{meant}`?")).replace(format!("\"{meant}\""))
                 }
-                None => {
-                    mistake.why("it is included here").advice(format!("include one of {}", quoted(known)))
-                }
+                None => mistake
+                    .why("it is included here")
+                    .advice(format!("include one of {}", in_backticks(known))),
             });
         }
     }
@@ -550,7 +551,7 @@ fn requirement_of(value: &Value<'_>, what: Named<'_>, text: &str, parsed: &mut P
             .advice("write a requirement such as `\"numpy>=2.2,<3\"`");
         return parsed.refuse(mistake);
     }
-    match list::requirement(text, at) {
+    match quoted::requirement(text, at) {
         Ok(dependency) => Some(dependency),
         Err(mistake) => parsed.refuse(mistake),
     }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Parsed, Selection, Spec, Surroundings, list, name, poetry, project, requirements, script};
+use super::{Parsed, Selection, Spec, Surroundings, name, poetry, project, quoted, requirements, script};
 use crate::diagnostic::{Diagnostic, Document};
 
 /// A form that dependency lists are written in.
@@ -73,7 +73,7 @@ impl Form {
         Spec::read_as(Some(self), &mut document.into(), &Selection::default(), Surroundings::none())
     }
 
-    pub(super) fn parse(
+    pub(in crate::deps) fn parse(
         self,
         text: &str,
         folder: &Path,
@@ -83,7 +83,7 @@ impl Form {
     ) {
         match self {
             Self::Poetry => poetry::parse(text, parsed),
-            Self::Quoted => list::parse(text, parsed),
+            Self::Quoted => quoted::parse(text, parsed),
             Self::Requirements => requirements::parse(text, folder, surroundings, parsed),
             Self::Project => project::parse(text, selection, parsed),
             Self::Script => script::parse(text, parsed),
@@ -92,7 +92,7 @@ impl Form {
 }
 
 /// Whether a line is the header of a table that `pyproject.toml` has.
-pub(super) fn is_project_table(line: &str) -> bool {
+pub(in crate::deps) fn is_project_table(line: &str) -> bool {
     let Some(header) = line.strip_prefix('[') else { return false };
     let name = header.trim_start_matches('[').trim_start();
     ["project]", "project.", "build-system]", "dependency-groups]", "tool."]
@@ -111,7 +111,7 @@ fn is_quoted_requirement(line: &str) -> bool {
 }
 
 /// Whether a line can only be one of Poetry's.
-pub(super) fn is_poetry_line(line: &str) -> bool {
+pub(in crate::deps) fn is_poetry_line(line: &str) -> bool {
     looks_like(line) == Some(Form::Poetry)
 }
 

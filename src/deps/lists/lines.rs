@@ -8,22 +8,22 @@ use std::ops::Range;
 /// begins with `#` at the start or behind white space, and a line that is only a comment ends what
 /// it continues.
 #[derive(Default)]
-pub(super) struct Line {
-    pub(super) text: String,
-    pub(super) pieces: Vec<Piece>,
+pub(in crate::deps) struct Line {
+    pub(in crate::deps) text: String,
+    pub(in crate::deps) pieces: Vec<Piece>,
 }
 
 /// Bytes of a line and where in the file they come from.
-pub(super) struct Piece {
+pub(in crate::deps) struct Piece {
     /// Where in the line they begin.
-    pub(super) start: usize,
+    pub(in crate::deps) start: usize,
     /// Where in the file they are, or what they stand for.
-    pub(super) at: Range<usize>,
-    pub(super) verbatim: bool,
+    pub(in crate::deps) at: Range<usize>,
+    pub(in crate::deps) verbatim: bool,
 }
 
 impl Line {
-    pub(super) fn push(&mut self, text: &str, at: Range<usize>, verbatim: bool) {
+    pub(in crate::deps) fn push(&mut self, text: &str, at: Range<usize>, verbatim: bool) {
         if !text.is_empty() {
             self.pieces.push(Piece { start: self.text.len(), at, verbatim });
             self.text.push_str(text);
@@ -31,7 +31,7 @@ impl Line {
     }
 
     /// Adds bytes of another line, piece by piece.
-    pub(super) fn push_part(&mut self, line: &Self, bytes: Range<usize>) {
+    pub(in crate::deps) fn push_part(&mut self, line: &Self, bytes: Range<usize>) {
         for (index, piece) in line.pieces.iter().enumerate() {
             let end = line.pieces.get(index + 1).map_or(line.text.len(), |next| next.start);
             let part = piece.start.max(bytes.start)..end.min(bytes.end);
@@ -42,7 +42,7 @@ impl Line {
     }
 
     /// The place in the file of bytes of the line.
-    pub(super) fn place(&self, bytes: Range<usize>) -> Range<usize> {
+    pub(in crate::deps) fn place(&self, bytes: Range<usize>) -> Range<usize> {
         let piece = |position: usize| {
             let index = self.pieces.partition_point(|piece| piece.start <= position);
             self.pieces.get(index.saturating_sub(1))
@@ -59,20 +59,20 @@ impl Line {
         start..end.max(start)
     }
 
-    pub(super) fn place_of(&self, part: &str) -> Range<usize> {
+    pub(in crate::deps) fn place_of(&self, part: &str) -> Range<usize> {
         let start = part.as_ptr() as usize - self.text.as_ptr() as usize;
         self.place(start..start + part.len())
     }
 
     /// Whether the bytes are in the file as they are in the line.
-    pub(super) fn is_verbatim(&self, bytes: &Range<usize>) -> bool {
+    pub(in crate::deps) fn is_verbatim(&self, bytes: &Range<usize>) -> bool {
         let index = self.pieces.partition_point(|piece| piece.start <= bytes.start);
         let Some(piece) = self.pieces.get(index.saturating_sub(1)) else { return false };
         piece.verbatim && bytes.end <= piece.start + piece.at.len()
     }
 }
 
-pub(super) fn logical_lines(text: &str) -> Vec<Line> {
+pub(in crate::deps) fn logical_lines(text: &str) -> Vec<Line> {
     let mut lines = Vec::new();
     let mut line = Line::default();
     let mut start = 0;
@@ -105,13 +105,13 @@ pub(super) fn logical_lines(text: &str) -> Vec<Line> {
 }
 
 /// Where in the file `inner`, bytes of `text`, lies.
-pub(super) fn place(line: &Line, text: &str, inner: &Range<usize>) -> Range<usize> {
+pub(in crate::deps) fn place(line: &Line, text: &str, inner: &Range<usize>) -> Range<usize> {
     let start = text.as_ptr() as usize - line.text.as_ptr() as usize;
     line.place(start + inner.start..start + inner.end)
 }
 
 /// Splits a line where its options begin: at the first word outside quotes that begins with `-`.
-pub(super) fn split_options(text: &str) -> (&str, &str) {
+pub(in crate::deps) fn split_options(text: &str) -> (&str, &str) {
     let mut quote = None;
     let mut previous = ' ';
     for (at, character) in text.char_indices() {
@@ -128,7 +128,7 @@ pub(super) fn split_options(text: &str) -> (&str, &str) {
 
 /// Words as a shell splits them, each with the bytes it was written in; the rest behind an open
 /// quote if there is one.
-pub(super) fn words(text: &str) -> Result<Vec<(String, &str)>, &str> {
+pub(in crate::deps) fn words(text: &str) -> Result<Vec<(String, &str)>, &str> {
     let mut words = Vec::new();
     let mut rest = text.trim_start();
     while !rest.is_empty() {

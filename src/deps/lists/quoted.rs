@@ -6,7 +6,7 @@ use super::{Dependency, Parsed, pep508, poetry, report_duplicates};
 use crate::diagnostic::Diagnostic;
 
 /// Reads quoted requirements.
-pub(super) fn parse(text: &str, parsed: &mut Parsed) {
+pub(in crate::deps) fn parse(text: &str, parsed: &mut Parsed) {
     let mut names = Vec::new();
     let mut position = 0;
     let mut comma_missing_at = None;
@@ -76,7 +76,7 @@ fn missing_comma(text: &str, at: Range<usize>) -> Diagnostic {
 }
 
 /// Reads the requirement at `at`, quotes included.
-pub(super) fn requirement(text: &str, at: Range<usize>) -> Result<Dependency, Diagnostic> {
+pub(in crate::deps) fn requirement(text: &str, at: Range<usize>) -> Result<Dependency, Diagnostic> {
     let written = &text[at.clone()];
     let unquoted = match written.parse::<toml_edit::Value>() {
         Ok(toml_edit::Value::String(text)) => text.into_value(),
@@ -117,7 +117,7 @@ fn meant_by(entry: &str) -> Option<String> {
 }
 
 /// A line of Poetry's language as requirement; `None` where it is none, or no single requirement.
-pub(super) fn poetry_line(line: &str) -> Option<String> {
+pub(in crate::deps) fn poetry_line(line: &str) -> Option<String> {
     if !line.contains('=') {
         return None;
     }

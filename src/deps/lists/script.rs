@@ -6,10 +6,10 @@ use crate::diagnostic::Diagnostic;
 /// The line that begins the metadata.
 ///
 /// Rule: PEP 723, "script" blocks: comment lines up to one that is `# ///`.
-pub(super) const START: &str = "# /// script";
+pub(in crate::deps) const START: &str = "# /// script";
 
 /// Reads the metadata of a script.
-pub(super) fn parse(text: &str, parsed: &mut Parsed) {
+pub(in crate::deps) fn parse(text: &str, parsed: &mut Parsed) {
     let Some(metadata) = metadata(text, parsed) else { return };
     project::parse_script(&metadata, parsed);
 }
