@@ -10,7 +10,7 @@ use crate::plan::{EXECUTOR_LABEL, VARIANT_LABEL};
 use crate::reference::ImageId;
 use crate::report::Report;
 use crate::variant::{Variant, VariantError};
-use crate::verify::{self, Check, Verdict};
+use crate::verify::{self, Finding, Verdict};
 
 pub(super) async fn run(args: VerifyArgs, caller: &Caller) -> Result<(), Failure> {
     let engine = super::engine(&args.engine.host, caller).await?;
@@ -86,7 +86,7 @@ pub(super) async fn prove(
 }
 
 /// A line of the table.
-fn line(Check { name, verdict, seconds }: &Check) -> String {
+fn line(Finding { name, verdict, seconds }: &Finding) -> String {
     match verdict {
         Verdict::Passed => format!("ok      {name:<42} {seconds:>5.1} s"),
         Verdict::Failed(why) => {
@@ -97,7 +97,7 @@ fn line(Check { name, verdict, seconds }: &Check) -> String {
     }
 }
 
-fn outcome(image: &Image, variant: &Variant, checks: &[Check]) -> Result<(), Failure> {
+fn outcome(image: &Image, variant: &Variant, checks: &[Finding]) -> Result<(), Failure> {
     let failed = checks.iter().filter(|check| check.has_failed()).count();
     if failed == 0 {
         return Ok(());

@@ -8,8 +8,8 @@ use serde::Deserialize;
 use serde_spanned::Spanned;
 
 use super::{
-    Check, Copy, Placement, SHIPPED, Server, Step, Variant, destination, executor_name, label_name, package,
-    value, variable_name,
+    Copy, OwnCheck, Placement, SHIPPED, Server, Step, Variant, destination, executor_name, label_name,
+    package, value, variable_name,
 };
 use crate::deps::{Dependency, pep508};
 use crate::diagnostic::Document;
@@ -73,8 +73,8 @@ pub(super) struct File {
     step: Vec<Spanned<Step>>,
     /// What `ipybox verify` tries beside what it always does.
     #[serde(default)]
-    #[schemars(with = "Vec<Check>")]
-    check: Vec<Spanned<Check>>,
+    #[schemars(with = "Vec<OwnCheck>")]
+    check: Vec<Spanned<OwnCheck>>,
 }
 
 impl Variant {

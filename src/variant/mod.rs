@@ -53,7 +53,7 @@ pub struct Variant {
     /// Commands that change it.
     pub steps: Vec<Step>,
     /// What `ipybox verify` tries beside what it always does.
-    pub checks: Vec<Check>,
+    pub checks: Vec<OwnCheck>,
     /// What is installed when the user names no dependency list.
     pub dependencies: Document,
     /// Its folder on this host, where paths of `copies` begin; `None` for one that is shipped.
@@ -178,7 +178,7 @@ pub enum When {
 /// Something that must hold in a container: `code` or `command` must end well.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Check {
+pub struct OwnCheck {
     /// What should be.
     pub name: String,
     /// Python that a kernel runs.

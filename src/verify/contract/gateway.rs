@@ -4,24 +4,37 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
-use super::http::Server;
-use super::kernel::{Kernel, Until};
-use super::{Fault, Tried, all_answer, server, shortened};
-use crate::engine::Container;
+use super::image;
+use crate::variant::Interface;
+use crate::verify::subject::TOKEN;
+use crate::verify::trial::Trial;
+use crate::verify::wire::http::Server;
+use crate::verify::wire::kernel::{Kernel, Until};
+use crate::verify::{Fault, Tried, shortened};
 
 /// Runs a cell that must write `expected` and nothing else.
 pub(super) async fn prints(kernel: &Kernel, code: &str, expected: &str) -> Tried {
     kernel.run(code).await?.is(expected)
 }
 
-pub(super) async fn state_is_kept(kernel: &Kernel) -> Tried {
+pub(in crate::verify) async fn kernel_starts(trial: &Trial<'_>) -> Tried {
+    trial.kernel().await.map(|_| ())
+}
+
+pub(in crate::verify) async fn code_runs(trial: &Trial<'_>) -> Tried {
+    prints(trial.kernel().await?, "print('out'); 1 + 1", "out\n2").await
+}
+
+pub(in crate::verify) async fn state_is_kept(trial: &Trial<'_>) -> Tried {
+    let kernel = trial.kernel().await?;
     prints(kernel, "kept = 41", "").await?;
     prints(kernel, "kept + 1", "42").await
 }
 
 /// Sends cells behind one that fails: when its error is told, as smolagents does, and before.
-pub(super) async fn cells_after_errors_run(kernel: &Kernel) -> Tried {
+pub(in crate::verify) async fn cells_after_errors_run(trial: &Trial<'_>) -> Tried {
     const TIMES: usize = 10;
+    let kernel = trial.kernel().await?;
     for time in 1..=TIMES {
         let failed = kernel.connect().await?.run("1 / 0", Until::IdleOrError).await?;
         match failed.error.as_deref() {
@@ -40,35 +53,36 @@ pub(super) async fn cells_after_errors_run(kernel: &Kernel) -> Tried {
 }
 
 /// Lets three kernels print a hundred times each.
-pub(super) async fn short_outputs_are_complete(gateway: &Server) -> Tried {
+pub(in crate::verify) async fn short_outputs_are_complete(trial: &Trial<'_>) -> Tried {
     const TIMES: usize = 100;
-    let lost = async || {
-        let kernel = Kernel::start(gateway).await?;
+    let lost = async |kernel: &Kernel| {
         let mut channels = kernel.connect().await?;
         let mut lost = 0;
         for time in 0..TIMES {
             let outcome = channels.run(&format!("print({time})"), Until::Reply).await?;
             lost += usize::from(outcome.text != format!("{time}\n"));
         }
-        kernel.end().await?;
         Ok::<_, Fault>(lost)
     };
-    let (one, two, three) = tokio::try_join!(lost(), lost(), lost())?;
+    let [one, two, three] = trial.three_kernels().await?;
+    let (one, two, three) = tokio::try_join!(lost(one), lost(two), lost(three))?;
     match one + two + three {
         0 => Ok(()),
         lost => Err(format!("{lost} of {} were lost", 3 * TIMES).into()),
     }
 }
 
-pub(super) async fn long_output_is_complete(kernel: &Kernel) -> Tried {
+pub(in crate::verify) async fn long_output_is_complete(trial: &Trial<'_>) -> Tried {
     const BYTES: usize = 5_000_000;
+    let kernel = trial.kernel().await?;
     let mut channels = kernel.connect().await?;
     let outcome = channels.run(&format!("print('x' * {BYTES})"), Until::Reply).await?;
     let found = outcome.text.bytes().filter(|&byte| byte == b'x').count();
     if found == BYTES { Ok(()) } else { Err(format!("{found} of {BYTES} bytes arrived").into()) }
 }
 
-pub(super) async fn timeout_interrupts(kernel: &Kernel) -> Tried {
+pub(in crate::verify) async fn timeout_interrupts(trial: &Trial<'_>) -> Tried {
+    let [_, kernel, _] = trial.three_kernels().await?;
     prints(kernel, "before = 7", "").await?;
     let mut channels = kernel.connect().await?;
     let request = channels.send("import time\nprint('begun')\ntime.sleep(60)").await?;
@@ -84,37 +98,38 @@ pub(super) async fn timeout_interrupts(kernel: &Kernel) -> Tried {
     prints(kernel, "before", "7").await
 }
 
-pub(super) async fn kernels_keep_apart(gateway: &Server) -> Tried {
-    let one = async |number: usize| {
-        let kernel = Kernel::start(gateway).await?;
-        prints(&kernel, &format!("number = {number}"), "").await?;
+pub(in crate::verify) async fn kernels_keep_apart(trial: &Trial<'_>) -> Tried {
+    let keeps = async |kernel: &Kernel, number: usize| {
+        prints(kernel, &format!("number = {number}"), "").await?;
         sleep(Duration::from_millis(100)).await;
-        prints(&kernel, "number", &number.to_string()).await?;
-        Ok::<_, Fault>(kernel.end().await?)
+        prints(kernel, "number", &number.to_string()).await
     };
-    tokio::try_join!(one(1), one(2), one(3)).map(|_| ())
+    let [one, two, three] = trial.three_kernels().await?;
+    tokio::try_join!(keeps(one, 1), keeps(two, 2), keeps(three, 3)).map(|_| ())
 }
 
-pub(super) async fn token_is_asked_for(container: &Container, port: u16, token: &str) -> Tried {
-    all_answer(container, &[port]).await?;
-    let open = server(container, port)?;
+pub(in crate::verify) async fn kernels_end(trial: &Trial<'_>) -> Tried {
+    for kernel in trial.kernels() {
+        kernel.end().await?;
+    }
+    Ok(())
+}
+
+pub(in crate::verify) async fn token_is_asked_for(trial: &Trial<'_>) -> Tried {
+    image::servers_answer(trial).await?;
+    let open = trial.server(Interface::Gateway)?;
     for wrong in [None, Some("wrong".to_owned())] {
         let stranger = Server { token: wrong, ..open.clone() };
         if Kernel::start(&stranger).await.is_ok() {
             return Err("a kernel starts without the token of KG_AUTH_TOKEN".to_owned().into());
         }
     }
-    let kernel = Kernel::start(&Server { token: Some(token.to_owned()), ..open }).await?;
+    let kernel = Kernel::start(&Server { token: Some(TOKEN.to_owned()), ..open }).await?;
     prints(&kernel, "1 + 1", "2").await
 }
 
-/// Lets nothing out, with the `ports` of the servers open.
-pub(super) async fn firewall_holds(
-    container: &Container,
-    gateway: &Server,
-    ports: &[u16],
-    is_root: bool,
-) -> Tried {
+/// Lets nothing out, with the ports of the servers open.
+pub(in crate::verify) async fn firewall_holds(trial: &Trial<'_>) -> Tried {
     const CONNECT: &str = "import socket, time
 begun = time.monotonic()
 try:
@@ -123,12 +138,12 @@ except OSError as error:
     print(error.strerror if time.monotonic() - begun < 2 else 'it takes too long')";
     const SCRIPT: &str = "/usr/local/bin/init-firewall.sh";
     // The script knows two; where there is one server, both are its own.
-    let (first, last) =
-        (ports.first().copied().unwrap_or_default(), ports.last().copied().unwrap_or_default());
-    let (first, last) = (first.to_string(), last.to_string());
+    let ports = &trial.subject.ports;
+    let port = |port: Option<&u16>| port.copied().unwrap_or_default().to_string();
+    let (first, last) = (port(ports.first()), port(ports.last()));
     let command = [SCRIPT, "127.0.0.1", "--executor-port", &first, "--resource-port", &last];
-    let ended = container.exec("root", &command).await?;
-    if is_root {
+    let ended = trial.container.exec("root", &command).await?;
+    if trial.subject.is_root() {
         let refused = ended.code != 0 && ended.output.contains("container runs as root");
         return if refused {
             Ok(())
@@ -139,6 +154,5 @@ except OSError as error:
     if ended.code != 0 {
         return Err(shortened(ended.output.trim()).into());
     }
-    let kernel = Kernel::start(gateway).await?;
-    prints(&kernel, CONNECT, "Network is unreachable\n").await
+    prints(trial.kernel().await?, CONNECT, "Network is unreachable\n").await
 }

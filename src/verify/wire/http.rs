@@ -15,28 +15,33 @@ use tokio::time::timeout;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Most that is read of an answer or a message, in bytes.
-pub(super) const MOST: usize = 64 << 20;
+pub(in crate::verify) const MOST: usize = 64 << 20;
 
 /// A server, and what it wants to be shown.
 #[derive(Debug, Clone)]
-pub(super) struct Server {
-    pub(super) address: SocketAddr,
+pub(in crate::verify) struct Server {
+    pub(in crate::verify) address: SocketAddr,
     /// Shown in the scheme that the server knows.
-    pub(super) token: Option<String>,
+    pub(in crate::verify) token: Option<String>,
     /// That scheme: `token` of Jupyter's servers, or `Bearer`.
-    pub(super) scheme: &'static str,
+    pub(in crate::verify) scheme: &'static str,
 }
 
 /// A status and a body.
 #[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) status: u16,
-    pub(super) body: Bytes,
+pub(in crate::verify) struct Answer {
+    pub(in crate::verify) status: u16,
+    pub(in crate::verify) body: Bytes,
 }
 
 impl Server {
     /// Asks once.
-    pub(super) async fn ask(&self, method: Method, path: &str, body: impl Into<Bytes>) -> io::Result<Answer> {
+    pub(in crate::verify) async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: impl Into<Bytes>,
+    ) -> io::Result<Answer> {
         let late = |_| io::Error::new(io::ErrorKind::TimedOut, format!("{path} does not answer"));
         timeout(PATIENCE, self.exchange(method, path, body.into())).await.map_err(late)?
     }
@@ -66,7 +71,7 @@ impl Server {
 
 impl Answer {
     /// The body, where the status is one of success.
-    pub(super) fn good(self) -> io::Result<Bytes> {
+    pub(in crate::verify) fn good(self) -> io::Result<Bytes> {
         if (200..300).contains(&self.status) {
             Ok(self.body)
         } else {

@@ -1,61 +1,19 @@
 //! What an executor server must do.
 
-use std::io;
 use std::time::{Duration, Instant};
 
 use futures_util::future;
 use hyper::Method;
-use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use super::http::{Answer, Server};
-use super::kernel::Outcome;
-use super::{Tried, all_answer, server, shortened};
-use crate::engine::Container;
-
-/// A server that runs Python and commands in workspaces.
-pub(super) struct Executor(pub(super) Server);
-
-/// What came of a call.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub(super) struct Ran {
-    stdout: String,
-    stderr: String,
-    exit_code: i32,
-    timed_out: bool,
-}
-
-impl From<Ran> for Outcome {
-    fn from(ran: Ran) -> Self {
-        // Where tracebacks have the error.
-        let last = ran.stderr.trim_end().lines().next_back().unwrap_or_default();
-        let error = (ran.exit_code != 0).then(|| format!("exit code {}: {last}", ran.exit_code));
-        Self { text: ran.stdout, error }
-    }
-}
-
-/// The workspace of calls that name no other.
-const WORKSPACE: &str = "verify";
-
-impl Executor {
-    pub(super) async fn python(&self, code: &str) -> io::Result<Ran> {
-        self.call("python", json!({ "workspace_id": WORKSPACE, "code": code, "timeout": 100 })).await
-    }
-
-    async fn bash(&self, command: &str) -> io::Result<Ran> {
-        self.call("bash", json!({ "workspace_id": WORKSPACE, "command": command, "timeout": 100 })).await
-    }
-
-    async fn call(&self, what: &str, request: Value) -> io::Result<Ran> {
-        let answer = self.post(what, &request).await?.good()?;
-        Ok(serde_json::from_slice(&answer)?)
-    }
-
-    async fn post(&self, what: &str, request: &Value) -> io::Result<Answer> {
-        self.0.ask(Method::POST, &format!("/execute/{what}"), request.to_string()).await
-    }
-}
+use super::image;
+use crate::variant::Interface;
+use crate::verify::subject::TOKEN;
+use crate::verify::trial::Trial;
+use crate::verify::wire::executor::{Executor, Ran, WORKSPACE};
+use crate::verify::wire::http::Server;
+use crate::verify::{Tried, shortened};
 
 fn expect(ran: &Ran, stdout: &str, exit_code: i32) -> Tried {
     if ran.stdout == stdout && ran.exit_code == exit_code {
@@ -66,7 +24,8 @@ fn expect(ran: &Ran, stdout: &str, exit_code: i32) -> Tried {
     Err(format!("expected {stdout:?} with exit code {exit_code}, found {found}").into())
 }
 
-pub(super) async fn health_is_told(executor: &Executor, name: Option<&str>) -> Tried {
+pub(in crate::verify) async fn health_is_told(trial: &Trial<'_>) -> Tried {
+    let (executor, name) = (trial.executor()?, trial.subject.executor_name());
     let health = executor.0.ask(Method::GET, "/health", "").await?.good()?;
     let health: Value = serde_json::from_slice(&health)?;
     let version = health["python_version"].as_str().unwrap_or_default();
@@ -78,31 +37,36 @@ pub(super) async fn health_is_told(executor: &Executor, name: Option<&str>) -> T
     if right { Ok(()) } else { Err(format!("found {health}").into()) }
 }
 
-pub(super) async fn code_runs(executor: &Executor) -> Tried {
+pub(in crate::verify) async fn code_runs(trial: &Trial<'_>) -> Tried {
+    let executor = trial.executor()?;
     let ran = executor.python("print('out')\n'value'").await?;
     // Servers differ in whether a line is left empty between the two.
     let lines: Vec<_> = ran.stdout.lines().filter(|line| !line.is_empty()).collect();
     expect(&Ran { stdout: lines.join("\n"), ..ran }, "out\n'value'", 0)
 }
 
-pub(super) async fn state_is_kept(executor: &Executor) -> Tried {
+pub(in crate::verify) async fn state_is_kept(trial: &Trial<'_>) -> Tried {
+    let executor = trial.executor()?;
     expect(&executor.python("kept = 41").await?, "", 0)?;
     expect(&executor.python("kept + 1").await?, "42", 0)
 }
 
-pub(super) async fn commands_run(executor: &Executor) -> Tried {
+pub(in crate::verify) async fn commands_run(trial: &Trial<'_>) -> Tried {
+    let executor = trial.executor()?;
     expect(&executor.bash("echo out; echo err >&2; exit 3").await?, "out\n", 3)?;
     expect(&executor.bash("pwd >here && basename \"$(cat here)\"").await?, &format!("{WORKSPACE}\n"), 0)
 }
 
-pub(super) async fn errors_are_told(executor: &Executor) -> Tried {
+pub(in crate::verify) async fn errors_are_told(trial: &Trial<'_>) -> Tried {
+    let executor = trial.executor()?;
     let ran = executor.python("1 / 0").await?;
     let told =
         ran.exit_code == 1 && ran.stderr.contains("ZeroDivisionError") && !ran.stderr.contains('\u{1b}');
     if told { expect(&executor.python("1 + 1").await?, "2", 0) } else { Err(format!("found {ran:?}").into()) }
 }
 
-pub(super) async fn timeout_interrupts(executor: &Executor) -> Tried {
+pub(in crate::verify) async fn timeout_interrupts(trial: &Trial<'_>) -> Tried {
+    let executor = trial.executor()?;
     expect(&executor.python("before = 7").await?, "", 0)?;
     let code = "import time\nprint('begun')\ntime.sleep(60)";
     let request = json!({ "workspace_id": WORKSPACE, "code": code, "timeout": 1 });
@@ -116,7 +80,8 @@ pub(super) async fn timeout_interrupts(executor: &Executor) -> Tried {
     expect(&executor.python("before").await?, "7", 0)
 }
 
-pub(super) async fn timeout_kills(executor: &Executor) -> Tried {
+pub(in crate::verify) async fn timeout_kills(trial: &Trial<'_>) -> Tried {
+    let executor = trial.executor()?;
     let command = "(sleep 3; touch survived) & sleep 60";
     let request = json!({ "workspace_id": WORKSPACE, "command": command, "timeout": 1 });
     let ran = executor.call("bash", request).await?;
@@ -127,7 +92,8 @@ pub(super) async fn timeout_kills(executor: &Executor) -> Tried {
     expect(&executor.bash("test ! -e survived").await?, "", 0).map_err(|_| "a child lives on".into())
 }
 
-pub(super) async fn dead_kernels_are_replaced(executor: &Executor) -> Tried {
+pub(in crate::verify) async fn dead_kernels_are_replaced(trial: &Trial<'_>) -> Tried {
+    let executor = trial.executor()?;
     let begun = Instant::now();
     let request = json!({ "workspace_id": "verify-dead", "code": "import os; os._exit(1)", "timeout": 60 });
     let ran = executor.call("python", request).await?;
@@ -138,14 +104,16 @@ pub(super) async fn dead_kernels_are_replaced(executor: &Executor) -> Tried {
     expect(&executor.call("python", request).await?, "2", 0)
 }
 
-pub(super) async fn variables_are_restored(executor: &Executor) -> Tried {
+pub(in crate::verify) async fn variables_are_restored(trial: &Trial<'_>) -> Tried {
+    let executor = trial.executor()?;
     let code = "import os; print(os.environ.get('VERIFY_VARIABLE'))";
     let request = json!({ "workspace_id": WORKSPACE, "code": code, "env": { "VERIFY_VARIABLE": "there" } });
     expect(&executor.call("python", request).await?, "there", 0)?;
     expect(&executor.python(code).await?, "None", 0)
 }
 
-pub(super) async fn workspaces_keep_apart(executor: &Executor) -> Tried {
+pub(in crate::verify) async fn workspaces_keep_apart(trial: &Trial<'_>) -> Tried {
+    let executor = trial.executor()?;
     for outside in ["../verify", "/tmp/verify", "", "..", "a/b"] {
         let request = json!({ "workspace_id": outside, "command": "pwd" });
         let status = executor.post("bash", &request).await?.status;
@@ -160,7 +128,8 @@ pub(super) async fn workspaces_keep_apart(executor: &Executor) -> Tried {
 }
 
 /// Asks for 50 things in three workspaces, half of them code and half commands.
-pub(super) async fn calls_at_once(executor: &Executor) -> Tried {
+pub(in crate::verify) async fn calls_at_once(trial: &Trial<'_>) -> Tried {
+    let executor = trial.executor()?;
     let call = async |number: usize| {
         let workspace = format!("verify-{}", number % 3);
         if number.is_multiple_of(2) {
@@ -174,7 +143,8 @@ pub(super) async fn calls_at_once(executor: &Executor) -> Tried {
     future::try_join_all((0..50).map(call)).await.map(|_| ())
 }
 
-pub(super) async fn kernels_end(executor: &Executor) -> Tried {
+pub(in crate::verify) async fn kernels_end(trial: &Trial<'_>) -> Tried {
+    let executor = trial.executor()?;
     for (workspace, expected) in [(WORKSPACE, "shutdown"), ("verify-nobody", "not_found")] {
         let path = format!("/kernel/shutdown?workspace_id={workspace}");
         let answer = executor.0.ask(Method::POST, &path, "").await?.good()?;
@@ -186,18 +156,18 @@ pub(super) async fn kernels_end(executor: &Executor) -> Tried {
     Ok(())
 }
 
-pub(super) async fn token_is_asked_for(container: &Container, port: u16, token: &str) -> Tried {
-    all_answer(container, &[port]).await?;
-    let open = server(container, port)?;
+pub(in crate::verify) async fn token_is_asked_for(trial: &Trial<'_>) -> Tried {
+    image::servers_answer(trial).await?;
+    let open = trial.server(Interface::Executor)?;
     let request = json!({ "workspace_id": WORKSPACE, "command": "true" });
-    for (token, expected) in [(None, 401), (Some("wrong"), 401), (Some(token), 200)] {
+    for (token, expected) in [(None, 401), (Some("wrong"), 401), (Some(TOKEN), 200)] {
         let executor = Executor(Server { token: token.map(str::to_owned), scheme: "Bearer", ..open.clone() });
         let status = executor.post("bash", &request).await?.status;
         if status != expected {
             return Err(format!("expected HTTP status {expected}, found {status}").into());
         }
     }
-    let executor = Executor(Server { token: Some(token.to_owned()), scheme: "Bearer", ..open });
+    let executor = Executor(Server { token: Some(TOKEN.to_owned()), scheme: "Bearer", ..open });
     let command = "cat /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n' | grep -c ^EXECUTOR_TOKEN=";
     expect(&executor.bash(command).await?, "0\n", 1).map_err(|_| "commands can read EXECUTOR_TOKEN".into())
 }

@@ -3,10 +3,12 @@
 use hyper::Method;
 use serde_json::{Value, json};
 
-use super::Tried;
 use super::gateway::prints;
-use super::http::{Answer, Server};
-use super::kernel::Kernel;
+use crate::variant::Interface;
+use crate::verify::Tried;
+use crate::verify::trial::Trial;
+use crate::verify::wire::http::Answer;
+use crate::verify::wire::kernel::Kernel;
 
 /// An MCP server that `MCP` is tried with.
 const MCP_SERVER: &str = "\
@@ -24,7 +26,8 @@ def add(a: int, b: int) -> str:
 server.run()
 ";
 
-pub(super) async fn files_go_in_and_out(resources: &Server) -> Tried {
+pub(in crate::verify) async fn files_go_in_and_out(trial: &Trial<'_>) -> Tried {
+    let resources = trial.server(Interface::Resources)?;
     let content: Vec<u8> = (0..=255).cycle().take(100_000).collect();
     let ask = async |method, body: &[u8]| resources.ask(method, "/files/verify/one.bin", body.to_vec()).await;
     ask(Method::POST, &content).await.and_then(Answer::good)?;
@@ -41,7 +44,8 @@ pub(super) async fn files_go_in_and_out(resources: &Server) -> Tried {
     if gone.status == 404 { Ok(()) } else { Err(format!("a deleted file has status {}", gone.status).into()) }
 }
 
-pub(super) async fn sources_are_told(resources: &Server) -> Tried {
+pub(in crate::verify) async fn sources_are_told(trial: &Trial<'_>) -> Tried {
+    let resources = trial.server(Interface::Resources)?;
     let ask = async |query| resources.ask(Method::GET, query, "").await;
     let answer = ask("/modules?q=ipybox.modinfo").await?.good()?;
     let sources: Value = serde_json::from_slice(&answer)?;
@@ -57,7 +61,8 @@ pub(super) async fn sources_are_told(resources: &Server) -> Tried {
     }
 }
 
-pub(super) async fn tools_become_functions(gateway: &Server, resources: &Server) -> Tried {
+pub(in crate::verify) async fn tools_become_functions(trial: &Trial<'_>) -> Tried {
+    let (gateway, resources) = (trial.server(Interface::Gateway)?, trial.server(Interface::Resources)?);
     let good = async |method, path: &str, body: Vec<u8>| {
         resources.ask(method, path, body).await.and_then(Answer::good)
     };
@@ -67,7 +72,7 @@ pub(super) async fn tools_become_functions(gateway: &Server, resources: &Server)
     if serde_json::from_slice::<Vec<String>>(&tools).ok().as_deref() != Some(&["add".to_owned()]) {
         return Err(format!("expected the tool `add`, found {}", String::from_utf8_lossy(&tools)).into());
     }
-    let kernel = Kernel::start(gateway).await?;
+    let kernel = Kernel::start(&gateway).await?;
     let code = "import sys; sys.path.append('/app')\n\
                 from verify_tools.demo.add import Params, add\n\
                 print(add(Params(a=19, b=23)))";

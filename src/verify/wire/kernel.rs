@@ -16,34 +16,34 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 use super::http::{MOST, Server};
-use super::{Tried, shortened};
+use crate::verify::{Tried, shortened};
 
 /// Longest wait for a cell that should end by itself.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A kernel behind a gateway; it ends with [`Kernel::end`], or with its container.
-pub(super) struct Kernel {
+pub(in crate::verify) struct Kernel {
     gateway: Server,
     id: String,
 }
 
 /// A connection to a kernel's channels.
-pub(super) struct Channels {
+pub(in crate::verify) struct Channels {
     socket: WebSocketStream<TcpStream>,
 }
 
 /// What a cell did.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(super) struct Outcome {
+pub(in crate::verify) struct Outcome {
     /// What it wrote to stdout and stderr, and the text of its value.
-    pub(super) text: String,
+    pub(in crate::verify) text: String,
     /// The name and message of the error that ended it.
-    pub(super) error: Option<String>,
+    pub(in crate::verify) error: Option<String>,
 }
 
 /// When the client stops listening to a cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Until {
+pub(in crate::verify) enum Until {
     /// At the reply on the shell channel, as ipybox does: output that comes later is lost.
     Reply,
     /// When the kernel is idle again.
@@ -54,7 +54,7 @@ pub(super) enum Until {
 
 impl Outcome {
     /// Checks that this wrote `expected` and nothing else.
-    pub(super) fn is(self, expected: &str) -> Tried {
+    pub(in crate::verify) fn is(self, expected: &str) -> Tried {
         match self.error {
             Some(error) => Err(error.into()),
             None if self.text == expected => Ok(()),
@@ -63,7 +63,7 @@ impl Outcome {
     }
 
     /// Checks that this ended well, and wrote what it should.
-    pub(super) fn has(self, expected: Option<&str>) -> Tried {
+    pub(in crate::verify) fn has(self, expected: Option<&str>) -> Tried {
         match (self.error, expected) {
             (Some(error), _) => Err(error.into()),
             (None, Some(expected)) if !self.text.contains(expected) => {
@@ -73,8 +73,8 @@ impl Outcome {
         }
     }
 
-    /// Checks what [`super::IMPORTS`] found.
-    pub(super) fn has_no_problem(self) -> Tried {
+    /// Checks what `contract/imports.py` found.
+    pub(in crate::verify) fn has_no_problem(self) -> Tried {
         if let Some(error) = self.error {
             return Err(error.into());
         }
@@ -92,24 +92,24 @@ impl Outcome {
 
 impl Kernel {
     /// Starts a kernel of the default kind, as smolagents asks for it.
-    pub(super) async fn start(gateway: &Server) -> io::Result<Self> {
+    pub(in crate::verify) async fn start(gateway: &Server) -> io::Result<Self> {
         let answer = gateway.ask(Method::POST, "/api/kernels", "").await?.good()?;
         let kernel: Value = serde_json::from_slice(&answer)?;
         let id = kernel["id"].as_str().ok_or_else(|| io::Error::other("the new kernel has no id"))?;
         Ok(Self { gateway: gateway.clone(), id: id.to_owned() })
     }
 
-    pub(super) async fn end(&self) -> io::Result<()> {
+    pub(in crate::verify) async fn end(&self) -> io::Result<()> {
         self.gateway.ask(Method::DELETE, &format!("/api/kernels/{}", self.id), "").await?.good()?;
         Ok(())
     }
 
-    pub(super) async fn interrupt(&self) -> io::Result<()> {
+    pub(in crate::verify) async fn interrupt(&self) -> io::Result<()> {
         self.gateway.ask(Method::POST, &format!("/api/kernels/{}/interrupt", self.id), "").await?.good()?;
         Ok(())
     }
 
-    pub(super) async fn connect(&self) -> io::Result<Channels> {
+    pub(in crate::verify) async fn connect(&self) -> io::Result<Channels> {
         let address = self.gateway.address;
         let token = self.gateway.token.as_ref().map(|token| format!("?token={token}")).unwrap_or_default();
         let url = format!("ws://{address}/api/kernels/{}/channels{token}", self.id);
@@ -122,20 +122,20 @@ impl Kernel {
     }
 
     /// Runs one cell over a connection of its own.
-    pub(super) async fn run(&self, code: &str) -> io::Result<Outcome> {
+    pub(in crate::verify) async fn run(&self, code: &str) -> io::Result<Outcome> {
         self.connect().await?.run(code, Until::Idle).await
     }
 }
 
 impl Channels {
-    pub(super) async fn run(&mut self, code: &str, until: Until) -> io::Result<Outcome> {
+    pub(in crate::verify) async fn run(&mut self, code: &str, until: Until) -> io::Result<Outcome> {
         let request = self.send(code).await?;
         let late = |_| io::Error::new(io::ErrorKind::TimedOut, "the cell does not end");
         timeout(PATIENCE, self.listen(&request, until)).await.map_err(late)?
     }
 
     /// Sends a cell, and returns the id of its request.
-    pub(super) async fn send(&mut self, code: &str) -> io::Result<String> {
+    pub(in crate::verify) async fn send(&mut self, code: &str) -> io::Result<String> {
         let id = format!("{:032x}", rand::random::<u128>());
         let message = json!({
             "header": {
@@ -152,7 +152,7 @@ impl Channels {
         Ok(id)
     }
 
-    pub(super) async fn listen(&mut self, request: &str, until: Until) -> io::Result<Outcome> {
+    pub(in crate::verify) async fn listen(&mut self, request: &str, until: Until) -> io::Result<Outcome> {
         let mut outcome = Outcome::default();
         while let Some(message) = self.socket.next().await {
             let Message::Text(text) = message.map_err(io::Error::other)? else { continue };

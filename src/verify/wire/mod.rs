@@ -1,0 +1,5 @@
+//! How servers are spoken to.
+
+pub(super) mod executor;
+pub(super) mod http;
+pub(super) mod kernel;
