@@ -25,9 +25,8 @@ pub(crate) fn requirements(text: &str) {
     list(Form::Requirements, text);
     // An option makes it a requirements file, whatever follows.
     let text = format!("--pre\n{text}");
-    let mut documents = Document { name: "list".to_owned(), text: text.clone() }.into();
-    let read =
-        |_: &Path| Ok(Document { name: "other".to_owned(), text: "a<2 ; os_name == '${X}'\n".to_owned() });
+    let mut documents = Document::new("list", text.clone()).into();
+    let read = |_: &Path| Ok(Document::new("other", "a<2 ; os_name == '${X}'\n"));
     let variable = |_: &str| Some("€ >=1 --hash='".to_owned());
     let surroundings = Surroundings { read: &read, variable: &variable };
     for mistake in Spec::read(&mut documents, &Selection::default(), surroundings).err().unwrap_or_default() {

@@ -1,9 +1,10 @@
 //! A refusal's what, where, why and fix, as plain data.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, Read};
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// One mistake and everything a person needs to repair it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,7 +76,7 @@ impl Diagnostic {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Document {
     /// The path as it was given, or another name when the text is in no file.
-    pub name: String,
+    pub path: PathBuf,
     /// The whole text.
     pub text: String,
 }
@@ -84,13 +85,30 @@ pub struct Document {
 pub const STDIN: &str = "<stdin>";
 
 impl Document {
+    /// A text that was read, or never was in a file.
+    pub fn new(path: impl Into<PathBuf>, text: impl Into<String>) -> Self {
+        Self { path: path.into(), text: text.into() }
+    }
+
+    /// What it is called in what is said of it; bytes of the path that are not UTF-8 are replaced there.
+    #[must_use]
+    pub fn name(&self) -> Cow<'_, str> {
+        self.path.to_string_lossy()
+    }
+
+    /// Where paths in it begin.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new(""))
+    }
+
     /// Reads a text of at most `limit` bytes. A byte order mark at its beginning is left out.
     ///
     /// # Errors
     ///
     /// Of the file system, and where the file is larger or not UTF-8.
     pub fn read(path: &Path, limit: u64) -> io::Result<Self> {
-        Self::read_from(File::open(path)?, path.display().to_string(), limit)
+        Self::read_from(File::open(path)?, path, limit)
     }
 
     /// Reads a text of at most `limit` bytes from wherever it comes.
@@ -98,7 +116,7 @@ impl Document {
     /// # Errors
     ///
     /// As [`Document::read`].
-    pub fn read_from(reader: impl Read, name: String, limit: u64) -> io::Result<Self> {
+    pub fn read_from(reader: impl Read, path: impl Into<PathBuf>, limit: u64) -> io::Result<Self> {
         let mut bytes = Vec::new();
         reader.take(limit + 1).read_to_end(&mut bytes)?;
         if bytes.len() as u64 > limit {
@@ -118,7 +136,7 @@ impl Document {
             Some(rest) => rest.to_owned(),
             None => text,
         };
-        Ok(Self { name, text })
+        Ok(Self::new(path, text))
     }
 }
 

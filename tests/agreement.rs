@@ -404,6 +404,9 @@ fn tables_mean_what_poetry_core_says() {
                         Some("an address or subdirectory must be one that there can be")
                     }
                     why if why.contains("holds credentials") => Some("credentials are refused"),
+                    why if why.contains("`allows-prereleases`, and means nothing") => {
+                        Some("`allows-prereleases` is refused; poetry-core takes it and does nothing")
+                    }
                     why if why.contains("has an empty") => Some("an empty address or path is refused"),
                     why if why.contains("`python` has a value of the wrong type") => {
                         Some("`python` must be a constraint; poetry-core ignores tables")
@@ -677,12 +680,12 @@ fn requirements_files_mean_what_pip_says() {
         let read = |path: &Path| match case.files.get(path.to_str().unwrap()) {
             Some(text) => {
                 let text = text.strip_prefix('\u{feff}').unwrap_or(text).to_owned();
-                Ok(Document { name: path.display().to_string(), text })
+                Ok(Document::new(path, text))
             }
             None => Err(std::io::ErrorKind::NotFound.into()),
         };
         let variable = |name: &str| case.env.get(name).cloned().filter(|value| !value.is_empty());
-        let start = Document { name: "start.txt".to_owned(), text: "-r requirements.txt\n".to_owned() };
+        let start = Document::new("start.txt", "-r requirements.txt\n");
         let mut documents = Documents::from(start);
         let surroundings = Surroundings { read: &read, variable: &variable };
         let ours = Spec::read(&mut documents, &Selection::default(), surroundings);

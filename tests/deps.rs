@@ -4,6 +4,8 @@
 
 mod sandbox;
 
+use std::fs;
+
 use sandbox::{Sandbox, refusal, text};
 
 /// What is said of each list, as one snapshot.
@@ -381,4 +383,42 @@ fn what_a_format_cannot_say_is_told() {
         "project_versions",
         refusal(&sandbox.run(&["deps", "--extra", "console", "pyproject.toml"]))
     );
+}
+
+#[test]
+fn lists_in_folders_whose_names_are_not_text_are_read_and_mended() {
+    use std::os::unix::ffi::OsStrExt;
+
+    let sandbox = Sandbox::new();
+    let folder = sandbox.0.path().join(std::ffi::OsStr::from_bytes(b"caf\xe9"));
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("more.txt"), "scipy\n").unwrap();
+    fs::write(folder.join("list.txt"), "-r more.txt\nnumpy\n").unwrap();
+    fs::write(folder.join("poetry.txt"), "numpy = \"=>1\"\n").unwrap();
+    let run =
+        |arguments: &[&str], list: &str| sandbox.command(arguments).arg(folder.join(list)).output().unwrap();
+    let output = run(&["deps"], "list.txt");
+    assert_eq!(text(&output.stdout), "numpy\nscipy\n", "{}", text(&output.stderr));
+    let output = run(&["deps", "--fix"], "poetry.txt");
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert_eq!(fs::read_to_string(folder.join("poetry.txt")).unwrap(), "numpy = \">=1\"\n");
+    fs::write(folder.join("broken.txt"), "numpy = \"oops\"\n").unwrap();
+    let said = String::from_utf8(run(&["deps"], "broken.txt").stderr).unwrap();
+    assert!(said.contains("caf\u{fffd}/broken.txt:1:10"), "{said}");
+}
+
+#[test]
+fn words_do_not_hide_the_way_out() {
+    let lists = [
+        (
+            "allows.txt",
+            "a = { version = \"^1\", allows-prereleases = true }\nb = { version = \"^1\", allow-prereleases = true, allows-prereleases = true }\nc = { version = \"^1\", allows-prereleases = false }\n",
+        ),
+        ("blank.txt", "numpy\u{a0}= \"^1\"\n"),
+        ("indented.py", "def main():\n    # /// script\n    # dependencies = [\"x\"]\n    # ///\n    pass\n"),
+        ("conda.txt", "# platform: linux-64\naffine=2.3.0=py_0\nnumpy=1.2.3=py_1\n"),
+        ("environment.yml", "name: x\nchannels:\n  - defaults\ndependencies:\n  - numpy=1.2\n"),
+        ("requirements.txt", "${pkg}==2.3\nscipy==1\n"),
+    ];
+    insta::assert_snapshot!("words_that_hid", said(&lists));
 }

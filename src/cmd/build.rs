@@ -23,7 +23,7 @@ pub(super) async fn run(args: BuildArgs, caller: &mut Caller) -> Result<(), Fail
     }
     let Caller { environment, report, .. } = &*caller;
     let certificates = trust::bundle(environment.ssl_cert_file.as_deref(), args.ca_cert.as_deref())?;
-    let asked = Asked::read(args.image, caller)?;
+    let asked = Asked::read(args.image, caller).await?;
     let engine = asked.engine(caller).await?;
     let base = asked.base(&engine, args.pull, report).await?;
     let planned = asked.plan(base, caller).await?;

@@ -237,7 +237,7 @@ impl Entry {
             optional: dependency.optional,
             allow_prereleases: dependency.allow_prereleases,
             hashes: dependency.hashes.clone(),
-            file: place.document.name.clone(),
+            file: place.document.name().into_owned(),
             line: place.line(),
         }
     }
@@ -252,8 +252,8 @@ fn fix(args: &DepsArgs, caller: &Caller) -> Result<(), Failure> {
     let documents = lists::documents(&args.files)?;
     let mended = Mended::of(&documents, args);
     for (old, new) in documents.iter().zip(&mended.lists).filter(|(old, new)| old != new) {
-        write(&old.name, &new.text)
-            .map_err(|error| Failure::unwritable(&format!("`{}`", old.name), &error))?;
+        write(&old.path, &new.text)
+            .map_err(|error| Failure::unwritable(&format!("`{}`", old.name()), &error))?;
     }
     caller.report.note(&match mended.corrections {
         0 => "nothing to mend".to_owned(),
@@ -320,7 +320,7 @@ fn correct(lists: &mut [Document], failure: &Failure) -> usize {
         let mut text = list.text.clone();
         let mut untouched_before = usize::MAX;
         let mut here = 0;
-        for (place, replacement) in replacements.iter().filter(|(place, _)| place.document.name == list.name)
+        for (place, replacement) in replacements.iter().filter(|(place, _)| place.document.path == list.path)
         {
             if place.at.end <= untouched_before {
                 text.replace_range(place.at.clone(), replacement);
@@ -337,8 +337,8 @@ fn correct(lists: &mut [Document], failure: &Failure) -> usize {
 }
 
 /// Replaces a file's text at once, or not at all.
-fn write(name: &str, text: &str) -> io::Result<()> {
-    let path = fs::canonicalize(name)?;
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    let path = fs::canonicalize(path)?;
     let folder = path.parent().unwrap_or(Path::new("."));
     let mut unfinished = tempfile::NamedTempFile::new_in(folder)?;
     unfinished.write_all(text.as_bytes())?;

@@ -33,10 +33,11 @@ pub(super) struct Planned<'a> {
 
 impl Asked {
     /// Reads everything the arguments name. Nothing is contacted.
-    pub(super) fn read(args: ImageArgs, caller: &Caller) -> Result<Self, Failure> {
+    pub(super) async fn read(args: ImageArgs, caller: &Caller) -> Result<Self, Failure> {
         let (host, cache) = (args.engine.host.clone(), caller.cache(args.cache_dir.clone())?);
         let request = args.request(caller.environment.ids);
-        let inputs = Inputs::read(&request, &variable_of_list)?;
+        let inputs = caller.interrupt.run_until_cancelled(Inputs::read(&request, variable_of_list)).await;
+        let inputs = inputs.ok_or_else(Failure::interrupted)??;
         PlanError::of_request(&request, &inputs.variant)
             .map_err(|error| Failure::of_plan(&inputs.documents, &[error]))?;
         if request.templates.is_some() {

@@ -4,7 +4,7 @@ use super::{Asked, Caller, Failure, Planned};
 use crate::cli::PlanArgs;
 
 pub(super) async fn run(args: PlanArgs, caller: &Caller) -> Result<(), Failure> {
-    let asked = Asked::read(args.image, caller)?;
+    let asked = Asked::read(args.image, caller).await?;
     let Planned { plan, base, .. } = asked.resolve(caller).await?;
     let json =
         if args.facts { serde_json::to_string_pretty(&base) } else { serde_json::to_string_pretty(&plan) };

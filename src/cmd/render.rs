@@ -13,7 +13,7 @@ use crate::image::context;
 use crate::image::dockerfile::{self, Supply};
 
 pub(super) async fn run(args: RenderArgs, caller: &Caller) -> Result<(), Failure> {
-    let asked = Asked::read(args.image, caller)?;
+    let asked = Asked::read(args.image, caller).await?;
     if let Some(folder) = &args.out {
         check_empty(folder)?;
     }

@@ -58,6 +58,6 @@ fn show(variant: &Variant) -> String {
     for check in &variant.checks {
         line("check", &check.name);
     }
-    text += &format!("\n# {}\n{}", variant.dependencies.name, variant.dependencies.text);
+    text += &format!("\n# {}\n{}", variant.dependencies.name(), variant.dependencies.text);
     text
 }

@@ -229,9 +229,9 @@ impl Reader {
         surroundings: Surroundings<'_>,
     ) {
         let document = documents.find(&(start..start)).expect("the document was added before").document;
-        let folder = Path::new(&document.name).parent().unwrap_or(Path::new("")).to_owned();
+        let folder = document.folder().to_owned();
         let included = within.last().map(|(_, bounds)| *bounds);
-        let own = clean(Path::new(&document.name));
+        let own = clean(&document.path);
         if included.is_none()
             && self.form.is_none()
             && let Some(mut mistake) = lists::foreign::refusal(&document.text)

@@ -9,6 +9,21 @@ use pep440_rs::{VersionSpecifier, VersionSpecifiers};
 use super::{Constraint, Dependency, Marker, Name, Source, Url, source};
 use crate::diagnostic::Diagnostic;
 
+/// The first character that cannot be told from another, or from none, and where it is.
+pub(super) fn odd_character(text: &str) -> Option<(usize, char)> {
+    text.char_indices().find(|&(_, character)| is_odd(character))
+}
+
+/// What is wrong with such a character, and what is meant.
+pub(super) fn oddity(odd: char) -> (String, &'static str) {
+    let (why, instead) = if odd.is_whitespace() && !odd.is_control() {
+        ("looks like a space, and is none", " ")
+    } else {
+        ("cannot be seen, and belongs in no requirement", "")
+    };
+    (format!("U+{:04X} {why}", u32::from(odd)), instead)
+}
+
 /// Parses one requirement.
 ///
 /// Rule: PEP 508, "Grammar".
@@ -21,19 +36,15 @@ pub fn parse(text: &str) -> Result<Dependency, Diagnostic> {
         let start = part.as_ptr() as usize - text.as_ptr() as usize;
         start..start + part.len()
     };
-    if let Some((at, odd)) = text.char_indices().find(|&(_, character)| is_odd(character)) {
-        let (why, instead) = if odd.is_whitespace() && !odd.is_control() {
-            ("looks like a space, and is none", " ")
-        } else {
-            ("cannot be seen, and belongs in no requirement", "")
-        };
+    if let Some((at, odd)) = odd_character(text) {
         let mistake = Diagnostic::new("invalid requirement").at(at..at + odd.len_utf8());
         // Two lines would become one name.
         if odd == '\r' {
             let why = "U+000D cannot be seen, and ends no line by itself";
             return Err(mistake.why(why).advice("write a line feed at the end of each line"));
         }
-        return Err(mistake.why(format!("U+{:04X} {why}", u32::from(odd))).replace(instead));
+        let (why, instead) = oddity(odd);
+        return Err(mistake.why(why).replace(instead));
     }
     let head = trim(text);
     let name_length =

@@ -17,7 +17,7 @@ pub fn documents(paths: &[PathBuf]) -> Result<Documents, InputsError> {
     for path in paths {
         let unreadable = |source| InputsError::List { path: path.clone(), source };
         documents.add(if path.as_os_str() == "-" {
-            Document::read_from(io::stdin().lock(), STDIN.to_owned(), MAX_BYTES).map_err(unreadable)?
+            Document::read_from(io::stdin().lock(), STDIN, MAX_BYTES).map_err(unreadable)?
         } else {
             read_file(path).map_err(unreadable)?
         });
@@ -46,7 +46,7 @@ pub fn read(
 #[must_use]
 pub fn folder<'a>(documents: &'a Documents, dependency: &Dependency) -> &'a Path {
     let list = documents.find(&dependency.at).expect("a dependency stands in a list").document;
-    Path::new(&list.name).parent().unwrap_or(Path::new(""))
+    list.folder()
 }
 
 fn read_file(path: &Path) -> io::Result<Document> {

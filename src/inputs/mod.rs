@@ -109,7 +109,12 @@ impl Inputs {
     /// # Errors
     ///
     /// The first [`InputsError`]; all mistakes of the lists are one.
-    pub fn read(request: &Request, variable: &dyn Fn(&str) -> Option<String>) -> Result<Self, InputsError> {
+    pub async fn read(request: &Request, variable: fn(&str) -> Option<String>) -> Result<Self, InputsError> {
+        let request = request.clone();
+        on_another_thread(move || Self::read_here(&request, &variable)).await
+    }
+
+    fn read_here(request: &Request, variable: &dyn Fn(&str) -> Option<String>) -> Result<Self, InputsError> {
         let variant = Variant::read(&request.variant, request.variants.as_deref())?;
         let documents = if request.dependencies.is_empty() {
             variant.dependencies.clone().into()
@@ -169,11 +174,12 @@ impl Inputs {
             let read = match &dependency.source {
                 Source::Path { path, subdirectory, .. } => {
                     let path = lists::folder(&self.documents, dependency).join(path);
-                    LocalSource::read(&path, subdirectory.as_deref())
+                    local(path, subdirectory.clone()).await
                 }
                 Source::Git { url, reference, subdirectory, .. } => {
                     match git::fetch(url, reference.as_deref(), cache, &mut tell).await {
-                        Ok(commit) => LocalSource::read(&commit.folder, subdirectory.as_deref())
+                        Ok(commit) => local(commit.folder, subdirectory.clone())
+                            .await
                             .map(|source| source.at_commit(commit.id)),
                         Err(error) if error.is_worth_a_retry() => return Err(error),
                         Err(error) => {
@@ -192,6 +198,16 @@ impl Inputs {
         }
         Ok((sources, mistakes))
     }
+}
+
+async fn local(path: PathBuf, subdirectory: Option<String>) -> Result<LocalSource, LocalError> {
+    on_another_thread(move || LocalSource::read(&path, subdirectory.as_deref())).await
+}
+
+/// Reads and hashes where nothing else waits for it: large files take long, and signals and the engine do not wait.
+async fn on_another_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }
 
 /// What a plan knows of files of dependencies.

@@ -12,7 +12,7 @@ pub(super) fn annotation(documents: &Documents, mistake: &Diagnostic) -> String 
     if let Some(place) = mistake.at.as_ref().and_then(|at| documents.find(at)) {
         let [(line, column), (end_line, end_column)] = place.span();
         properties = vec![
-            format!("file={}", property(&place.document.name)),
+            format!("file={}", property(&place.document.name())),
             format!("line={line}"),
             format!("endLine={end_line}"),
             format!("col={column}"),

@@ -1,5 +1,6 @@
 //! Events as people read them.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Patch, Renderer, Snippet};
@@ -60,8 +61,8 @@ fn mistakes(renderer: &Renderer, failed: &Failed, told: bool) -> String {
         diagnostics.iter().filter_map(|mistake| documents.find(mistake.at.as_ref()?)).collect();
     if let [first, _, ..] = named.as_slice() {
         let shown = if diagnostics.len() > MOST_MISTAKES { ", the first of which are shown" } else { "" };
-        let one = named.iter().all(|place| place.document.name == first.document.name);
-        let place = if one { format!("in {}", first.document.name) } else { "in several files".to_owned() };
+        let one = named.iter().all(|place| place.document.path == first.document.path);
+        let place = if one { format!("in {}", first.document.name()) } else { "in several files".to_owned() };
         text += &format!("{} mistakes {place}{shown}\n", diagnostics.len());
     }
     text.truncate(text.trim_end_matches('\n').len() + usize::from(named.len() < 2));
@@ -106,7 +107,7 @@ fn render(renderer: &Renderer, documents: &Documents, mistake: &Diagnostic) -> S
 
 /// The lines of a document that a mistake lies in.
 struct Excerpt<'a> {
-    name: &'a str,
+    name: Cow<'a, str>,
     /// Whole lines, without credentials.
     text: String,
     /// The number of the first of them, counted from 1.
@@ -129,7 +130,7 @@ impl<'a> Excerpt<'a> {
         let end = text[shown..last].find('\n').map_or(last, |length| shown + length);
         let at = at.start..at.end.min(end);
         Self {
-            name: &place.document.name,
+            name: place.document.name(),
             text: without_credentials(&text[start..end]),
             line: place.line(),
             at: at.start - start..at.end - start,
@@ -137,7 +138,7 @@ impl<'a> Excerpt<'a> {
     }
 
     fn snippet<T: Clone>(&self) -> Snippet<'_, T> {
-        Snippet::source(self.text.as_str()).path(self.name).line_start(self.line)
+        Snippet::source(self.text.as_str()).path(&*self.name).line_start(self.line)
     }
 }
 

@@ -47,7 +47,7 @@ fn mistake(documents: &Documents, mistake: &Diagnostic, output: Option<&Vec<Stri
         let place = documents.find(at)?;
         let [(line, column), (end_line, end_column)] = place.span();
         Some(json!({
-            "file": place.document.name, "start": place.at.start, "end": place.at.end,
+            "file": place.document.name(), "start": place.at.start, "end": place.at.end,
             "line": line, "column": column, "end_line": end_line, "end_column": end_column,
         }))
     };

@@ -288,8 +288,8 @@ impl Variant {
         let (_, settings, dependencies) = SHIPPED.into_iter().find(|(shipped, ..)| *shipped == name)?;
         Some(Self::parse(
             name,
-            Document { name: format!("variants/{name}/variant.toml"), text: settings.into() },
-            Document { name: format!("variants/{name}/dependencies.txt"), text: dependencies.into() },
+            Document::new(format!("variants/{name}/variant.toml"), settings),
+            Document::new(format!("variants/{name}/dependencies.txt"), dependencies),
         ))
     }
 
@@ -325,7 +325,7 @@ impl Variant {
             copies: Vec::new(),
             steps: Vec::new(),
             checks: Vec::new(),
-            dependencies: Document { name: String::new(), text: String::new() },
+            dependencies: Document::new("", String::new()),
             folder: None,
         }
     }
@@ -377,7 +377,7 @@ mod tests {
     }
 
     fn refused(settings: &str) -> String {
-        let document = |text: &str| Document { name: "x".into(), text: text.into() };
+        let document = |text: &str| Document::new("x", text);
         match Variant::parse("x", document(settings), document("")) {
             Err(VariantError::Invalid { at: Some(_), why, .. }) => why,
             other => panic!("`{settings}` gave {other:?}"),
@@ -422,7 +422,7 @@ mod tests {
 
     #[test]
     fn what_a_variant_extends_holds_where_it_is_silent() {
-        let document = |text: &str| Document { name: "x".into(), text: text.into() };
+        let document = |text: &str| Document::new("x", text);
         let text = "description = \"x\"\nextends = \"any-base\"\napt = [\"graphviz\"]\nports = [3000]\n\
                     env = { EXECUTOR_PORT = \"62681\" }\n";
         let variant = Variant::parse("x", document(text), document("")).unwrap();
@@ -440,7 +440,7 @@ mod tests {
         let examples: Vec<_> = page.split("```toml\n").skip(1).map(|rest| rest.split("```").next()).collect();
         assert_eq!(examples.len(), 2);
         for example in examples {
-            let document = |text: &str| Document { name: "x".into(), text: text.into() };
+            let document = |text: &str| Document::new("x", text);
             Variant::parse("x", document(example.unwrap()), document("")).unwrap();
         }
     }

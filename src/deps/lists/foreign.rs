@@ -95,6 +95,15 @@ const SIGNS: [Sign; 10] = [
     },
 ];
 
+/// Whether a line is `name=version=build`.
+fn is_conda_export(line: &str) -> bool {
+    let is_word = |word: &str| {
+        !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-+!".contains(&byte))
+    };
+    let parts: Vec<&str> = line.split('=').collect();
+    line == "@EXPLICIT" || parts.len() == 3 && parts.into_iter().all(is_word)
+}
+
 /// What is wrong with a text that is no list of ours. One that begins as Poetry's lines do, or has a table
 /// of a project or a script's metadata, is ours whatever follows.
 pub(in crate::deps) fn refusal(text: &str) -> Option<Diagnostic> {
@@ -110,6 +119,18 @@ pub(in crate::deps) fn refusal(text: &str) -> Option<Diagnostic> {
         }
         if written.is_empty() || written.starts_with('#') {
             continue;
+        }
+        // One of conda's environments may begin with its name.
+        if first && line.starts_with("name:") {
+            continue;
+        }
+        if first && is_conda_export(written) {
+            return Some(
+                Diagnostic::new("this is an export of conda")
+                    .at(at..at + written.len())
+                    .why("conda's packages are not those of the Python package index, and neither are its builds")
+                    .advice("write the distributions' names on the index, such as `numpy==2.2.0`"),
+            );
         }
         let sign = SIGNS.iter().find(|sign| {
             (first || !sign.first) && sign.lines.iter().any(|beginning| line.starts_with(beginning))

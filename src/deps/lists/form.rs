@@ -69,7 +69,7 @@ impl Form {
     ///
     /// Every mistake of the text, in the order of their places; of very many, the first.
     pub fn read(self, text: &str) -> Result<Spec, Vec<Diagnostic>> {
-        let document = Document { name: String::new(), text: text.to_owned() };
+        let document = Document::new("", text);
         Spec::read_as(Some(self), &mut document.into(), &Selection::default(), Surroundings::none())
     }
 

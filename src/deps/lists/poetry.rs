@@ -69,6 +69,11 @@ fn broken_line(line: &str, message: &str) -> Option<Diagnostic> {
     if message.contains("duplicate key") {
         return None;
     }
+    if let Some((_, odd)) = pep508::odd_character(line)
+        && let (why, instead @ " ") = pep508::oddity(odd)
+    {
+        return Some(Diagnostic::new("invalid TOML").why(why).replace(line.replace(odd, instead)));
+    }
     // A comment stays where it is.
     let (line, comment) = match line.find(" #") {
         Some(at) => line.split_at(line[..at].trim_end().len()),
@@ -248,8 +253,20 @@ impl Entry<'_> {
                     dependency.allow_prereleases = self.owner.boolean(value).unwrap_or_default();
                 }
                 "develop" => origin.develop = self.owner.boolean(value).unwrap_or_default(),
+                // Poetry takes this spelling, too, and does nothing with it.
                 "allows-prereleases" => {
-                    self.owner.boolean(value);
+                    if self.owner.boolean(value).unwrap_or_default() {
+                        let mistake =
+                            Diagnostic::new(format!("{} has a key that does nothing", self.owner.what))
+                                .at(key_at)
+                                .why("Poetry takes `allows-prereleases`, and means nothing by it");
+                        let is_there = table.entries().any(|(key, _)| key.name == "allow-prereleases");
+                        self.owner.refuse::<()>(if is_there {
+                            mistake.advice("leave it out; `allow-prereleases` is enough")
+                        } else {
+                            mistake.replace("allow-prereleases")
+                        });
+                    }
                 }
                 _ => {
                     let text = self.owner.string(value, "a text in quotes", "text").map(str::to_owned);

@@ -85,11 +85,21 @@ impl File<'_> {
         while let Some(found) = line.text[position..].find("${").map(|at| at + position) {
             let name = line.text[found + 2..].split('}').next().unwrap_or_default();
             let end = found + 2 + name.len() + 1;
-            let is_name = !name.is_empty()
-                && end <= line.text.len()
-                && name
-                    .bytes()
-                    .all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_');
+            let is_closed = !name.is_empty() && end <= line.text.len();
+            let in_capitals = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
+            let is_name = is_closed && name.bytes().all(in_capitals);
+            if is_closed && !is_name && name.to_ascii_uppercase().bytes().all(in_capitals) {
+                complete = false;
+                self.parsed.mistakes.push(
+                    Diagnostic::new(format!("`${{{name}}}` is not replaced by a value"))
+                        .at(line.place(found..end))
+                        .why("pip knows variables whose names are in capitals only")
+                        .advice(format!(
+                            "write `${{{}}}`, and set it, or write the value",
+                            name.to_uppercase()
+                        )),
+                );
+            }
             if !is_name {
                 expanded.push_part(&line, position..found + 2);
                 position = found + 2;

@@ -19,11 +19,16 @@ pub(in crate::deps) fn parse(text: &str, parsed: &mut Parsed) {
 fn metadata(text: &str, parsed: &mut Parsed) -> Option<String> {
     let mut blank = String::with_capacity(text.len());
     let mut block = None;
+    let mut indented = 0..0;
     let mut found: Option<std::ops::Range<usize>> = None;
     for raw in text.split_inclusive('\n') {
         let start = blank.len();
         let line = raw.trim_end();
         let content = match block {
+            None if line != START && line.trim_start() == START && indented.is_empty() => {
+                indented = start + line.len() - START.len()..start + line.len();
+                ""
+            }
             None if line == START => {
                 if found.is_some() {
                     return parsed.refuse(
@@ -65,12 +70,18 @@ fn metadata(text: &str, parsed: &mut Parsed) -> Option<String> {
         blank.push_str(content);
     }
     match (block, found) {
-        (Some(_), Some(at)) => parsed.refuse(
+        (Some(_), at) => parsed.refuse(
             Diagnostic::new("the script's metadata has no end")
-                .at(at)
+                .at(at.unwrap_or_default())
                 .why("expected comment lines up to one that is `# ///`")
                 .advice("write `# ///` behind the metadata"),
         ),
-        _ => Some(blank),
+        (None, None) => parsed.refuse(
+            Diagnostic::new("the script's metadata is indented")
+                .at(indented)
+                .why("only lines that begin with `#` are metadata")
+                .advice("move the block to the beginning of its lines"),
+        ),
+        (None, Some(_)) => Some(blank),
     }
 }
