@@ -6,15 +6,16 @@ use ipybox::deps::{Constraint, Form, Marker, Selection, Source, Spec, Surroundin
 use ipybox::diagnostic::{Diagnostic, Document, Fix};
 use ipybox::plan::Requirement;
 
-/// Reads a list, and checks what it gives.
+/// Reads a list in a form and as the command line reads it, and checks what that gives.
 pub(crate) fn list(form: Form, text: &str) {
-    let _ = Form::of(text);
-    match form.read(text) {
-        Ok(spec) => right(&spec, text),
-        Err(mistakes) => {
-            assert!(!mistakes.is_empty());
-            for mistake in &mistakes {
-                explained(mistake, text);
+    for read in [form.read(text), Spec::parse(text)] {
+        match read {
+            Ok(spec) => right(&spec, text),
+            Err(mistakes) => {
+                assert!(!mistakes.is_empty());
+                for mistake in &mistakes {
+                    explained(mistake, text);
+                }
             }
         }
     }

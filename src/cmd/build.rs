@@ -7,14 +7,11 @@ use crate::cli::{BuildArgs, Progress};
 use crate::diagnostic::Diagnostic;
 use crate::engine::{Build, Engine, EngineError};
 use crate::image::context;
-use crate::image::dockerfile::{self, Supply};
+use crate::image::dockerfile::{self, CA_SECRET, Supply};
 use crate::inputs::trust;
 use crate::installer;
 use crate::plan::{Foundation, Plan, StepId};
 use crate::report::{self, Report};
-
-/// The id under which build steps find the certificates.
-const CA_SECRET: &str = "ipybox-ca";
 
 pub(super) async fn run(args: BuildArgs, caller: &mut Caller) -> Result<(), Failure> {
     let begun = Instant::now();

@@ -81,7 +81,7 @@ fn requirement(dependency: &Dependency, documents: &Documents, separator: &str) 
     if let Source::Path { path, subdirectory, .. } = &lowered.source {
         let path = lists::folder(documents, dependency).join(path);
         let path = fs::canonicalize(&path).or_else(|_| std::path::absolute(&path)).unwrap_or(path);
-        let url = format!("file://{}", percent_encoded(&path.to_string_lossy()));
+        let url = format!("file://{}", percent_encoded(&path));
         lowered.source = Source::Url { url, subdirectory: subdirectory.clone(), sha256: None };
     }
     let alternatives: Vec<_> =

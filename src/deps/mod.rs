@@ -156,7 +156,7 @@ impl Spec {
     /// assert_eq!(spec.dependencies[0].constraint.to_string(), ">=2.2,<3.0");
     /// ```
     pub fn parse(text: &str) -> Result<Self, Vec<Diagnostic>> {
-        Form::of(text).read(text)
+        Self::read(&mut Document::new("", text).into(), &Selection::default(), Surroundings::none())
     }
 
     /// Reads dependency lists and what they include, which is added to `documents`. Places are in

@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -278,10 +280,10 @@ pub fn is_distribution(file: &str) -> bool {
 ///
 /// Rule: RFC 3986, "Unreserved Characters".
 #[must_use]
-pub fn percent_encoded(path: &str) -> String {
+pub fn percent_encoded(path: impl AsRef<Path>) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte);
     let written = |byte: u8| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
-    path.bytes().map(written).collect()
+    path.as_ref().as_os_str().as_bytes().iter().copied().map(written).collect()
 }
 
 /// Text with `%20` and its like replaced; `None` where that is no UTF-8.

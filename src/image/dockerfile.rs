@@ -9,9 +9,12 @@ use crate::diagnostic::Diagnostic;
 use crate::image::context;
 use crate::inputs::templates::Templates;
 use crate::installer::words;
-use crate::plan::{Plan, StepId};
+use crate::plan::{Plan, StepId, WORKDIR};
 use crate::reference::Reference;
 use crate::variant::{Placement, When, Who};
+
+/// The id under which build steps find the certificates.
+pub const CA_SECRET: &str = "ipybox-ca";
 
 /// Where a build finds the base and the installer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,6 +107,8 @@ struct Values<'a> {
     /// In exec form.
     command: String,
     epoch: u64,
+    workdir: &'static str,
+    ca_secret: &'static str,
     titles: Titles,
     words: Words,
     /// The ids of the package caches that steps share.
@@ -217,6 +222,8 @@ pub fn render(
         health: exec_form(&foundation.health()),
         command: exec_form(&foundation.command()),
         epoch: EPOCH,
+        workdir: WORKDIR,
+        ca_secret: CA_SECRET,
         titles: Titles {
             python: StepId::Python.title(),
             apt: StepId::Apt.title(),

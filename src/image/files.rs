@@ -5,7 +5,7 @@ use crate::accounts::{self, User};
 use crate::archive::{Archive, Owner};
 use crate::base::{Base, Folder};
 use crate::inputs::templates::Templates;
-use crate::plan::{Foundation, HOME};
+use crate::plan::{Foundation, HOME, WORKDIR};
 use crate::variant::{Interface, is_of_firewall};
 
 /// What one `ADD` lays over the base: everything but the two environments.
@@ -35,7 +35,7 @@ pub(super) fn files(plan: &Foundation, base: &Base, templates: &Templates) -> Ar
     }
     // The superuser's home is the base's.
     let home = plan.user.home().filter(|_| plan.user != User::Root);
-    let own = ["/app"].into_iter().chain(home).chain(plan.workspaces.as_deref());
+    let own = [WORKDIR].into_iter().chain(home).chain(plan.workspaces.as_deref());
     let own: Vec<_> = own.map(place).collect();
     for folder in &own {
         files.add_directory(folder, 0o755, Owner { uid, gid });

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use sha2::{Digest, Sha256};
 use tokio::process::Command;
@@ -205,6 +205,7 @@ pub async fn fetch(
     // A commit does not change, so that one that is here is asked of nobody.
     let kept = home.join(reference);
     if is_whole_commit(reference) && kept.is_dir() && !kept.join(".gitmodules").is_file() {
+        used_now(&kept);
         return Ok(Commit { id: reference.to_owned(), folder: kept });
     }
     fs::create_dir_all(&repository).map_err(unkept)?;
@@ -221,7 +222,7 @@ pub async fn fetch(
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    remove_unfinished(&home);
+    remove_left_over(&home);
     let git = Git { repository: &repository, url };
     git.run(&["init", "--quiet", "--bare"]).await?;
     let fetch = async |words: &[&str]| {
@@ -260,18 +261,31 @@ pub async fn fetch(
     if folder.join(".gitmodules").is_file() {
         return Err(GitError::Submodules(url.to_owned()));
     }
+    used_now(&folder);
     Ok(Commit { id, folder })
 }
 
 /// What the names of folders begin with that are being filled.
 const UNFINISHED: &str = "unfinished-";
 
-/// Removes what killed processes left, under the lock.
-fn remove_unfinished(home: &Path) {
+/// Commits that no build used for this long are removed when the repository is asked again.
+const KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// Removes what killed processes left and what nobody uses any more, under the lock.
+fn remove_left_over(home: &Path) {
     for entry in home.read_dir().into_iter().flatten().flatten() {
-        if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let age = || entry.metadata().ok()?.modified().ok()?.elapsed().ok();
+        if name.starts_with(UNFINISHED) || is_whole_commit(&name) && age().is_some_and(|age| age > KEPT) {
             let _ = fs::remove_dir_all(entry.path());
         }
+    }
+}
+
+/// Says so in the folder's time of change.
+fn used_now(folder: &Path) {
+    if let Ok(folder) = fs::File::open(folder) {
+        let _ = folder.set_modified(SystemTime::now());
     }
 }
 
@@ -439,6 +453,15 @@ mod tests {
         fs::write(work.join("a"), "3").unwrap();
         git(&["-C", "work", "add", "a"]);
         git(&["-C", "work", "commit", "-qm", "three"]);
+        // What nobody used for long is gone at the next question, and what was used is not.
+        let old = SystemTime::now() - 2 * KEPT;
+        let folders = [&first, &second].map(|id| gone.folder.with_file_name(id));
+        for folder in &folders {
+            fs::File::open(folder).unwrap().set_modified(old).unwrap();
+        }
+        fetch(&url, Some(second.as_str()), &cache, &mut |_| {}).await.unwrap();
+        fetch(&url, None, &cache, &mut |_| {}).await.unwrap();
+        assert_eq!(folders.map(|folder| folder.is_dir()), [false, true]);
         assert!(matches!(
             fetch(&url, Some("nope"), &cache, &mut |_| {}).await,
             Err(GitError::NoReference { .. })

@@ -8,7 +8,7 @@ use pep440_rs::Version;
 
 use super::{
     DEPENDENCIES_LABEL, EXECUTOR_LABEL, Files, PlanError, PlannedCopy, Provenance, Target, VARIANT_LABEL,
-    VENV,
+    VENV, WORKDIR,
 };
 use crate::accounts::{self, User};
 use crate::base::{Base, Python};
@@ -160,7 +160,7 @@ pub(super) fn copy(to: &str, files: &Files, user: User) -> PlannedCopy {
         Some(file) => format!("{to}{file}"),
         None => to.trim_end_matches('/').to_owned(),
     };
-    let theirs = ["/app"].into_iter().chain(user.home()).any(|folder| Path::new(&to).starts_with(folder));
+    let theirs = [WORKDIR].into_iter().chain(user.home()).any(|folder| Path::new(&to).starts_with(folder));
     PlannedCopy {
         is_folder: files.file.is_none(),
         owner: if theirs { user.ids() } else { (0, 0) },

@@ -212,6 +212,9 @@ pub const VARIANT_LABEL: &str = "ipybox.variant";
 /// The label of images whose executor server is this program's.
 pub const EXECUTOR_LABEL: &str = "ipybox.executor";
 
+/// Where containers work; it belongs to the image's user.
+pub const WORKDIR: &str = "/app";
+
 /// The label that names the distributions of the list, with a blank between them.
 pub const DEPENDENCIES_LABEL: &str = "ipybox.dependencies";
 

@@ -232,7 +232,7 @@ impl File<'_> {
         self.parsed.mistakes.push(mistake.at(dependency.at.clone()));
     }
 
-    /// The option that a word is, and its value    /// The option that a word is, and its value if it holds one.
+    /// The option that a word is, and its value if it holds one.
     fn option(&mut self, word: &str, at: Range<usize>) -> Option<(&'static FileOption, Option<String>)> {
         let (name, value) = match word.split_once('=') {
             Some((name, value)) if name.starts_with("--") => (name, Some(value)),
