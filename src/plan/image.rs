@@ -88,10 +88,15 @@ pub(super) fn workspaces(servers: &[Server], env: &BTreeMap<String, String>) -> 
     variant::destination(folder).ok().map(|()| folder.trim_end_matches('/').to_owned())
 }
 
-/// What is in the label of the list's distributions.
+/// The distributions of the list that an image was made of, where a label says so.
+#[must_use]
+pub fn listed(labels: &BTreeMap<String, String>) -> Option<Vec<&str>> {
+    labels.get(DEPENDENCIES_LABEL).map(|names| names.split_whitespace().collect())
+}
+
+/// What is in that label.
 fn dependencies(target: &Target<'_>, packages: Placement, base: &Base) -> String {
-    let before = base.config.labels.get(DEPENDENCIES_LABEL).filter(|_| packages == Placement::Inherited);
-    let before = before.map(String::as_str).unwrap_or_default().split_whitespace();
+    let before = listed(&base.config.labels).filter(|_| packages == Placement::Inherited).unwrap_or_default();
     let names: BTreeSet<_> =
         target.needed.iter().map(|dependency| dependency.name.as_str()).chain(before).collect();
     names.into_iter().collect::<Vec<_>>().join(" ")

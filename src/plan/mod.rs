@@ -17,6 +17,7 @@ use sha2::{Digest, Sha256};
 
 pub use error::PlanError;
 pub use held::Held;
+pub use image::listed;
 pub use index::PackageIndex;
 pub use packages::{PlannedSource, kernel_needs};
 pub use python::{Provenance, default_base};
@@ -216,7 +217,7 @@ pub const EXECUTOR_LABEL: &str = "ipybox.executor";
 pub const WORKDIR: &str = "/app";
 
 /// The label that names the distributions of the list, with a blank between them.
-pub const DEPENDENCIES_LABEL: &str = "ipybox.dependencies";
+const DEPENDENCIES_LABEL: &str = "ipybox.dependencies";
 
 impl Plan {
     /// Makes a plan for a target that was chosen from the same request, list, variant and base.

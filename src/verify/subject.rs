@@ -1,7 +1,7 @@
 //! What an image claims to be.
 
 use crate::engine::Image;
-use crate::plan::{DEPENDENCIES_LABEL, EXECUTOR_LABEL};
+use crate::plan::{EXECUTOR_LABEL, listed};
 use crate::variant::{Interface, OwnCheck, Placement, Variant, is_of_firewall};
 
 /// What servers are told to ask for, in a container of its own.
@@ -79,7 +79,7 @@ impl<'a> Subject<'a> {
 
     /// The names of the list's distributions; `None` where no label has them.
     pub(super) fn dependencies(&self) -> Option<Vec<&'a str>> {
-        self.image.labels.get(DEPENDENCIES_LABEL).map(|names| names.split_whitespace().collect())
+        listed(&self.image.labels)
     }
 
     pub(super) fn is_root(&self) -> bool {
