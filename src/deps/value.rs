@@ -8,7 +8,7 @@ use toml_edit::{Item, TableLike};
 /// Keys and values, in the order written.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Table<'t> {
-    entries: Vec<Entry<'t>>,
+    entries: Vec<(Key<'t>, Value<'t>)>,
 }
 
 /// A key, with the quotes it may have in its place.
@@ -39,17 +39,9 @@ enum Data<'t> {
     Other(&'static str),
 }
 
-/// A key and what stands behind it.
-pub(super) type Entry<'t> = (Key<'t>, Value<'t>);
-
 impl<'t> Table<'t> {
     pub(super) fn entries(&self) -> impl ExactSizeIterator<Item = (&Key<'t>, &Value<'t>)> {
         self.entries.iter().map(|(key, value)| (key, value))
-    }
-
-    /// The entries in two parts.
-    pub(super) fn halves(&self) -> (&[Entry<'t>], &[Entry<'t>]) {
-        self.entries.split_at(self.entries.len() / 2)
     }
 
     pub(super) fn get(&self, name: &str) -> Option<&Value<'t>> {

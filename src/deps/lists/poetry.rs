@@ -1,10 +1,9 @@
 //! Poetry's dependencies: `name = "constraint"`, `name = { version = "…", … }`, or a list of these.
 
 use std::ops::Range;
-use std::thread;
 
 use super::toml::{Named, Owner};
-use super::value::{self, Table, Value};
+use super::value::{Table, Value};
 use super::{
     Constraint, Dependency, Marker, Name, Parsed, Source, in_backticks, nearest, pep508, source, toml,
 };
@@ -37,32 +36,7 @@ pub(in crate::deps) fn parse(text: &str, parsed: &mut Parsed) {
 
 /// Reads a table of dependencies, whose `python` is the interpreter's version.
 pub(in crate::deps) fn dependencies(table: &Table<'_>, text: &str, parsed: &mut Parsed) {
-    let (first, second) = table.halves();
-    let names = if first.len() < WORTH_A_THREAD {
-        let mut names = read(first, text, parsed);
-        names.extend(read(second, text, parsed));
-        names
-    } else {
-        let mut behind = Parsed::default();
-        let names = thread::scope(|scope| {
-            let other = scope.spawn(|| read(second, text, &mut behind));
-            let mut names = read(first, text, parsed);
-            names.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-            names
-        });
-        parsed.spec.dependencies.append(&mut behind.spec.dependencies);
-        parsed.spec.python.append(&mut behind.spec.python);
-        parsed.mistakes.append(&mut behind.mistakes);
-        names
-    };
-    super::report_duplicates(&names, text, &mut parsed.mistakes);
-}
-
-/// Entries that take longer to read than a thread to start.
-const WORTH_A_THREAD: usize = 500;
-
-/// Reads entries, and returns their names and places.
-fn read(entries: &[value::Entry<'_>], text: &str, parsed: &mut Parsed) -> Vec<(Name, Range<usize>)> {
+    let entries = table.entries();
     let mut names = Vec::with_capacity(entries.len());
     parsed.spec.dependencies.reserve(entries.len());
     for (key, value) in entries {
@@ -87,7 +61,7 @@ fn read(entries: &[value::Entry<'_>], text: &str, parsed: &mut Parsed) -> Vec<(N
             None => entry.refuse_name(),
         }
     }
-    names
+    super::report_duplicates(&names, text, &mut parsed.mistakes);
 }
 
 /// What is wrong with a line that is no TOML, where what it means can be told.
