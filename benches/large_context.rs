@@ -6,11 +6,10 @@
 #![expect(clippy::print_stdout, reason = "it is run for what it prints")]
 #![expect(clippy::disallowed_methods, reason = "it is configured through the environment")]
 
-use std::collections::HashMap;
 use std::time::Instant;
 
 use ipybox::archive::Archive;
-use ipybox::engine::{Build, BuildEvent, Engine, Host};
+use ipybox::engine::{Build, BuildEvent, Choice, Engine};
 use tokio_util::sync::CancellationToken;
 
 /// Bytes of the one large file.
@@ -22,23 +21,20 @@ const LIMIT: u64 = 20_000_000;
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let base = std::env::var("IPYBOX_TEST_BASE")?;
-    let host: Host = std::env::var("DOCKER_HOST").unwrap_or_default().parse()?;
+    let choice = Choice {
+        docker_host: std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty()),
+        ..Choice::default()
+    };
     let file = tempfile::NamedTempFile::new()?;
     file.as_file().set_len(SIZE)?;
     let mut context = Archive::default();
     context.add("Dockerfile", format!("FROM {base}\n"));
     context.add_file("large", 0o644, file.path())?;
-    let engine = Engine::connect(&host, CancellationToken::new()).await?;
+    let engine = Engine::connect(choice.candidates()?, choice.auth_files(), CancellationToken::new()).await?;
     let before = peak_memory()?;
     let begun = Instant::now();
     let mut sent = 0;
-    let build = Build {
-        context,
-        no_cache: false,
-        secrets: HashMap::new(),
-        build_args: HashMap::new(),
-        titles: Vec::new(),
-    };
+    let build = Build::of(context);
     engine
         .build(build, |event| {
             if let BuildEvent::Sent { bytes } = event {

@@ -34,6 +34,13 @@ impl User {
         }
     }
 
+    /// The ids of what it may write. The group is always root's, whose members clusters start containers as when they
+    /// choose the user id themselves.
+    #[must_use]
+    pub fn owner(self) -> (u32, u32) {
+        (self.ids().0, 0)
+    }
+
     /// Whether it is a user of the image's own.
     #[must_use]
     pub fn is_unprivileged(self) -> bool {
@@ -52,7 +59,7 @@ impl User {
 }
 
 /// Name of the unprivileged user and of its group.
-const NAME: &str = "ipybox";
+pub const NAME: &str = "ipybox";
 
 /// `/etc/passwd` with a line for `user`; `None` where nothing changes.
 ///

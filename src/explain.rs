@@ -8,8 +8,53 @@ use pep440_rs::VersionSpecifiers;
 
 use crate::deps::{Dependency, Name};
 use crate::diagnostic::Diagnostic;
+use crate::installer::Missing;
 use crate::installer::words::{Cause, Fact, Term};
-use crate::plan::{Plan, Requirement, StepId};
+use crate::plan::{Plan, Requirement, StepId, Wheelless};
+use crate::request::FromSource;
+
+/// What a failed build teaches of distributions that no index has as a wheel: what was known before and more, or `None`
+/// where that is no cause of it, or where `may` does not let it be built.
+#[must_use]
+pub fn learn(
+    plan: &Plan,
+    needed: &[&Dependency],
+    kernel: &[Requirement],
+    step: StepId,
+    output: &[String],
+    may: &FromSource,
+) -> Option<Wheelless> {
+    let packages = &plan.packages;
+    let mut known =
+        Wheelless { names: packages.unbuilt.clone(), needs_compiler: !packages.build_apt.is_empty() };
+    match (step, Cause::of(output)?) {
+        (StepId::Packages | StepId::Resolve, Cause::NoSolution(facts)) => {
+            let list = List { plan, needed, kernel };
+            let Term { name, versions } = list.wheelless(&facts)?.clone();
+            if packages.unbuilt.contains_key(&name) || !may.allows(&name) {
+                return None;
+            }
+            let asked =
+                list.entries(&name).next().map(|entry| Requirement::lower(entry).alternatives[0].clone());
+            let of_others = facts.iter().rev().find_map(|fact| match fact {
+                Fact::Needs(_, what) => {
+                    what.iter().find(|term| term.name == name).map(|term| term.versions.as_str())
+                }
+                _ => None,
+            });
+            let said = || VersionSpecifiers::from_str(of_others.unwrap_or(&versions)).ok();
+            known.names.insert(name, asked.or_else(said).unwrap_or_default());
+            Some(known)
+        }
+        (StepId::Wheels, Cause::Unbuilt { missing: Some(missing), .. })
+            if missing.is_of_compiler && !known.needs_compiler =>
+        {
+            known.needs_compiler = true;
+            Some(known)
+        }
+        _ => None,
+    }
+}
 
 /// What a failed step means.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,7 +65,7 @@ pub struct Explanation {
     pub is_worth_a_retry: bool,
 }
 
-/// Explains the failure of a step by what it printed; `None` where nothing of that is known.
+/// Explains the failure of a step by what it printed and how it ended; `None` where nothing of that is known.
 ///
 /// `needed` are the entries of the list that are installed, and `kernel` is what the image itself needs beside them.
 #[must_use]
@@ -30,14 +75,21 @@ pub fn explain(
     kernel: &[Requirement],
     step: StepId,
     output: &[String],
+    exit_code: Option<i32>,
 ) -> Option<Explanation> {
+    let cause = Cause::of_step(output, exit_code);
     if let StepId::Own(number) = step {
-        return Some(refused(own_step(plan, number)?));
+        let own = own_step(plan, number)?;
+        let diagnostics = [own].into_iter().chain(cause.as_ref().and_then(of_machine)).collect();
+        return Some(Explanation { diagnostics, is_worth_a_retry: false });
+    }
+    let cause = cause?;
+    if let Some(what) = of_machine(&cause) {
+        return Some(refused(what));
     }
     if step == StepId::Copies || step == StepId::Python {
         return None;
     }
-    let cause = Cause::of(output)?;
     let list = List { plan, needed, kernel };
     let at = |what: &str| list.entry(what).map(|entry| entry.at.clone());
     Some(match cause {
@@ -65,20 +117,16 @@ pub fn explain(
         Cause::Denied { address } => refused(placed(
             Diagnostic::new("the package index asks who wants to know")
                 .why(format!("`{address}` wants credentials, or refuses them"))
-                .advice("name an index that answers without; nothing was taken from another one in its place"),
+                .advice(
+                    "put `machine HOST login USER password PASSWORD` into `~/.netrc`, or correct what is there; nothing was \
+                     taken from another index in its place",
+                ),
             at(file_name(&address)),
         )),
+        Cause::Unbuilt { name, why, missing } => refused(list.unbuilt(&name, &why, missing.as_deref())),
         Cause::NoDebianPackage { name } => refused(
             Diagnostic::new(format!("the base's distribution has no package `{name}`"))
                 .advice("correct `--apt`, or `apt` in `variant.toml`"),
-        ),
-        Cause::Certificate => refused(
-            Diagnostic::new("a server's certificate is not trusted in the build")
-                .advice("name the certificates of your network with `--ca-cert FILE`, or by `SSL_CERT_FILE`"),
-        ),
-        Cause::DiskFull => refused(
-            Diagnostic::new("there is no space left where the engine keeps its images")
-                .advice("`docker system df` shows what takes it"),
         ),
         Cause::Unreachable { address } => {
             let whose = if step == StepId::Apt { "the distribution's package server" } else { "the package index" };
@@ -90,6 +138,34 @@ pub fn explain(
             };
             Explanation { diagnostics: vec![what], is_worth_a_retry: true }
         }
+        Cause::Certificate
+        | Cause::Proxy
+        | Cause::DiskFull
+        | Cause::OutOfMemory
+        | Cause::WrongArchitecture
+        | Cause::MissingLibrary { .. } => return None,
+    })
+}
+
+/// What has to do with the machine and its network, and with nothing that a step is for.
+fn of_machine(cause: &Cause) -> Option<Diagnostic> {
+    Some(match cause {
+        Cause::Certificate => Diagnostic::new("a server's certificate is not trusted in the build")
+            .advice("name the certificates of your network with `--ca-cert FILE`, or by `SSL_CERT_FILE`"),
+        Cause::Proxy => Diagnostic::new("the proxy lets nobody through")
+            .advice("correct user and password in `HTTPS_PROXY` and `HTTP_PROXY`, or leave the host out with `NO_PROXY`"),
+        Cause::DiskFull => Diagnostic::new("there is no space left where the engine keeps its images")
+            .advice("`docker system df` shows what takes it"),
+        Cause::OutOfMemory => Diagnostic::new("a program was ended for want of memory")
+            .why("the engine, or its virtual machine, has not enough for this step")
+            .advice("give the engine more memory, or let fewer builds run at once"),
+        Cause::WrongArchitecture => Diagnostic::new("a program is for another kind of machine")
+            .why("the base, or what a step brings, is for another architecture than the engine's")
+            .advice("take a base for the engine's platform, which `docker version` shows"),
+        Cause::MissingLibrary { file } => Diagnostic::new(format!("a program needs the library `{file}`"))
+            .why("the image does not have it")
+            .advice("add the Debian package that has it with `--apt`"),
+        _ => return None,
     })
 }
 
@@ -150,11 +226,47 @@ impl<'a> List<'a> {
         })
     }
 
+    /// Whether uv speaks of one entry, and not of a conflict. On the way to one, versions without a wheel are passed
+    /// over, too.
+    fn is_alone(&self, facts: &[Fact]) -> bool {
+        let asked = facts.iter().filter_map(Fact::asked).flatten();
+        asked.count() < 2 && self.of_base(facts).is_empty()
+    }
+
+    /// What cannot be installed for want of a wheel.
+    fn wheelless<'f>(&self, facts: &'f [Fact]) -> Option<&'f Term> {
+        facts.iter().filter(|_| self.is_alone(facts)).find_map(|fact| match fact {
+            Fact::NoWheel(term) => Some(term),
+            _ => None,
+        })
+    }
+
+    /// A source of which no wheel can be built.
+    fn unbuilt(&self, name: &str, why: &str, missing: Option<&Missing>) -> Diagnostic {
+        let what = Diagnostic::new(format!("`{name}` cannot be built from its source"));
+        let what = match missing {
+            Some(Missing { what: missing, package: Some(package), .. }) => what
+                .why(format!("{missing} is missing"))
+                .advice(format!("have it there for the build with `--build-apt {package}`")),
+            Some(Missing { what: missing, is_of_compiler: true, .. }) => what
+                .why(format!("{missing} is missing"))
+                .advice("choose a base of Debian or Ubuntu, whose compilers are installed for the build"),
+            Some(Missing { what: missing, .. }) => what
+                .why(format!("{missing} is missing"))
+                .advice("name the Debian package that has it with `--build-apt`"),
+            None => what
+                .why(why)
+                .advice("its output stands above; another version, or a wheel of your own, may do"),
+        };
+        let name = Name::parse(name);
+        let at = name.and_then(|name| self.entries(&name).next()).map(|entry| entry.at.clone());
+        placed(what, at)
+    }
+
     /// The refusals of a list that cannot be met.
     fn unsolved(&self, facts: &[Fact]) -> Vec<Diagnostic> {
         let asked: Vec<&Term> = facts.iter().filter_map(Fact::asked).flatten().collect();
-        // Versions without a wheel are passed over on the way to a conflict, too.
-        let is_alone = asked.len() < 2 && self.of_base(facts).is_empty();
+        let is_alone = self.is_alone(facts);
         let cause = facts.iter().find_map(|fact| match fact {
             Fact::Unknown(name) => Some(self.unknown(name, facts)),
             Fact::NoWheel(term) if is_alone => Some(self.no_wheel(term, facts)),
@@ -207,7 +319,7 @@ impl<'a> List<'a> {
         );
         let what = Diagnostic::new(format!("`{name}` has no wheel that fits"))
             .why(self.because(&why, name, facts))
-            .advice("choose another version or another `--python`, or name its repository or archive, to have one built");
+            .advice("choose another version or another `--python`, or let it be built from its source: `--from-source` says what may");
         placed(what, self.place(name, facts))
     }
 

@@ -11,7 +11,8 @@
 //! [`request::Request`] names, [`base`] asks the engine; from there to [`archive::Archive`] every stage is a pure function of
 //! its inputs. [`plan::Target`] is chosen once, before anything is fetched; [`plan::Plan`] is printed and read back; what only
 //! rendering needs travels beside it. [`installer`] knows uv, pip and apt, [`explain`] says what a failed step means at the
-//! lines of the list, and [`report`] is the one door to the terminal. `tests/arrows.rs` holds the order of the rooms.
+//! lines of the list, [`doctor`] what keeps a host from building, and [`report`] is the one door to the terminal. [`freshness`] compares a plan with what an image says of its own.
+//! `tests/arrows.rs` holds the order of the rooms.
 
 pub mod accounts;
 pub mod archive;
@@ -20,16 +21,20 @@ pub mod cli;
 pub mod cmd;
 pub mod deps;
 pub mod diagnostic;
+pub mod doctor;
 pub mod engine;
 pub mod explain;
+pub mod freshness;
 pub mod harmless;
 pub mod image;
 pub mod inputs;
 pub mod installer;
+pub mod kept;
 pub mod plan;
 pub mod reference;
 pub mod report;
 pub mod request;
 pub mod secret;
+pub mod supply;
 pub mod variant;
 pub mod verify;

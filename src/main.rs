@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ipybox::cli::{Cli, Command, Environment};
 use ipybox::cmd::{self, Caller, Failure, FailureKind};
-use ipybox::report::{Failed, Report};
+use ipybox::report::{Failed, Report, Settings};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -32,12 +32,8 @@ async fn run(cli: Cli) -> u8 {
     let environment = Environment::read();
     let interrupt = CancellationToken::new();
     let signals = Signals::watch(interrupt.clone());
-    let report = Report::new(
-        environment.no_color,
-        cli.message_format,
-        environment.redaction(),
-        environment.is_workflow,
-    );
+    let settings = Settings { format: cli.message_format, ..environment.report };
+    let report = Report::new(settings, environment.redaction());
     let tags = matches!(cli.command, Command::Build(_));
     let mut caller = Caller { report, environment, interrupt: interrupt.clone() };
     let outcome = Box::pin(cmd::run(cli.command, &mut caller)).await;

@@ -1,6 +1,6 @@
 //! What one image is asked to be: plain data, whoever asks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -8,7 +8,8 @@ use std::str::FromStr;
 use serde::Serialize;
 
 use crate::accounts::User;
-use crate::deps::Selection;
+use crate::base::Platform;
+use crate::deps::{Index, Name, Selection};
 use crate::reference::Reference;
 
 /// What one image is asked to be. Paths are of this host, and nothing of it has been looked at.
@@ -42,16 +43,30 @@ pub struct Request {
     pub user_is_chosen: bool,
     /// Debian packages beside the variant's.
     pub apt: Vec<String>,
+    /// What may be built from its source where no index has a wheel of it.
+    pub from_source: FromSource,
+    /// Debian packages that such builds need.
+    pub build_apt: Vec<String>,
+    /// Programs that somebody asks for first.
+    pub tools: Option<Tools>,
     /// Environment beside the variant's.
     pub env: BTreeMap<String, String>,
     /// Whether variables may have names that look like those of secrets.
     pub allow_secret_env: bool,
+    /// Build arguments that own steps find in their environment.
+    pub args: BTreeMap<String, String>,
+    /// What the image is to run on, where that is not what the engine chooses.
+    pub platform: Option<Platform>,
     /// Labels beside the variant's.
     pub labels: BTreeMap<String, String>,
     /// Files and folders to copy, with their places in the image.
     pub copies: Vec<(PathBuf, String)>,
     /// Whether modules are compiled when they are installed.
     pub bytecode: bool,
+    /// Package indexes beside those of the lists.
+    pub indexes: Vec<Index>,
+    /// Contents for secret mounts of the steps of variants, by their ids.
+    pub secrets: BTreeMap<String, SecretFrom>,
     /// An installer in place of the pinned one.
     pub installer: Option<PathBuf>,
 }
@@ -75,12 +90,68 @@ impl Request {
             user,
             user_is_chosen: false,
             apt: Vec::new(),
+            from_source: FromSource::Auto,
+            build_apt: Vec::new(),
+            tools: None,
             env: BTreeMap::new(),
             allow_secret_env: false,
+            args: BTreeMap::new(),
+            platform: None,
             labels: BTreeMap::new(),
             copies: Vec::new(),
             bytecode: true,
+            indexes: Vec::new(),
+            secrets: BTreeMap::new(),
             installer: None,
+        }
+    }
+}
+
+/// Where a secret is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SecretFrom {
+    /// In a file of this host.
+    File(PathBuf),
+    /// In a variable of the environment.
+    Variable(String),
+}
+
+/// What may be built from its source where no index has a wheel of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FromSource {
+    /// Whatever it is.
+    Auto,
+    /// Nothing.
+    Never,
+    /// These.
+    Only(BTreeSet<Name>),
+}
+
+impl FromSource {
+    /// Whether a distribution may be built.
+    #[must_use]
+    pub fn allows(&self, name: &Name) -> bool {
+        match self {
+            Self::Auto => true,
+            Self::Never => false,
+            Self::Only(names) => names.contains(name),
+        }
+    }
+}
+
+/// Programs by who asks for them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tools {
+    /// What agents run first in a shell.
+    Agent,
+}
+
+impl Tools {
+    /// The Debian packages that have them.
+    #[must_use]
+    pub fn packages(self) -> &'static [&'static str] {
+        match self {
+            Self::Agent => &["asciinema", "curl", "git", "jq", "less", "procps", "ripgrep", "tmux", "unzip"],
         }
     }
 }

@@ -5,8 +5,9 @@
 mod sandbox;
 
 use std::fs;
+use std::io::Read;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use sandbox::{BASE, Sandbox, refusal, text};
@@ -37,11 +38,12 @@ fn wrong_usage_is_told_from_refusals() {
         ("variant", &["build", "-V", "nope"], 1),
         ("uid_0", &["build", "--uid", "0"], 2),
         ("python", &["build", "--python", "2.7"], 2),
-        ("host", &["build", "--host", "tcp://127.0.0.1:2375"], 2),
+        ("host", &["build", "--host", "gopher://127.0.0.1"], 2),
         ("no_engine", &["build"], 75),
         ("root_and_uid", &["build", "--root", "--uid", "7"], 2),
         ("ca", &["build", "--ca-cert", "missing.pem"], 1),
         ("facts", &["plan", "--base-facts", "missing.json"], 1),
+        ("pull_and_facts", &["build", "-t", "x", "--pull", "--base-facts", BASE], 2),
     ] {
         let output = sandbox.run(arguments);
         assert_eq!(output.status.code(), Some(code), "for {arguments:?}");
@@ -76,7 +78,7 @@ fn an_engine_that_refuses_us_is_told_from_one_that_is_not_there() {
     }
     let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
-    assert!(text(&output.stderr).contains("no permission to use the Docker engine"));
+    assert!(text(&output.stderr).contains("no permission to use the container engine"));
 }
 
 #[test]
@@ -170,11 +172,31 @@ fn both_spellings_of_a_list_ask_for_the_same() {
     assert_eq!(sorted(requirements("quickstart")), sorted(requirements("requirements")));
 }
 
+/// A Dockerfile without the labels that every change of a template changes.
+fn unstamped(printed: &[u8]) -> String {
+    let is_stamp = |line: &&str| {
+        ["LABEL ipybox.fingerprint=", "LABEL ipybox.plan="].iter().any(|begin| line.starts_with(begin))
+    };
+    text(printed).lines().filter(|line| !is_stamp(line)).fold(String::new(), |text, line| text + line + "\n")
+}
+
 #[test]
 fn the_dockerfile_is_stable() {
     let sandbox = Sandbox::new();
     let output = sandbox.run(&["render", "--base-facts", BASE, "--uid", "1000", "--gid", "1000"]);
-    insta::assert_snapshot!("dockerfile_minimal", text(&output.stdout));
+    insta::assert_snapshot!("dockerfile_minimal", unstamped(&output.stdout));
+    let indexed = [
+        "render",
+        "--base-facts",
+        BASE,
+        "--uid",
+        "1000",
+        "--gid",
+        "1000",
+        "--extra-index-url",
+        "https://a.test/simple/",
+    ];
+    insta::assert_snapshot!("dockerfile_indexed", unstamped(&sandbox.run(&indexed).stdout));
     let output = sandbox.run(&["render", "--base-facts", BASE, "--root"]);
     let root = text(&output.stdout);
     assert!(root.contains("USER 0:0\n") && root.contains("ENV HOME=\"/root\"\n"));
@@ -203,7 +225,7 @@ fn dockerfiles_of_executors_are_stable() {
             ["render", "-V", variant, "--base-facts", "base.json", "--name", "tried", "--apt", "tree"];
         let output = sandbox.run(&arguments);
         assert!(output.status.success(), "{}", text(&output.stderr));
-        insta::assert_snapshot!(format!("dockerfile_{variant}"), text(&output.stdout));
+        insta::assert_snapshot!(format!("dockerfile_{variant}"), unstamped(&output.stdout));
     }
 }
 
@@ -255,6 +277,26 @@ fn the_executors_of_the_examples_render() {
     }
 }
 
+/// Options that need an engine.
+const OF_BUILD: [&str; 16] = [
+    "tag",
+    "no-cache",
+    "verify",
+    "pull",
+    "ca-cert",
+    "progress",
+    "cache-dir",
+    "host",
+    "context",
+    "network",
+    "iidfile",
+    "metadata-file",
+    "dry-run",
+    "force",
+    "check",
+    "paranoid",
+];
+
 #[test]
 fn every_option_can_come_from_the_environment() {
     let sandbox = Sandbox::new();
@@ -265,7 +307,7 @@ fn every_option_can_come_from_the_environment() {
                    [project.optional-dependencies]\nmore = [\"attrs\"]\n[dependency-groups]\ndev = [\"pytest\"]\n";
     sandbox.write("pyproject.toml", project);
     // Each option with a value, and where the plan shows it.
-    let shown: [(&str, &str, &str); 17] = [
+    let shown: [(&str, &str, &str); 21] = [
         ("dependencies", "list.txt other.txt", "\"six\""),
         ("group", "dev", "\"pytest\""),
         ("extra", "more", "\"attrs\""),
@@ -274,6 +316,7 @@ fn every_option_can_come_from_the_environment() {
         ("name", "tried", "\"EXECUTOR_NAME\": \"tried\""),
         ("base-python", "/usr/local/bin/python3", "/usr/local/bin/python3"),
         ("apt", "tree jq", "\"jq\","),
+        ("tools", "agent", "\"ripgrep\","),
         ("env", "A=1 B=2", "\"B\": \"2\""),
         ("allow-secret-env", "1", "API_KEY"),
         ("label", "a=1", "\"a\": \"1\""),
@@ -283,6 +326,9 @@ fn every_option_can_come_from_the_environment() {
         ("uid", "4321", "4321"),
         ("gid", "4321", "4321"),
         ("no-bytecode", "1", "\"bytecode\": false"),
+        ("index-url", "https://d.test/simple/", "https://d.test/simple/"),
+        ("extra-index-url", "https://a.test/ https://b.test/", "https://b.test/"),
+        ("index", "inner=https://i.test/", "https://i.test/"),
     ];
     for (option, value, part) in shown {
         let variable = format!("IPYBOX_{}", option.to_uppercase().replace('-', "_"));
@@ -309,6 +355,11 @@ fn every_option_can_come_from_the_environment() {
         ("base", "UPPER", "no image name"),
         ("python-archive", "missing", "cannot read the Python archive"),
         ("uv", "missing", "the installer"),
+        ("from-source", "auto docopt", "is no name of a package"),
+        ("build-apt", "a;b", "Debian package"),
+        ("secret", "id=x", "expected id=ID"),
+        ("build-arg", "A=1", "no step uses the build argument `A`"),
+        ("platform", "linux/arm64", "is for linux/amd64, and not for linux/arm64"),
         ("templates", "missing", "cannot read the template"),
         ("variants", "missing", "cannot read `missing`"),
         ("root", "2", "--root"),
@@ -327,10 +378,9 @@ fn every_option_can_come_from_the_environment() {
             text(&output.stderr)
         );
     }
-    // No option is left: these need an engine, and the names of the last are Docker's.
-    let of_build = ["tag", "no-cache", "verify", "pull", "ca-cert", "progress", "cache-dir", "host"];
+    // No option is left.
     let tried: Vec<&str> =
-        shown.iter().map(|(name, ..)| *name).chain(refused.map(|(name, ..)| name)).chain(of_build).collect();
+        shown.iter().map(|(name, ..)| *name).chain(refused.map(|(name, ..)| name)).chain(OF_BUILD).collect();
     let help = text(&sandbox.run(&["build", "--help"]).stdout);
     let options =
         help.lines().filter_map(|line| line.trim().split_once("--")).filter(|(before, _)| before.len() <= 4);
@@ -350,12 +400,16 @@ fn a_command_that_reads_a_file_can_be_interrupted() {
     fs::File::create(sandbox.0.path().join("large")).unwrap().set_len(1 << 40).unwrap();
     for arguments in [["-d", "fifo"], ["--copy", "large:/data/large"]] {
         let mut command = sandbox.command(&["plan", "--base-facts", BASE]);
-        let mut child = command.args(arguments).spawn().unwrap();
+        let mut child = command.args(arguments).stderr(Stdio::piped()).spawn().unwrap();
         std::thread::sleep(Duration::from_millis(500));
         let begun = Instant::now();
         assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+        let mut said = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
         assert_eq!(child.wait().unwrap().code(), Some(130));
         assert!(begun.elapsed() < Duration::from_secs(2), "took {:?}", begun.elapsed());
+        // Of tags only a build speaks.
+        assert!(said.ends_with("interrupted\n"), "{said}");
     }
 }
 
@@ -437,3 +491,133 @@ fn several_lists_ask_for_all_and_standard_input_is_one() {
 const PROJECT: &str = "[project]\nname = \"x\"\ndependencies = [\"numpy>=2\"]\n\
     [project.optional-dependencies]\nmore = [\"x[other]\"]\nother = [\"pytest\"]\n\
     [dependency-groups]\ntest = [\"coverage\", { include-group = \"lint\" }]\nlint = [\"ruff\"]\n";
+
+#[test]
+fn shells_and_manuals_know_every_command() {
+    let sandbox = Sandbox::new();
+    for shell in ["bash", "zsh", "fish"] {
+        let output = sandbox.run(&["completions", shell]);
+        let printed = text(&output.stdout);
+        assert!(
+            output.status.success() && printed.contains("verify") && printed.contains("metadata-file"),
+            "{shell}"
+        );
+    }
+    let page = text(&sandbox.run(&["man"]).stdout);
+    for command in ["build", "plan", "render", "deps", "verify", "doctor", "variants", "completions", "man"] {
+        let printed = text(&sandbox.run(&["man", command]).stdout);
+        assert!(
+            printed.contains(&format!(".TH ipybox\\-{command}"))
+                || printed.contains(&format!(".TH ipybox-{command}")),
+            "{printed}"
+        );
+        assert!(page.contains(&format!("ipybox\\-{command}(1)")), "{command}");
+    }
+    let refused = sandbox.run(&["man", "nothing"]);
+    assert_eq!(refused.status.code(), Some(2), "{}", text(&refused.stderr));
+}
+
+#[test]
+fn a_password_that_is_typed_is_refused_and_not_repeated() {
+    let sandbox = Sandbox::new();
+    for option in ["--index-url", "--extra-index-url", "--index"] {
+        let value =
+            if option == "--index" { "inner=https://u:s3cret@i.test/" } else { "https://u:s3cret@i.test/" };
+        for command in ["plan", "build", "doctor"] {
+            let output = sandbox.run(&[command, option, value]);
+            let said = text(&output.stderr);
+            assert_eq!(output.status.code(), Some(2), "{said}");
+            assert!(said.contains(option) && said.contains("UV_INDEX_NAME_PASSWORD"), "{said}");
+            assert!(!said.contains("s3cret"), "{said}");
+        }
+    }
+}
+
+#[test]
+fn indexes_of_the_request_the_list_and_the_host_are_joined() {
+    let sandbox = Sandbox::new();
+    let list = "[tool.poetry.dependencies]\nours = { version = \"1\", source = \"inner\" }\n\
+                [[tool.poetry.source]]\nname = \"inner\"\nurl = \"https://old.test/\"\npriority = \"explicit\"\n";
+    sandbox.write("pyproject.toml", list);
+    let mut command = sandbox.command(&["plan", "--base-facts", BASE, "-d", "pyproject.toml"]);
+    command.args(["--index", "inner=https://inner.test/", "--extra-index-url", "https://first.test/"]);
+    command.env("PIP_INDEX_URL", "https://user:s3cret@mirror.test/simple");
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let plan = text(&output.stdout);
+    assert!(!plan.contains("s3cret"), "{plan}");
+    let plan: serde_json::Value = serde_json::from_str(&plan).unwrap();
+    let told = plan["packages"]["indexes"].as_array().unwrap().iter().map(|index| {
+        let only = index["only"].as_array().unwrap().len();
+        format!("{} {} {only}", index["url"].as_str().unwrap(), index["priority"].as_str().unwrap())
+    });
+    assert_eq!(
+        told.collect::<Vec<_>>(),
+        [
+            "https://first.test/ extra 0",
+            "https://inner.test/ explicit 1",
+            "https://mirror.test/simple default 0"
+        ]
+    );
+}
+
+#[test]
+fn steps_get_the_secrets_they_name() {
+    let sandbox = Sandbox::new();
+    let variant = "description = \"mine\"\nextends = \"kernel\"\n\
+                   [[step]]\nrun = \"cat /dev/ipybox/secrets/token\"\nsecrets = [\"token\"]\nas = \"user\"\n";
+    fs::create_dir_all(sandbox.0.path().join("own/mine")).unwrap();
+    sandbox.write("own/mine/variant.toml", variant).write("own/mine/dependencies.txt", "");
+    let mine = ["--variants", "own", "-V", "mine", "--uid", "1234", "--gid", "1234"];
+    let rendered = sandbox.run(&[&["render", "--base-facts", BASE], mine.as_slice()].concat());
+    let rendered = text(&rendered.stdout);
+    let mount =
+        "--mount=type=secret,id=token,target=/dev/ipybox/secrets/token,uid=1234,mode=0400,required=true";
+    assert!(rendered.contains(mount) && rendered.contains(" --secret=id=token,src=FILE ."), "{rendered}");
+    let build = |more: &[&str]| {
+        let output = sandbox.run(&[&["build"], mine.as_slice(), more].concat());
+        assert_eq!(output.status.code(), Some(1));
+        text(&output.stderr)
+    };
+    let said = build(&[]);
+    assert!(
+        said.contains("needs the secret `token`") && said.contains("--secret id=token,src=FILE"),
+        "{said}"
+    );
+    let said = build(&["--secret", "id=token,env=UNSET"]);
+    assert!(said.contains("`UNSET`, which is not set"), "{said}");
+    let said = build(&["--secret", "id=token,src=missing"]);
+    assert!(said.contains("cannot read the secret `token` in `missing`"), "{said}");
+    sandbox.write("own/mine/variant.toml", variant.replace("[\"token\"]", "[\"../token\"]"));
+    let said = build(&["--secret", "id=token,env=HOME"]);
+    assert!(said.contains("expected the id of a secret"), "{said}");
+}
+
+#[test]
+fn build_arguments_are_for_own_steps_and_no_place_for_secrets() {
+    let sandbox = Sandbox::new();
+    let variant = "description = \"mine\"\nextends = \"kernel\"\n[[step]]\nrun = \"echo $MODEL\"\n";
+    fs::create_dir_all(sandbox.0.path().join("own/mine")).unwrap();
+    sandbox.write("own/mine/variant.toml", variant).write("own/mine/dependencies.txt", "");
+    let render = |argument: &str| {
+        sandbox.run(&[
+            "render",
+            "--base-facts",
+            BASE,
+            "--variants",
+            "own",
+            "-V",
+            "mine",
+            "--build-arg",
+            argument,
+        ])
+    };
+    let output = render("MODEL=a \"b\" $HOME");
+    assert!(text(&output.stdout).contains(r#"ARG MODEL="a \"b\" \$HOME""#), "{}", text(&output.stdout));
+    let output = render("API_TOKEN=x");
+    let said = text(&output.stderr);
+    assert!(
+        output.status.code() == Some(1) && said.contains("--secret id=api_token,env=API_TOKEN"),
+        "{said}"
+    );
+}

@@ -58,6 +58,13 @@ fn pip_agrees(image: &Image) {
     );
 }
 
+/// Whatever the base has at `/etc/profile.d`.
+fn is_first_for_login_shells(image: &Image) {
+    for shell in ["sh", "bash"] {
+        assert_eq!(image.run(&[shell, "-lc", "command -v python"]), "/opt/venv/bin/python\n");
+    }
+}
+
 /// Starts the image, and runs code through its server.
 fn serves(image: &Image, code: &str, expected: &str) {
     let container = Container::with_port(PORT, &image.tag, &[]);
@@ -161,10 +168,13 @@ fn ids_and_links_of_a_base_are_kept() {
         "1000\n20\nipybox\nown\n"
     );
     serves(&image, "import os; os.getuid()", "1000");
+    is_first_for_login_shells(&image);
     let image = on("links", &[]);
     let links = image.run(&["sh", "-c", "readlink /opt /home /app; echo x >~/x && pwd"]);
     assert_eq!(links, "/var/opt\n/var/home\n/data/app\n/data/app\n");
     serves(&image, "1 + 1", "2");
+    is_first_for_login_shells(&image);
+    assert_eq!(image.run(&["readlink", "/etc/profile.d"]), "/var/profile.d\n");
 }
 
 #[test]

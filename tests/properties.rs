@@ -6,6 +6,7 @@ use ipybox::accounts::User;
 use ipybox::archive::Archive;
 use ipybox::base::{Base, Distribution};
 use ipybox::deps::{Constraint, Marker, Name, Spec, pep508};
+use ipybox::engine::Host;
 use ipybox::image::context::{self, Local};
 use ipybox::image::dockerfile::{self, DockerfileError, Supply};
 use ipybox::inputs::python_archive::PythonArchive;
@@ -201,6 +202,17 @@ proptest! {
             prop_assert_eq!(context_bytes(&again), context_bytes(&planned));
             let digests = |plan: &Plan| [plan.foundation.digest(), plan.packages.digest(), plan.finish.digest()];
             prop_assert_eq!(digests(&again.plan), digests(&planned.plan));
+        }
+    }
+
+    #[test]
+    fn what_is_read_as_a_host_is_written_so_that_it_is_read_again(
+        text in "(unix|tcp|https|ssh|x)://(\\PC|[a-z0-9:/@.\\[\\]-]){0,30}",
+    ) {
+        if let Ok(host) = text.parse::<Host>() {
+            let written = host.to_string();
+            // Whether it speaks TLS is shown by its port alone.
+            prop_assert_eq!(written.parse::<Host>().unwrap().to_string(), written);
         }
     }
 

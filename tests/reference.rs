@@ -1,4 +1,4 @@
-//! The tables of `docs/dependencies.md` are true.
+//! The tables of `docs/dependencies.md` and `docs/clients.md` are true.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -71,4 +71,20 @@ fn mistakes_are_mended_as_the_page_says() {
         assert_eq!(text, code(&row[1]), "for {}", row[0]);
         assert!(Spec::parse(&text).is_ok(), "{text}");
     }
+}
+
+#[test]
+fn the_page_of_clients_has_all_that_are_installed() {
+    let (page, script) = (include_str!("../docs/clients.md"), include_str!("../scripts/install-clients"));
+    let installed = script.lines().filter_map(|line| line.trim().strip_prefix("install "));
+    let mut count = 0;
+    for line in installed {
+        let name = line.split(' ').next().unwrap();
+        let version = line.split("==").nth(1).unwrap().split([' ', '\'']).next().unwrap();
+        let client = name.split("-0.").next().unwrap();
+        let has = |row: &&str| row.contains(client) && row.contains(version);
+        assert!(page.lines().any(|row| has(&row)), "docs/clients.md lacks {name} {version}");
+        count += 1;
+    }
+    assert_eq!(count, 16);
 }

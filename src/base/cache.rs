@@ -1,13 +1,14 @@
 //! Facts that were asked before, by image id.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
 use super::Base;
 use crate::archive::hexadecimal;
+use crate::kept::keep;
 use crate::reference::{ImageId, Reference};
 
 /// What decides how facts are asked and what they look like. Facts that another state of these gathered are asked again.
@@ -32,12 +33,7 @@ impl Base {
         if !folder.is_dir() {
             remove_others(folder);
         }
-        fs::create_dir_all(folder)?;
-        let mut unfinished = tempfile::NamedTempFile::new_in(folder)?;
-        serde_json::to_writer(&mut unfinished, self)?;
-        unfinished.flush()?;
-        unfinished.persist(file)?;
-        Ok(())
+        keep(&file, self)
     }
 }
 

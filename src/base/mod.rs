@@ -4,8 +4,10 @@ mod cache;
 mod probe;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -32,7 +34,7 @@ pub struct Base {
     pub group: String,
     /// The release of its distribution, such as `bookworm`; `None` where it does not say.
     pub codename: Option<String>,
-    /// Those of the programs `apt-get`, `curl` and `find` that it has.
+    /// Those of the programs `apt-get`, `curl`, `find` and `pkill` that it has.
     pub programs: BTreeSet<String>,
     /// Folders near its root that are symbolic links, and the folders they lead to.
     pub links: BTreeMap<String, String>,
@@ -56,6 +58,26 @@ pub struct Platform {
     pub os: String,
     /// Such as `amd64`.
     pub architecture: String,
+}
+
+impl fmt::Display for Platform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.os, self.architecture)
+    }
+}
+
+impl FromStr for Platform {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let plain = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        match text.split_once('/') {
+            Some((os, architecture)) if plain(os) && plain(architecture) => {
+                Ok(Self { os: os.to_owned(), architecture: architecture.to_owned() })
+            }
+            _ => Err("expected a system and an architecture, such as `linux/arm64`"),
+        }
+    }
 }
 
 /// What a folder's permissions are.

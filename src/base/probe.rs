@@ -15,7 +15,7 @@ const TIME: Duration = Duration::from_secs(60);
 /// blank and the fact.
 const PROBE: &str = concat!(
     r#"
-for program in apt-get curl find; do command -v $program >/dev/null && echo "program $program"; done
+for program in apt-get curl find pkill; do command -v $program >/dev/null && echo "program $program"; done
 [ -r /etc/os-release ] && (. /etc/os-release; [ -z "$VERSION_CODENAME" ] || echo "codename $VERSION_CODENAME")
 for path in /* /usr/* /usr/local/* /var/* /opt/*; do
     [ -d "$path" ] || continue

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use crate::report::Redaction;
+use crate::engine::Choice;
+use crate::report::{Redaction, Settings};
 
 /// An environment variable; an empty one counts as not set.
 #[expect(clippy::disallowed_methods, reason = "this is where the environment is read")]
@@ -17,7 +18,7 @@ pub(super) fn variable(name: &str) -> Option<OsString> {
 /// `ALL_PROXY`, and leaves it out of the steps.
 ///
 /// Source: Docker docs, "Predefined ARGs".
-const PROXY_VARIABLES: [&str; 10] = [
+pub(super) const PROXY_VARIABLES: [&str; 10] = [
     "HTTP_PROXY",
     "http_proxy",
     "HTTPS_PROXY",
@@ -53,16 +54,14 @@ pub struct Environment {
     ///
     /// Rule: XDG Base Directory Specification, `XDG_CACHE_HOME`; relative values do not count.
     pub cache_home: Option<PathBuf>,
-    /// Whether the user wants no colours.
+    /// How it wants to be told things.
     ///
-    /// Rule: no-color.org.
-    pub no_color: bool,
-    /// Whether a runner of GitHub reads what is printed.
-    ///
-    /// Rule: GitHub Docs, "Variables", "Default environment variables".
-    pub is_workflow: bool,
+    /// Rule: no-color.org; GitHub Docs, "Variables", "Default environment variables"; others set `CI`; terminfo's `dumb`.
+    pub report: Settings,
     /// The user and group id of this process.
     pub ids: (u32, u32),
+    /// Which engine is meant, as far as nothing typed says so.
+    pub engine: Choice,
 }
 
 impl Environment {
@@ -83,17 +82,37 @@ impl Environment {
     pub fn read() -> Self {
         let path = |name: &str| variable(name).map(PathBuf::from);
         let xdg = path("XDG_CACHE_HOME").filter(|path| path.is_absolute());
-        let home = || path("HOME").map(|home| home.join(".cache"));
+        let home = path("HOME");
+        let ids = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+        let engine = Choice {
+            docker_host: variable_of_list("DOCKER_HOST"),
+            docker_context: variable_of_list("DOCKER_CONTEXT"),
+            config: path("DOCKER_CONFIG").or_else(|| Some(home.as_ref()?.join(".docker"))),
+            certificates: path("DOCKER_CERT_PATH"),
+            tls: variable("DOCKER_TLS_VERIFY").is_some(),
+            home: home.clone(),
+            auth_file: path("REGISTRY_AUTH_FILE"),
+            runtime: path("XDG_RUNTIME_DIR")
+                .filter(|path| path.is_absolute())
+                .or_else(|| Some(format!("/run/user/{}", ids.0).into())),
+            ..Choice::default()
+        };
         Self {
             proxies: PROXY_VARIABLES
                 .into_iter()
                 .filter_map(|name| Some((name.to_owned(), variable(name)?.into_string().ok()?)))
                 .collect(),
             ssl_cert_file: path("SSL_CERT_FILE"),
-            cache_home: xdg.or_else(home),
-            no_color: variable("NO_COLOR").is_some(),
-            is_workflow: variable("GITHUB_ACTIONS").is_some_and(|value| value == "true"),
-            ids: (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw()),
+            cache_home: xdg.or_else(|| Some(home?.join(".cache"))),
+            report: Settings {
+                no_color: variable("NO_COLOR").is_some(),
+                is_workflow: variable("GITHUB_ACTIONS").is_some_and(|value| value == "true"),
+                is_pipeline: variable("CI").is_some_and(|value| value != "false"),
+                is_dumb: variable("TERM").is_none_or(|value| value == "dumb"),
+                ..Settings::default()
+            },
+            ids,
+            engine,
         }
     }
 }

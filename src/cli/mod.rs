@@ -1,22 +1,21 @@
 //! Says what can be typed; decides nothing, opens nothing.
 
 mod environment;
+mod image;
 
 use std::path::PathBuf;
 
 use clap::builder::BoolishValueParser;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 
-use crate::accounts::User;
-use crate::deps::Selection;
 use crate::reference::{Reference, ReferenceError};
-use crate::report::MessageFormat;
-use crate::request::{PythonVersion, Request};
-use crate::variant::{self, executor_name};
+use crate::report::{MessageFormat, Progress};
 
+use environment::variable;
 pub use environment::{Environment, variable_of_list};
-use environment::{variable, words};
+pub use image::{ImageArgs, IndexArgs, MeansArgs, SelectionArgs, ToolsFor, VariantsFolder};
 
 /// The tag of ipybox 0.6, for scripts that name none.
 const DEFAULT_TAG: &str = "ghcr.io/gradion-ai/ipybox";
@@ -73,18 +72,14 @@ impl Cli {
                 .collect();
         }
         if let Some(image) = cli.command.image_mut() {
-            if image.dependencies.is_empty() {
-                image.dependencies = words("IPYBOX_DEPENDENCIES").into_iter().map(PathBuf::from).collect();
-            }
-            complete(&mut image.apt, "IPYBOX_APT", variant::package)
-                .and_then(|()| complete(&mut image.env, "IPYBOX_ENV", env_setting))
-                .and_then(|()| complete(&mut image.label, "IPYBOX_LABEL", label_setting))
-                .and_then(|()| complete(&mut image.copy, "IPYBOX_COPY", copy_setting))
-                .unwrap_or_else(|why| refuse(ErrorKind::ValueValidation, why));
-            image.selection.complete();
+            image.complete().unwrap_or_else(|why| refuse(ErrorKind::ValueValidation, why));
         }
-        if let Command::Deps(args) = &mut cli.command {
-            args.selection.complete();
+        match &mut cli.command {
+            Command::Deps(args) => args.selection.complete(),
+            Command::Doctor(args) => {
+                args.means.indexes.complete().unwrap_or_else(|why| refuse(ErrorKind::ValueValidation, why));
+            }
+            _ => {}
         }
         if let Some(image) = cli.command.image()
             && image.root
@@ -138,8 +133,35 @@ pub enum Command {
         Containers are started as the clients of ipybox and smolagents start them, and removed at the\n\
         end. Exit code 1 if a check fails. `ipybox build --verify` does this before a tag moves.")]
     Verify(VerifyArgs),
+    /// Look whether this host is able to build, and tell what to mend
+    #[command(after_help = "Examples:\n  \
+        ipybox doctor                         with the default base\n  \
+        ipybox doctor --base company/base     with another\n  \
+        ipybox doctor --json                  for programs\n\n\
+        Looked at are the engine, its version, builder, storage, clock and disk, whether the base is\n\
+        there or its registry has it, the installer, the cache, and whether a build step reaches the\n\
+        package index with this host's proxies and certificates. Nothing stays in the engine but the\n\
+        installer. Exit code 1 if builds will fail, 75 if only the network is at fault.")]
+    Doctor(DoctorArgs),
     /// List the variants, or show one
     Variants(VariantsArgs),
+    /// Print what makes a shell complete commands and options
+    #[command(after_help = "Examples:\n  \
+        ipybox completions bash > ~/.local/share/bash-completion/completions/ipybox\n  \
+        ipybox completions zsh > ~/.zfunc/_ipybox              with ~/.zfunc in fpath\n  \
+        ipybox completions fish > ~/.config/fish/completions/ipybox.fish")]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print a manual page
+    #[command(after_help = "Examples:\n  \
+        ipybox man | man -l -                    all commands\n  \
+        ipybox man build | man -l -              one of them")]
+    Man {
+        /// The command it is about [default: all of them]
+        command: Option<String>,
+    },
 }
 
 impl Command {
@@ -148,7 +170,12 @@ impl Command {
             Self::Build(args) => Some(&mut args.image),
             Self::Plan(args) => Some(&mut args.image),
             Self::Render(args) => Some(&mut args.image),
-            Self::Deps(_) | Self::Verify(_) | Self::Variants(_) => None,
+            Self::Deps(_)
+            | Self::Verify(_)
+            | Self::Doctor(_)
+            | Self::Variants(_)
+            | Self::Completions { .. }
+            | Self::Man { .. } => None,
         }
     }
 
@@ -157,159 +184,12 @@ impl Command {
             Self::Build(args) => Some(&args.image),
             Self::Plan(args) => Some(&args.image),
             Self::Render(args) => Some(&args.image),
-            Self::Deps(_) | Self::Verify(_) | Self::Variants(_) => None,
-        }
-    }
-}
-
-/// What an image is made from; the same for every command that makes a plan.
-#[derive(Debug, Args)]
-pub struct ImageArgs {
-    /// Dependency list, `-` for standard input; may be repeated [default: the variant's own]
-    ///
-    /// Poetry's lines (`numpy = "^2.2"`), quoted PEP 508 requirements separated by commas
-    /// (`"numpy>=2.2,<3",`), a requirements.txt, a pyproject.toml or a script with inline metadata,
-    /// told apart by their content. An empty file is fine.
-    #[arg(short, long, value_name = "FILE")]
-    pub dependencies: Vec<PathBuf>,
-
-    #[command(flatten)]
-    #[expect(missing_docs, reason = "described by its type")]
-    pub selection: SelectionArgs,
-
-    /// Kind of image; see `ipybox variants`
-    #[arg(
-        short = 'V',
-        long,
-        value_name = "NAME",
-        default_value = "minimal",
-        env = "IPYBOX_VARIANT",
-        hide_env = true
-    )]
-    pub variant: String,
-
-    /// Image to build on [default: python:X.Y-slim-bookworm]
-    #[arg(long, value_name = "IMAGE", env = "IPYBOX_BASE", hide_env = true)]
-    pub base: Option<Reference>,
-
-    /// What an executor server calls itself; clients find it by this name
-    #[arg(long, value_parser = executor_name, env = "IPYBOX_NAME", hide_env = true)]
-    pub name: Option<String>,
-
-    /// Interpreter of the base to use, by its path [default: the first that has packages]
-    #[arg(long, value_name = "PATH", env = "IPYBOX_BASE_PYTHON", hide_env = true)]
-    pub base_python: Option<String>,
-
-    /// Python for a base that has none: a tar archive, such as python-build-standalone's `install_only`
-    #[arg(
-        long,
-        value_name = "FILE",
-        env = "IPYBOX_PYTHON_ARCHIVE",
-        hide_env = true,
-        conflicts_with = "base_python"
-    )]
-    pub python_archive: Option<PathBuf>,
-
-    /// Debian package to install; may be repeated
-    #[arg(long, value_name = "PACKAGE", value_parser = variant::package)]
-    pub apt: Vec<String>,
-
-    /// Variable of the image's environment, as NAME=VALUE; may be repeated
-    #[arg(long, value_name = "NAME=VALUE", value_parser = env_setting)]
-    pub env: Vec<(String, String)>,
-
-    /// Let `--env` and variants set variables whose names look like those of secrets
-    #[arg(long, value_parser = BoolishValueParser::new(), env = "IPYBOX_ALLOW_SECRET_ENV", hide_env = true)]
-    pub allow_secret_env: bool,
-
-    /// Label of the image, as NAME=VALUE; may be repeated
-    #[arg(long, value_name = "NAME=VALUE", value_parser = label_setting)]
-    pub label: Vec<(String, String)>,
-
-    /// File or folder to copy into the image, as SOURCE:DESTINATION; may be repeated
-    ///
-    /// The destination is an absolute path; one that ends in `/` is a folder. A folder's content is laid over what is
-    /// there. What goes below /app or the user's home belongs to the image's user, everything else to root.
-    #[arg(long, value_name = "SRC:DST", value_parser = copy_setting)]
-    pub copy: Vec<(PathBuf, String)>,
-
-    /// Take the base's facts from this file instead of asking the engine
-    #[arg(long, value_name = "FILE", env = "IPYBOX_BASE_FACTS", hide_env = true, conflicts_with = "base")]
-    pub base_facts: Option<PathBuf>,
-
-    /// Version of Python [default: 3.12, or the newest that the list admits]
-    #[arg(long, value_name = "X.Y", env = "IPYBOX_PYTHON", hide_env = true)]
-    pub python: Option<PythonVersion>,
-
-    /// Run as root, as old scripts may expect
-    #[arg(short, long, value_parser = BoolishValueParser::new(), env = "IPYBOX_ROOT", hide_env = true)]
-    pub root: bool,
-
-    /// User id of the image's user [default: yours; 1000 if you are root]
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=i64::from(u32::MAX) - 1), env = "IPYBOX_UID", hide_env = true)]
-    pub uid: Option<u32>,
-
-    /// Group id of the image's user [default: yours; 1000 if you are root]
-    #[arg(long, value_parser = clap::value_parser!(u32).range(0..=i64::from(u32::MAX) - 1), env = "IPYBOX_GID", hide_env = true)]
-    pub gid: Option<u32>,
-
-    /// Leave modules uncompiled: a smaller image that is built sooner and starts later
-    #[arg(long, value_parser = BoolishValueParser::new(), env = "IPYBOX_NO_BYTECODE", hide_env = true)]
-    pub no_bytecode: bool,
-
-    /// Installer to use instead of the pinned uv
-    #[arg(long, value_name = "PATH", env = "IPYBOX_UV", hide_env = true)]
-    pub uv: Option<PathBuf>,
-
-    /// Folder that replaces the shipped templates
-    #[arg(long, value_name = "DIR", env = "IPYBOX_TEMPLATES", hide_env = true)]
-    pub templates: Option<PathBuf>,
-
-    #[command(flatten)]
-    #[expect(missing_docs, reason = "described by its type")]
-    pub own: VariantsFolder,
-
-    #[command(flatten)]
-    #[expect(missing_docs, reason = "described by its type")]
-    pub engine: EngineArgs,
-
-    /// Folder for what need not be asked or fetched twice [default: `~/.cache/ipybox`]
-    #[arg(long, value_name = "DIR", env = "IPYBOX_CACHE_DIR", hide_env = true)]
-    pub cache_dir: Option<PathBuf>,
-}
-
-impl ImageArgs {
-    /// What is asked for, by somebody with these user and group ids.
-    #[must_use]
-    pub fn request(self, (uid, gid): (u32, u32)) -> Request {
-        // Nobody wants images that run as root because they are built by root.
-        let (uid, gid) = if uid == 0 { (1000, 1000) } else { (uid, gid) };
-        let user = if self.root {
-            User::Root
-        } else {
-            User::Unprivileged { uid: self.uid.unwrap_or(uid), gid: self.gid.unwrap_or(gid) }
-        };
-        Request {
-            variant: self.variant,
-            variants: self.own.variants,
-            templates: self.templates,
-            dependencies: self.dependencies,
-            selection: self.selection.selection(),
-            base: self.base,
-            base_facts: self.base_facts,
-            python: self.python,
-            base_python: self.base_python,
-            python_archive: self.python_archive,
-            name: self.name,
-            user,
-            user_is_chosen: self.root || self.uid.is_some() || self.gid.is_some(),
-            apt: self.apt,
-            env: self.env.into_iter().collect(),
-            allow_secret_env: self.allow_secret_env,
-            labels: self.label.into_iter().collect(),
-            copies: self.copy,
-            bytecode: !self.no_bytecode,
-            installer: self.uv,
+            Self::Deps(_)
+            | Self::Verify(_)
+            | Self::Doctor(_)
+            | Self::Variants(_)
+            | Self::Completions { .. }
+            | Self::Man { .. } => None,
         }
     }
 }
@@ -324,51 +204,31 @@ pub struct PlanArgs {
     /// Print what is known of the base instead, for --base-facts
     #[arg(long)]
     pub facts: bool,
+
+    /// Tell what differs from the plan of this image, or of this file, as `ipybox plan` prints it
+    #[arg(long, value_name = "IMAGE|FILE", conflicts_with = "facts")]
+    pub diff: Option<String>,
+
+    /// Print that as JSON
+    #[arg(long, requires = "diff")]
+    pub json: bool,
 }
 
 /// Which engine is used.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct EngineArgs {
-    /// Engine to use; only unix sockets yet
-    #[arg(long, value_name = "HOST", env = "DOCKER_HOST", default_value = "", hide_default_value = true)]
-    pub host: String,
-}
+    /// Engine to use, such as `unix:///var/run/docker.sock`, `tcp://host:2376` or `ssh://user@host`
+    /// [default: what `DOCKER_HOST`, `DOCKER_CONTEXT` or `docker context use` say, else the first that answers]
+    ///
+    /// With `DOCKER_TLS_VERIFY` set, TCP is TLS, with `ca.pem`, `cert.pem` and `key.pem` of `DOCKER_CERT_PATH`. Where
+    /// nothing says which engine is meant, the sockets of Docker, Docker Desktop, Colima, `OrbStack`, Rancher Desktop, Lima
+    /// and podman are tried in this order.
+    #[arg(long, value_name = "HOST", env = "IPYBOX_HOST", hide_env = true)]
+    pub host: Option<String>,
 
-/// Where variants are.
-#[derive(Debug, Args)]
-pub struct VariantsFolder {
-    /// Folder of variants that replaces the shipped ones
-    #[arg(long, value_name = "DIR", env = "IPYBOX_VARIANTS", hide_env = true)]
-    pub variants: Option<PathBuf>,
-}
-
-/// What is asked for beside a project's own dependencies.
-#[derive(Debug, Args)]
-pub struct SelectionArgs {
-    /// Dependency group of a pyproject.toml to add; may be repeated
-    #[arg(long, value_name = "NAME")]
-    pub group: Vec<String>,
-
-    /// Optional dependencies of a pyproject.toml to add; may be repeated
-    #[arg(long, value_name = "NAME")]
-    pub extra: Vec<String>,
-}
-
-impl SelectionArgs {
-    /// The same as plain data.
-    #[must_use]
-    pub fn selection(&self) -> Selection {
-        Selection { groups: self.group.clone(), extras: self.extra.clone() }
-    }
-
-    /// Takes from the environment what the arguments leave open.
-    fn complete(&mut self) {
-        for (names, variable) in [(&mut self.group, "IPYBOX_GROUP"), (&mut self.extra, "IPYBOX_EXTRA")] {
-            if names.is_empty() {
-                *names = words(variable);
-            }
-        }
-    }
+    /// Context of Docker's client that names the engine
+    #[arg(long, value_name = "NAME", env = "IPYBOX_CONTEXT", hide_env = true)]
+    pub context: Option<String>,
 }
 
 /// Arguments of `ipybox deps`.
@@ -409,6 +269,7 @@ pub enum DepsFormat {
 
 /// Arguments of `ipybox build`.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub struct BuildArgs {
     /// Name of the image, as NAME[:TAG]; may be repeated [default: ghcr.io/gradion-ai/ipybox]
     #[arg(short, long, value_parser = image_name)]
@@ -417,6 +278,14 @@ pub struct BuildArgs {
     #[command(flatten)]
     #[expect(missing_docs, reason = "described by its type")]
     pub image: ImageArgs,
+
+    /// Build also where the image under the tag is what is asked for
+    #[arg(long, value_parser = BoolishValueParser::new(), env = "IPYBOX_FORCE", hide_env = true)]
+    pub force: bool,
+
+    /// Only tell whether the image under the tag is what is asked for, and if not, why; exit code 3 if it is not
+    #[arg(long, value_parser = BoolishValueParser::new(), env = "IPYBOX_CHECK", hide_env = true)]
+    pub check: bool,
 
     /// Do every step again, and download every package
     #[arg(long, value_parser = BoolishValueParser::new(), env = "IPYBOX_NO_CACHE", hide_env = true)]
@@ -436,13 +305,37 @@ pub struct BuildArgs {
     )]
     pub pull: bool,
 
-    /// Certificates that build steps trust beside the host's [default: those of `SSL_CERT_FILE`]
-    #[arg(long, value_name = "FILE", env = "IPYBOX_CA_CERT", hide_env = true)]
-    pub ca_cert: Option<PathBuf>,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "described by its type")]
+    pub steps: StepsArgs,
 
     /// How to tell what is going on
     #[arg(long, value_enum, default_value_t, env = "IPYBOX_PROGRESS", hide_env = true)]
     pub progress: Progress,
+
+    /// Write the image's id to this file
+    #[arg(long, value_name = "FILE", env = "IPYBOX_IIDFILE", hide_env = true)]
+    pub iidfile: Option<PathBuf>,
+
+    /// Write what is known of the image to this file, as JSON: id, tags, base, sizes of its layers, times
+    #[arg(long, value_name = "FILE", env = "IPYBOX_METADATA_FILE", hide_env = true)]
+    pub metadata_file: Option<PathBuf>,
+
+    /// Print what would be pulled, built and tagged, and change nothing
+    #[arg(long, value_parser = BoolishValueParser::new(), env = "IPYBOX_DRY_RUN", hide_env = true)]
+    pub dry_run: bool,
+}
+
+/// What build steps get from this host.
+#[derive(Debug, Args)]
+pub struct StepsArgs {
+    /// Certificates that build steps trust beside the host's [default: those of `SSL_CERT_FILE`]
+    #[arg(long, value_name = "FILE", env = "IPYBOX_CA_CERT", hide_env = true)]
+    pub ca_cert: Option<PathBuf>,
+
+    /// Network that build steps use [default: the engine's own]
+    #[arg(long, value_enum, value_name = "NETWORK", env = "IPYBOX_NETWORK", hide_env = true)]
+    pub network: Option<Network>,
 }
 
 /// Arguments of `ipybox render`.
@@ -484,6 +377,26 @@ pub struct VerifyArgs {
     pub engine: EngineArgs,
 }
 
+/// Arguments of `ipybox doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Image that builds begin with [default: python:X.Y-slim-bookworm]
+    #[arg(long, value_name = "IMAGE", env = "IPYBOX_BASE", hide_env = true)]
+    pub base: Option<Reference>,
+
+    /// Print the checks as JSON
+    #[arg(long)]
+    pub json: bool,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "described by its type")]
+    pub steps: StepsArgs,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "described by its type")]
+    pub means: MeansArgs,
+}
+
 /// Arguments of `ipybox variants`.
 #[derive(Debug, Args)]
 pub struct VariantsArgs {
@@ -499,56 +412,27 @@ pub struct VariantsArgs {
     pub own: VariantsFolder,
 }
 
-/// How to tell what is going on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-pub enum Progress {
-    /// Whatever suits stderr; always plain yet
-    #[default]
-    Auto,
-    /// A line for each step, and for each line it prints
-    Plain,
-    /// Nothing but mistakes and the result
-    Quiet,
+/// The network of build steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Network {
+    /// One of the engine's, behind its address translation
+    Default,
+    /// That of the engine's host
+    Host,
+    /// None at all
+    None,
 }
 
-/// Takes from the environment what the arguments leave open: words with white space between them.
-fn complete<T>(
-    values: &mut Vec<T>,
-    name: &str,
-    read: impl Fn(&str) -> Result<T, &'static str>,
-) -> Result<(), String> {
-    if values.is_empty() {
-        let word = |word: &String| read(word).map_err(|why| format!("{name}: `{word}`: {why}"));
-        *values = words(name).iter().map(word).collect::<Result<_, _>>()?;
+impl Network {
+    /// As engines call it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::Host => "host",
+            Self::None => "none",
+        }
     }
-    Ok(())
-}
-
-fn setting(
-    text: &str,
-    check: impl Fn(&str) -> Result<(), &'static str>,
-) -> Result<(String, String), &'static str> {
-    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
-    check(name)?;
-    variant::value(value)?;
-    Ok((name.to_owned(), value.to_owned()))
-}
-
-fn env_setting(text: &str) -> Result<(String, String), &'static str> {
-    setting(text, variant::variable_name)
-}
-
-fn label_setting(text: &str) -> Result<(String, String), &'static str> {
-    setting(text, variant::label_name)
-}
-
-fn copy_setting(text: &str) -> Result<(PathBuf, String), &'static str> {
-    let (from, to) = text.rsplit_once(':').ok_or("expected SOURCE:DESTINATION")?;
-    if from.is_empty() {
-        return Err("expected SOURCE:DESTINATION");
-    }
-    variant::destination(to)?;
-    Ok((from.into(), to.to_owned()))
 }
 
 /// A name that an image can be given.

@@ -1,54 +1,234 @@
 //! `ipybox build`: a dependency list in, a tagged image out.
 
+use std::path::PathBuf;
 use std::time::Instant;
 
+use super::fresh::{self, Found};
+use super::outcome::{self, Clock, Unwritten};
 use super::{Asked, Caller, Failure, Planned, verify};
-use crate::cli::{BuildArgs, Progress};
+use crate::cli::{BuildArgs, Network, variable_of_list};
+use crate::deps::Name;
 use crate::diagnostic::Diagnostic;
-use crate::engine::{Build, Engine, EngineError};
+use crate::engine::{Build, BuildEvent, Builder, Engine, EngineError};
+use crate::freshness::Stamp;
 use crate::image::context;
-use crate::image::dockerfile::{self, CA_SECRET, Supply};
-use crate::inputs::trust;
+use crate::image::dockerfile;
+use crate::inputs::templates::Templates;
+use crate::inputs::{secrets, trust};
 use crate::installer;
-use crate::plan::{Foundation, Plan, StepId};
-use crate::report::{self, Report};
+use crate::plan::{Foundation, PackageIndex, Plan, StepId};
+use crate::reference::{ImageId, Reference};
+use crate::report::{self, Report, Work};
+use crate::supply::Supplies;
 
-pub(super) async fn run(args: BuildArgs, caller: &mut Caller) -> Result<(), Failure> {
-    let begun = Instant::now();
-    if args.progress == Progress::Quiet {
-        caller.report.be_quiet();
-    }
-    let Caller { environment, report, .. } = &*caller;
-    let certificates = trust::bundle(environment.ssl_cert_file.as_deref(), args.ca_cert.as_deref())?;
+pub(super) async fn run(mut args: BuildArgs, caller: &mut Caller) -> Result<(), Failure> {
+    let mut clock = Clock::start();
+    caller.report.show(args.progress).map_err(|why| {
+        let what = Diagnostic::new("progress cannot be told in the way that is asked for").why(why);
+        Failure::usage(what.advice("leave out `--progress`: it is chosen by who reads"))
+    })?;
+    let environment = &caller.environment;
+    let certificates = trust::bundle(environment.ssl_cert_file.as_deref(), args.steps.ca_cert.as_deref())?;
+    let mut proxies = environment.proxies.clone();
+    proxies.extend(args.image.take_proxies());
+    caller.report.conceal(|redaction| redaction.hide_addresses(proxies.values().map(String::as_str)));
     let asked = Asked::read(args.image, caller).await?;
+    let secrets = secrets::read(&asked.request, &asked.inputs.variant, variable_of_list)?;
+    for id in asked.request.secrets.keys().filter(|id| !secrets.contains_key(*id)) {
+        let advice = "name it in `secrets` of a `[[step]]` in `variant.toml`";
+        caller.report.warning(&format!("no step of the variant uses the secret `{id}`"), advice);
+    }
     let engine = asked.engine(caller).await?;
-    let base = asked.base(&engine, args.pull, report).await?;
-    let planned = asked.plan(base, caller).await?;
-    let Planned { plan, base, local, .. } = &planned;
-    let dockerfile = dockerfile::render(plan, base, &asked.inputs.templates, Supply::Engine)?;
-    let context =
-        context::of(plan, base, &asked.inputs.templates, dockerfile, local, None).map_err(|error| {
-            Failure::refused(Diagnostic::new("cannot read a file of the build").why(error.to_string()))
-        })?;
-    supply(&engine, plan, &asked, report).await?;
-    let build = Build {
-        context,
-        no_cache: args.no_cache,
-        secrets: certificates.map(|bundle| (CA_SECRET.to_owned(), bundle)).into_iter().collect(),
-        build_args: environment.proxies.clone(),
-        titles: plan.build_steps().into_iter().map(StepId::title).collect(),
+    if let (Builder::Classic, Some(network)) = (engine.builder(), args.steps.network) {
+        let what = Diagnostic::new(format!("`--network {}` cannot be kept on podman", network.name()));
+        let why = "its Docker API gives steps the network of its host, whatever is asked for";
+        return Err(Failure::refused(what.why(why).advice("leave it out, or use an engine of Docker")));
+    }
+    clock.lap("inputs");
+    if args.dry_run {
+        return dry_run(&engine, &asked, args.pull, &args.tag, caller).await;
+    }
+    // A check leaves the files of the last build alone.
+    let unwritten =
+        |path: &Option<PathBuf>| path.as_deref().filter(|_| !args.check).map(Unwritten::new).transpose();
+    let (id_file, metadata_file) = (unwritten(&args.iidfile)?, unwritten(&args.metadata_file)?);
+    let base = asked.base(&engine, args.pull, &caller.report).await?;
+    clock.lap("base");
+    let mut planned = asked.plan(base, caller).await?;
+    clock.lap("plan");
+    let credentials = asked.inputs.credentials(&planned.plan.packages, variable_of_list)?;
+    let supplies = Supplies { certificates, proxies, credentials, secrets };
+    caller.conceal(&supplies);
+    if let Some(refusal) = supplies.refusal(engine.builder()) {
+        return Err(Failure::refused(refusal));
+    }
+    let found = fresh::look(&engine, &args.tag, &Stamp::of(&planned.plan), asked.cache()).await?;
+    clock.lap("look");
+    let there = found.iter().find_map(Found::fresh).filter(|_| !args.force && !args.no_cache);
+    if args.check || there.is_none() && !args.force {
+        fresh::tell(&found, &args.tag, &asked, &planned, &caller.report);
+    }
+    let is_fresh = found.iter().all(|found| found.fresh().is_some());
+    if args.check {
+        return if is_fresh { Ok(()) } else { Err(fresh::stale()) };
+    }
+    let report = &caller.report;
+    let mut sent = 0;
+    let image = match there {
+        Some(image) => image.clone(),
+        None => {
+            let how = How { no_cache: args.no_cache, network: args.steps.network, supplies: &supplies };
+            let image = built(&engine, &asked, &mut planned, how, caller, &mut sent).await?;
+            fresh::remember(asked.cache(), &image);
+            clock.lap("build");
+            image
+        }
     };
-    let built = engine.build(build, |event| report.event(&event)).await;
-    let image = built.map_err(|error| asked.explain(&planned, error))?;
     if args.verify {
-        verify::prove(&engine, &image, &asked.inputs.variant, report).await?;
+        verify::prove(&engine, &image, &asked.inputs.variant, asked.request.variants.as_deref(), report)
+            .await?;
+        clock.lap("verify");
     }
-    for tag in &args.tag {
-        engine.tag(&image, tag).await?;
+    let layers = if metadata_file.is_some() { engine.history(&image).await? } else { Vec::new() };
+    for (tag, found) in args.tag.iter().zip(&found) {
+        if found.fresh() != Some(&image) {
+            engine.tag(&image, tag).await?;
+        }
     }
-    let names: Vec<_> = args.tag.iter().map(ToString::to_string).collect();
-    report.note(&format!("built {} in {}", names.join(", "), report::duration(begun.elapsed())));
+    clock.lap("tag");
+    if let Some(file) = metadata_file {
+        file.write(&outcome::metadata(&planned, &image, &args.tag, &layers, sent, &clock))?;
+    }
+    if let Some(file) = id_file {
+        file.write(image.as_str())?;
+    }
+    let names = args.tag.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    report.note(&match (there.is_some(), is_fresh) {
+        (true, true) => format!("{names}: up to date"),
+        (true, false) => format!("{names}: tagged, and up to date"),
+        (false, _) => format!("built {names} in {}", report::duration(clock.elapsed())),
+    });
     report.result(|out| writeln!(out, "{image}")).map_err(|error| Failure::unwritable("stdout", &error))
+}
+
+/// How an image is built, beside what its plan says.
+#[derive(Clone, Copy)]
+struct How<'a> {
+    no_cache: bool,
+    network: Option<Network>,
+    supplies: &'a Supplies,
+}
+
+/// The image of a plan, which may become another one on the way, where something turns out to have no wheel.
+async fn built(
+    engine: &Engine,
+    asked: &Asked,
+    planned: &mut Planned<'_>,
+    how: How<'_>,
+    caller: &Caller,
+    sent: &mut u64,
+) -> Result<ImageId, Failure> {
+    let report = &caller.report;
+    if how.network != Some(Network::Host) && engine.builder() == Builder::BuildKit {
+        warn_of_loopback(&planned.plan, report);
+    }
+    supply(engine, &planned.plan, asked, report).await?;
+    let began = Instant::now();
+    let (image, work) = loop {
+        let work = Work::Build { steps: planned.plan.build_steps().len() };
+        report.began(&work);
+        let build = Build {
+            no_cache: how.no_cache,
+            network: how.network.map(Network::name),
+            platform: asked.request.platform.as_ref().map(ToString::to_string),
+            ..ordered(planned, &asked.inputs.templates, engine.builder(), how.supplies)?
+        };
+        let tell = |event| {
+            if let BuildEvent::Sent { bytes } = event {
+                *sent += bytes;
+            }
+            report.event(&event);
+        };
+        // What was built before it failed is not built again.
+        match engine.build(build, tell).await {
+            Ok(image) => break (image, work),
+            Err(error @ EngineError::Interrupted) if engine.builder() == Builder::Classic => {
+                report.note("the step that runs goes on in the engine until it ends");
+                return Err(error.into());
+            }
+            Err(error) => match asked.learn(planned, &error, report) {
+                Some(plan) => planned.plan = plan,
+                None => return Err(asked.explain(planned, error)),
+            },
+        }
+    };
+    report.ended(&work, began.elapsed());
+    let built: Vec<_> = planned.plan.packages.unbuilt.keys().map(Name::as_str).collect();
+    if !built.is_empty() {
+        report
+            .note(&format!("built from source, since no index has a wheel that fits: {}", built.join(", ")));
+    }
+    Ok(image)
+}
+
+/// Warns where steps, which run in containers, would look for an index in themselves.
+fn warn_of_loopback(plan: &Plan, report: &Report) {
+    let is_here = |index: &&PackageIndex| ["localhost", "127.0.0.1", "[::1]"].contains(&&*index.host());
+    for index in plan.packages.indexes.iter().filter(is_here) {
+        report.warning(
+            &format!("the package index `{}` is this host's, and build steps run in containers", index.url),
+            "use `--network host`, or an address of this host that containers reach",
+        );
+    }
+}
+
+/// The build of a plan: its files, what its steps are called, and what they may use.
+fn ordered(
+    Planned { plan, base, local, .. }: &Planned<'_>,
+    templates: &Templates,
+    builder: Builder,
+    supplies: &Supplies,
+) -> Result<Build, Failure> {
+    let dockerfile = dockerfile::render(plan, base, templates, supplies.kind(builder))?;
+    let context = context::of(plan, base, templates, dockerfile, local, None).map_err(|error| {
+        Failure::refused(Diagnostic::new("cannot read a file of the build").why(error.to_string()))
+    })?;
+    let titles = plan.build_steps().into_iter().map(StepId::title).collect();
+    let mut build = Build { titles, ..Build::of(context) };
+    supplies.bring(builder, &mut build);
+    Ok(build)
+}
+
+/// Says what a build would do. The base is looked at, as it is for every plan.
+async fn dry_run(
+    engine: &Engine,
+    asked: &Asked,
+    pull: bool,
+    tags: &[Reference],
+    caller: &Caller,
+) -> Result<(), Failure> {
+    let mut lines = Vec::new();
+    match asked.local_base(engine).await? {
+        (reference, None) => {
+            lines.push(format!("pull {reference}"));
+            lines.push("plan what follows, once the base is there".to_owned());
+        }
+        (reference, Some(base)) => {
+            if pull {
+                lines.push(format!("pull {reference}, if there is a newer one"));
+            }
+            let Planned { plan, .. } = asked.plan(base, caller).await?;
+            let Foundation { base, installer, .. } = &plan.foundation;
+            if engine.image(&installer.private_tag().to_string()).await?.is_none() {
+                lines.push(format!("load {installer} into the engine"));
+            }
+            lines.push(format!("build {} on {} ({})", plan.variant, base.reference, base.id.short()));
+            lines.extend(plan.build_steps().into_iter().map(|step| format!("  {}", step.title())));
+        }
+    }
+    lines.extend(tags.iter().map(|tag| format!("tag {tag}")));
+    let written = caller.report.result(|out| lines.iter().try_for_each(|line| writeln!(out, "{line}")));
+    written.map_err(|error| Failure::unwritable("stdout", &error))
 }
 
 /// Makes sure that the engine has what the Dockerfile names: the base under its private tag, and
@@ -67,9 +247,11 @@ async fn supply(engine: &Engine, plan: &Plan, asked: &Asked, report: &Report) ->
         tagged => tagged?,
     }
     if present?.is_none() {
-        report.note(&format!("loading {release} into the engine, once"));
+        let (began, work) = (Instant::now(), Work::Load(release.to_string()));
+        report.began(&work);
         let program = engine.unless_interrupted(asked.installer(plan)).await??;
         engine.import(installer::image(&program)?, &installer).await?;
+        report.ended(&work, began.elapsed());
     }
     Ok(())
 }

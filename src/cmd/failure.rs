@@ -4,10 +4,12 @@ use std::io;
 
 use crate::base::BaseError;
 use crate::diagnostic::{Diagnostic, Documents};
-use crate::engine::EngineError;
+use crate::engine::{ChoiceError, EngineError};
 use crate::image::dockerfile::DockerfileError;
 use crate::inputs::InputsError;
+use crate::inputs::credentials::CredentialsError;
 use crate::inputs::git::GitError;
+use crate::inputs::secrets::SecretError;
 use crate::inputs::trust::TrustError;
 use crate::installer::UvError;
 use crate::plan::PlanError;
@@ -92,6 +94,13 @@ impl From<EngineError> for Failure {
     }
 }
 
+impl From<ChoiceError> for Failure {
+    fn from(error: ChoiceError) -> Self {
+        let ChoiceError { what, why, advice } = error;
+        Self::usage(Diagnostic::new(what).why(why).advice(advice))
+    }
+}
+
 impl From<VariantError> for Failure {
     fn from(error: VariantError) -> Self {
         InputsError::from(error).into()
@@ -115,7 +124,7 @@ macro_rules! refused {
     )*};
 }
 
-refused!(TrustError, DockerfileError);
+refused!(CredentialsError, SecretError, TrustError, DockerfileError);
 
 impl From<BaseError> for Failure {
     fn from(error: BaseError) -> Self {

@@ -1,25 +1,31 @@
 //! From what is asked to a plan: the part that building, planning and rendering have in common.
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
+use super::memory::Memory;
 use super::{Caller, Failure, FailureKind};
 use crate::base::Base;
-use crate::cli::{ImageArgs, variable_of_list};
+use crate::cli::{EngineArgs, ImageArgs, variable_of_list};
 use crate::deps::Dependency;
+use crate::diagnostic::Diagnostic;
 use crate::engine::{Engine, EngineError};
-use crate::explain::{Explanation, explain};
+use crate::explain::{Explanation, explain, learn};
 use crate::image::context::Local;
+use crate::inputs::hashes::KnownHashes;
 use crate::inputs::{self, Inputs};
 use crate::plan::{Installer, Plan, PlanError, Provenance, Target, default_base, kernel_needs};
-use crate::report::Report;
+use crate::reference::Reference;
+use crate::report::{Report, Work};
 use crate::request::Request;
 
 /// What is known before any engine is asked.
 pub(super) struct Asked {
     pub(super) request: Request,
     pub(super) inputs: Inputs,
-    host: String,
+    wanted: EngineArgs,
     cache: PathBuf,
+    known: KnownHashes,
 }
 
 /// A plan, and what travels beside it.
@@ -29,14 +35,20 @@ pub(super) struct Planned<'a> {
     pub(super) local: Local,
     /// The entries of the list that are installed.
     pub(super) needed: Vec<&'a Dependency>,
+    /// Where what builds of it teach is kept.
+    memory: Memory,
 }
 
 impl Asked {
     /// Reads everything the arguments name. Nothing is contacted.
-    pub(super) async fn read(args: ImageArgs, caller: &Caller) -> Result<Self, Failure> {
-        let (host, cache) = (args.engine.host.clone(), caller.cache(args.cache_dir.clone())?);
+    pub(super) async fn read(mut args: ImageArgs, caller: &Caller) -> Result<Self, Failure> {
+        // Steps get proxies in other ways; a plan does not hold them.
+        args.take_proxies();
+        let (wanted, cache) = (args.means.engine.clone(), caller.cache(args.means.cache_dir.clone())?);
+        let known = if args.paranoid { KnownHashes::none() } else { KnownHashes::in_cache(&cache) };
         let request = args.request(caller.environment.ids);
-        let inputs = caller.interrupt.run_until_cancelled(Inputs::read(&request, variable_of_list)).await;
+        let inputs = Inputs::read(&request, &known, variable_of_list);
+        let inputs = caller.interrupt.run_until_cancelled(inputs).await;
         let inputs = inputs.ok_or_else(Failure::interrupted)??;
         PlanError::of_request(&request, &inputs.variant)
             .map_err(|error| Failure::of_plan(&inputs.documents, &[error]))?;
@@ -46,17 +58,22 @@ impl Asked {
                 if replaced.is_empty() { "none of the shipped ones".to_owned() } else { replaced.join(", ") };
             caller.report.note(&format!("templates that are replaced: {replaced}"));
         }
-        Ok(Self { request, inputs, host, cache })
+        Ok(Self { request, inputs, wanted, cache, known })
+    }
+
+    /// The folder for what need not be asked twice.
+    pub(super) fn cache(&self) -> &Path {
+        &self.cache
     }
 
     pub(super) async fn engine(&self, caller: &Caller) -> Result<Engine, Failure> {
-        super::engine(&self.host, caller).await
+        super::engine(&self.wanted, caller).await
     }
 
     /// The plan, asking an engine only where the base's facts are in no file.
     pub(super) async fn resolve(&self, caller: &Caller) -> Result<Planned<'_>, Failure> {
         let base = match &self.request.base_facts {
-            Some(file) => Base::read(file)?,
+            Some(file) => self.suits(Base::read(file)?)?,
             None => self.base(&self.engine(caller).await?, false, &caller.report).await?,
         };
         self.plan(base, caller).await
@@ -64,23 +81,71 @@ impl Asked {
 
     /// The facts of the base, from a file or from an engine, which pulls the image where it has to.
     pub(super) async fn base(&self, engine: &Engine, pull: bool, report: &Report) -> Result<Base, Failure> {
-        let Self { request, inputs, cache, .. } = self;
-        if let Some(file) = &request.base_facts {
-            return Ok(Base::read(file)?);
+        if let Some(file) = &self.request.base_facts {
+            return self.suits(Base::read(file)?);
         }
-        let reference = match request.base.as_ref().or(inputs.variant.base.as_ref()) {
-            Some(reference) => reference.clone(),
-            None => default_base(&inputs.spec.python, request.python)
-                .map_err(|error| Failure::of_plan(&inputs.documents, &[error]))?,
-        };
-        if !pull && let Some(base) = Base::of(engine, &reference, cache).await? {
+        let reference = self.base_reference()?;
+        if !pull
+            && let Some(base) = self.looked_at(&reference, engine, report).await?
+            && let Ok(base) = self.suits(base)
+        {
             return Ok(base);
         }
-        report.note(&format!("pulling {reference}"));
-        engine.pull(&reference).await?;
-        match Base::of(engine, &reference, cache).await? {
-            Some(base) => Ok(base),
+        let (began, work) = (Instant::now(), Work::Pull(reference.to_string()));
+        report.began(&work);
+        let platform = self.request.platform.as_ref().map(ToString::to_string);
+        engine.pull(&reference, platform.as_deref(), |layer| report.layer(&layer)).await?;
+        report.ended(&work, began.elapsed());
+        match self.looked_at(&reference, engine, report).await? {
+            Some(base) => self.suits(base),
             None => Err(EngineError::NotFound { reference, why: "it is gone after the pull".into() }.into()),
+        }
+    }
+
+    /// A base, where it is for the platform that is asked for.
+    fn suits(&self, base: Base) -> Result<Base, Failure> {
+        match &self.request.platform {
+            Some(platform) if *platform != base.platform => {
+                let what =
+                    format!("the base `{}` is for {}, and not for {platform}", base.reference, base.platform);
+                Err(Failure::refused(
+                    Diagnostic::new(what).advice("choose a base that is built for it with `--base`"),
+                ))
+            }
+            _ => Ok(base),
+        }
+    }
+
+    /// The facts of an image that the engine has.
+    async fn looked_at(
+        &self,
+        reference: &Reference,
+        engine: &Engine,
+        report: &Report,
+    ) -> Result<Option<Base>, Failure> {
+        let (began, work) = (Instant::now(), Work::Probe(reference.to_string()));
+        report.began(&work);
+        let base = Base::of(engine, reference, &self.cache).await?;
+        report.ended(&work, began.elapsed());
+        Ok(base)
+    }
+
+    /// The name of the base, and its facts where they are in a file or the engine has the image.
+    pub(super) async fn local_base(&self, engine: &Engine) -> Result<(Reference, Option<Base>), Failure> {
+        let reference = self.base_reference()?;
+        let base = match &self.request.base_facts {
+            Some(file) => Some(Base::read(file)?),
+            None => Base::of(engine, &reference, &self.cache).await?,
+        };
+        Ok((reference, base))
+    }
+
+    fn base_reference(&self) -> Result<Reference, Failure> {
+        let Self { request, inputs, .. } = self;
+        match request.base.as_ref().or(inputs.variant.base.as_ref()) {
+            Some(reference) => Ok(reference.clone()),
+            None => default_base(&inputs.spec.python, request.python)
+                .map_err(|error| Failure::of_plan(&inputs.documents, &[error])),
         }
     }
 
@@ -95,7 +160,7 @@ impl Asked {
         };
         let mut materials = inputs.materials(installer);
         let target = Target::choose(request, spec, variant, &base, &materials).map_err(of_plan)?;
-        let sources = inputs.sources(&target.needed, cache, |what| report.note(what));
+        let sources = inputs.sources(&target.needed, cache, &self.known, |what| report.note(what));
         let sources = caller.interrupt.run_until_cancelled(sources).await;
         let (sources, mut mistakes) = sources.ok_or_else(Failure::interrupted)??;
         materials.sources = inputs::planned(&sources);
@@ -108,6 +173,8 @@ impl Asked {
                 return Err(Failure::in_documents(inputs.documents.clone(), mistakes));
             }
         };
+        let memory = Memory::of(&plan, cache);
+        let plan = plan.with_wheelless(memory.recall(), request, &base);
         self.tell(&plan, caller.environment.is_root(), report);
         for (name, why) in &dropped {
             report.note(&format!("`{name}` is left out: {why}"));
@@ -117,7 +184,30 @@ impl Asked {
             copies: inputs.copies.iter().map(|(_, files)| files.clone()).collect(),
             python_archive: inputs.python_archive.as_ref().map(|archive| archive.path().to_owned()),
         };
-        Ok(Planned { plan, base, local, needed })
+        Ok(Planned { plan, base, local, needed, memory })
+    }
+
+    /// The plan that a failed build leads to, where it failed for want of a wheel, or of a compiler.
+    pub(super) fn learn(&self, planned: &Planned<'_>, error: &EngineError, report: &Report) -> Option<Plan> {
+        let EngineError::Step { title: Some(title), output, .. } = error else { return None };
+        let Planned { plan, base, needed, memory, .. } = planned;
+        let step = plan.build_steps().get(*title).copied()?;
+        let kernel = kernel_needs(&self.inputs.variant);
+        let learnt = learn(plan, needed, &kernel, step, output, &self.request.from_source)?;
+        let next = plan.clone().with_wheelless(learnt.clone(), &self.request, base);
+        if next.packages == plan.packages {
+            return None;
+        }
+        match learnt.names.keys().find(|name| !plan.packages.unbuilt.contains_key(*name)) {
+            Some(name) => {
+                report.note(&format!(
+                    "no index has a wheel of `{name}` that fits: it is built from its source"
+                ));
+            }
+            None => report.note("a build needs compilers: they are installed for it, and not in the image"),
+        }
+        memory.keep(&learnt);
+        Some(next)
     }
 
     /// What a plan means that its caller may not expect.
@@ -150,11 +240,13 @@ impl Asked {
 
     /// What a failed build means to the caller.
     pub(super) fn explain(&self, planned: &Planned<'_>, error: EngineError) -> Failure {
-        let EngineError::Step { title: Some(title), output, .. } = &error else { return error.into() };
+        let EngineError::Step { title: Some(title), output, exit_code, .. } = &error else {
+            return error.into();
+        };
         let Planned { plan, needed, .. } = planned;
         let titled = plan.build_steps().get(*title).copied();
         let kernel = kernel_needs(&self.inputs.variant);
-        let explained = titled.and_then(|id| explain(plan, needed, &kernel, id, output));
+        let explained = titled.and_then(|id| explain(plan, needed, &kernel, id, output, *exit_code));
         let Some(Explanation { diagnostics, is_worth_a_retry }) = explained else { return error.into() };
         let kind = if is_worth_a_retry { FailureKind::Unreachable } else { FailureKind::Refused };
         Failure { kind, documents: self.inputs.documents.clone(), diagnostics, ..Failure::from(error) }
@@ -163,7 +255,7 @@ impl Asked {
 
 impl Caller {
     /// The folder for what need not be asked or fetched twice.
-    fn cache(&self, given: Option<PathBuf>) -> Result<PathBuf, Failure> {
+    pub(super) fn cache(&self, given: Option<PathBuf>) -> Result<PathBuf, Failure> {
         let of_user = || self.environment.cache_home.as_deref().map(|home: &Path| home.join("ipybox"));
         given.or_else(of_user).ok_or_else(|| {
             let what =

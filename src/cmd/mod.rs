@@ -2,8 +2,13 @@
 
 mod build;
 mod deps;
+mod doctor;
 mod failure;
+mod fresh;
 mod image;
+mod memory;
+mod outcome;
+mod pages;
 mod plan;
 mod render;
 mod variants;
@@ -14,10 +19,11 @@ use tokio_util::sync::CancellationToken;
 pub use failure::{Failure, FailureKind};
 use image::{Asked, Planned};
 
-use crate::cli::{Command, Environment};
-use crate::diagnostic::Diagnostic;
-use crate::engine::{Engine, Host};
+use crate::cli::{Command, EngineArgs, Environment};
+use crate::engine::{Choice, Engine};
+use crate::inputs::credentials::Login;
 use crate::report::Report;
+use crate::supply::Supplies;
 
 /// Whom a command works for: what their environment says, how to tell them things, and whether
 /// they gave up.
@@ -31,13 +37,38 @@ pub struct Caller {
     pub interrupt: CancellationToken,
 }
 
-/// A connection to the engine at `host`, as it is written in `DOCKER_HOST`.
-async fn engine(host: &str, caller: &Caller) -> Result<Engine, Failure> {
-    let host: Host = host.parse().map_err(|why: String| {
-        let what = format!("cannot use the engine at `{host}`");
-        Failure::usage(Diagnostic::new(what).why(why).advice("correct `DOCKER_HOST` or `--host`"))
-    })?;
-    Ok(Engine::connect(&host, caller.interrupt.clone()).await?)
+impl Caller {
+    /// Keeps to itself what a build must not keep, and warns where others can read it.
+    fn conceal(&mut self, supplies: &Supplies) {
+        self.report.conceal(|redaction| {
+            for Login { user, password } in supplies.credentials.logins() {
+                redaction.hide_login(user, password);
+            }
+            for content in supplies.secrets.values() {
+                redaction.hide_secret(content);
+            }
+        });
+        if let Some(netrc) = &supplies.credentials.readable {
+            let what = format!("others can read the passwords in `{}`", netrc.display());
+            self.report.warning(&what, &format!("chmod 600 {}", netrc.display()));
+        }
+    }
+}
+
+/// What decides which engine is used.
+fn choice(asked: &EngineArgs, caller: &Caller) -> Choice {
+    let empty_is_none = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    Choice {
+        host: empty_is_none(&asked.host),
+        context: empty_is_none(&asked.context),
+        ..caller.environment.engine.clone()
+    }
+}
+
+/// A connection to the engine that is meant.
+async fn engine(asked: &EngineArgs, caller: &Caller) -> Result<Engine, Failure> {
+    let choice = choice(asked, caller);
+    Ok(Engine::connect(choice.candidates()?, choice.auth_files(), caller.interrupt.clone()).await?)
 }
 
 /// Runs one command.
@@ -52,6 +83,9 @@ pub async fn run(command: Command, caller: &mut Caller) -> Result<(), Failure> {
         Command::Render(args) => render::run(args, caller).await,
         Command::Deps(args) => deps::run(&args, caller),
         Command::Verify(args) => verify::run(args, caller).await,
+        Command::Doctor(args) => Box::pin(doctor::run(args, caller)).await,
         Command::Variants(args) => variants::run(&args, &caller.report),
+        Command::Completions { shell } => pages::completions(shell, &caller.report),
+        Command::Man { command } => pages::man(command.as_deref(), &caller.report),
     }
 }

@@ -1,5 +1,8 @@
 //! `ipybox verify`: proves that an image runs what its clients will ask of it.
 
+use std::path::Path;
+use std::time::Instant;
+
 use serde_json::json;
 
 use super::{Caller, Failure};
@@ -8,41 +11,17 @@ use crate::diagnostic::Diagnostic;
 use crate::engine::{Engine, Image};
 use crate::plan::{EXECUTOR_LABEL, VARIANT_LABEL};
 use crate::reference::ImageId;
-use crate::report::Report;
-use crate::variant::{Variant, VariantError};
-use crate::verify::{self, Finding, Verdict};
+use crate::report::{Report, Work, finding};
+use crate::variant::{Placement, Variant, VariantError};
+use crate::verify::{self, Finding};
 
 pub(super) async fn run(args: VerifyArgs, caller: &Caller) -> Result<(), Failure> {
-    let engine = super::engine(&args.engine.host, caller).await?;
+    let engine = super::engine(&args.engine, caller).await?;
     let Some(image) = engine.image(&args.image).await? else {
         let what = Diagnostic::new(format!("the engine has no image `{}`", args.image.escape_debug()));
         return Err(Failure::refused(what.advice("build or pull it first, or correct its name")));
     };
-    let label = image.labels.get(VARIANT_LABEL).map(String::as_str);
-    let name = args.variant.as_deref().or(label);
-    if name.is_none() {
-        caller.report.note(
-            "no label says what the image should be, so that it is tried as `minimal`; `-V` names another",
-        );
-    }
-    let name = name.unwrap_or("minimal");
-    let variant = match Variant::read(name, args.own.variants.as_deref()) {
-        // A variant of somebody's own, whose folder is not here: its executor is like any other.
-        Err(VariantError::Unknown { .. }) if args.variant.is_none() && is_executor(&image) => {
-            caller.report.note(&format!(
-                "the checks of the variant `{name}` are not known; with `--variants DIR` they are tried, too"
-            ));
-            Variant::read("any-base", None)?
-        }
-        Err(VariantError::Unknown { .. }) if args.variant.is_none() => {
-            let what = format!("the image is of the variant `{name}`, which is not known here");
-            let why = "its label says so, and its folder is somebody's own";
-            return Err(Failure::refused(Diagnostic::new(what).why(why).advice(
-                "name the folder of its variants with `--variants DIR`, or another variant with `-V`",
-            )));
-        }
-        read => read?,
-    };
+    let variant = variant_of(&image, args.variant.as_deref(), args.own.variants.as_deref(), &caller.report)?;
     if args.json {
         let checks = verify::verify(&engine, &image, &variant, |_| {}).await?;
         let passed = verify::none_failed(&checks);
@@ -54,11 +33,45 @@ pub(super) async fn run(args: VerifyArgs, caller: &Caller) -> Result<(), Failure
     }
     let checks = verify::verify(&engine, &image, &variant, |check| {
         // A reader that went away does not end the checks.
-        let line = caller.report.redacted(&line(check));
+        let line = caller.report.redacted(&finding(check));
         let _ = caller.report.result(|out| writeln!(out, "{line}"));
     })
     .await?;
     outcome(&image, &variant, &checks)
+}
+
+/// The variant that an image is tried as: the one asked for, else what its label says.
+fn variant_of(
+    image: &Image,
+    asked: Option<&str>,
+    folder: Option<&Path>,
+    report: &Report,
+) -> Result<Variant, Failure> {
+    let label = image.labels.get(VARIANT_LABEL).map(String::as_str);
+    let name = asked.or(label);
+    if name.is_none() {
+        report.note(
+            "no label says what the image should be, so that it is tried as `minimal`; `-V` names another",
+        );
+    }
+    let name = name.unwrap_or("minimal");
+    Ok(match Variant::read(name, folder) {
+        // A variant of somebody's own, whose folder is not here: its executor is like any other.
+        Err(VariantError::Unknown { .. }) if asked.is_none() && is_executor(image) => {
+            report.note(&format!(
+                "the checks of the variant `{name}` are not known; with `--variants DIR` they are tried, too"
+            ));
+            Variant::read("any-base", None)?
+        }
+        Err(VariantError::Unknown { .. }) if asked.is_none() => {
+            let what = format!("the image is of the variant `{name}`, which is not known here");
+            let why = "its label says so, and its folder is somebody's own";
+            return Err(Failure::refused(Diagnostic::new(what).why(why).advice(
+                "name the folder of its variants with `--variants DIR`, or another variant with `-V`",
+            )));
+        }
+        read => read?,
+    })
 }
 
 fn is_executor(image: &Image) -> bool {
@@ -70,31 +83,28 @@ pub(super) async fn prove(
     engine: &Engine,
     id: &ImageId,
     variant: &Variant,
+    folder: Option<&Path>,
     report: &Report,
 ) -> Result<(), Failure> {
-    report.note("verifying the image");
+    let (began, work) = (Instant::now(), Work::Verify);
+    report.began(&work);
     let image = engine.image(id.as_str()).await?;
     let image = image.ok_or_else(|| Failure::refused(Diagnostic::new("the new image is gone")))?;
-    let checks = verify::verify(engine, &image, variant, |check| report.note(&line(check))).await?;
+    // What was extended is still what it was.
+    let inherited = match variant.packages {
+        Placement::Inherited => Some(variant_of(&image, None, folder, report)?),
+        Placement::Isolated | Placement::Layered => None,
+    };
+    let variant = inherited.as_ref().unwrap_or(variant);
+    let checks = verify::verify(engine, &image, variant, |check| report.checked(check)).await?;
+    report.ended(&work, began.elapsed());
     outcome(&image, variant, &checks).map_err(|failure| {
         let what = failure.diagnostics.into_iter().map(|what| {
             what.advice(format!("it is kept without a name; `docker rmi {}` removes it", image.id.short()))
         });
-        let told = checks.iter().filter(|check| check.has_failed()).map(line).collect();
+        let told = checks.iter().filter(|check| check.has_failed()).map(finding).collect();
         Failure { diagnostics: what.collect(), output: told, ..failure }
     })
-}
-
-/// A line of the table.
-fn line(Finding { name, verdict, seconds }: &Finding) -> String {
-    match verdict {
-        Verdict::Passed => format!("ok      {name:<42} {seconds:>5.1} s"),
-        Verdict::Failed(why) => {
-            let why = why.replace('\n', "\n        ");
-            format!("FAILED  {name:<42} {seconds:>5.1} s\n        {why}")
-        }
-        Verdict::NotRun => format!("not run {name}"),
-    }
 }
 
 fn outcome(image: &Image, variant: &Variant, checks: &[Finding]) -> Result<(), Failure> {

@@ -24,7 +24,9 @@ pub use constraint::{Constraint, ConstraintError};
 pub use lists::Form;
 pub use marker::{Marker, MarkerError, Operand, VARIABLES};
 pub use name::Name;
-pub use source::{Index, Priority, Source, Url, is_distribution, is_reference, percent_encoded};
+pub use source::{
+    Index, IndexError, Priority, Source, Url, is_distribution, is_reference, percent_decoded, percent_encoded,
+};
 
 use self::value::Table;
 use crate::diagnostic::{Diagnostic, Document, Documents};

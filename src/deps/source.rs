@@ -67,6 +67,48 @@ pub struct Index {
     pub at: Range<usize>,
 }
 
+/// Why something is no address of a package index. It says nothing of the address, which may hold a password.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum IndexError {
+    /// It has another form.
+    #[error(
+        "this is no address of a package index; expected `https://`, a host and a path, and nothing behind"
+    )]
+    NoAddress,
+    /// It holds a user name or a password.
+    #[error(
+        "the address holds credentials, which do not belong into commands; keep them in `~/.netrc`, or in \
+         `UV_INDEX_NAME_USERNAME` and `UV_INDEX_NAME_PASSWORD` beside `--index NAME=URL`"
+    )]
+    Credentials,
+}
+
+impl Index {
+    /// An index that is in no list.
+    ///
+    /// # Errors
+    ///
+    /// [`IndexError`]; an index that may stand in a plan has no credentials in its address.
+    pub fn of(name: Option<&str>, url: &str, priority: Priority) -> Result<Self, IndexError> {
+        let address = Url::parse(url).filter(|address| ["http", "https"].contains(&address.scheme));
+        let address = address.ok_or(IndexError::NoAddress)?;
+        if address.has_credentials() {
+            return Err(IndexError::Credentials);
+        }
+        // Packages are named behind its path.
+        if address.fragment.is_some() || address.path.contains(['?', '@']) {
+            return Err(IndexError::NoAddress);
+        }
+        Ok(Self { name: name.map(str::to_owned), url: url.to_owned(), priority, at: 0..0 })
+    }
+
+    /// The host it is on, without the port, in lower case.
+    #[must_use]
+    pub fn host(&self) -> String {
+        Url::parse(&self.url).map_or_else(String::new, |address| address.host_name())
+    }
+}
+
 /// When a package index is asked.
 ///
 /// Rule: Poetry, "Package sources".
@@ -124,7 +166,10 @@ impl<'a> Url<'a> {
             Some((user_info, host)) => (Some(user_info), host),
             None => (None, authority),
         };
-        (plain && (!host.is_empty() || scheme == "file")).then_some(Self {
+        // A password with a slash in it would be taken for a path.
+        let port = host.rsplit_once(':').filter(|_| !host.ends_with(']')).map_or("", |(_, port)| port);
+        let is_host = port.bytes().all(|byte| byte.is_ascii_digit());
+        (plain && is_host && (!host.is_empty() || scheme == "file")).then_some(Self {
             scheme,
             user_info,
             host,
@@ -138,6 +183,18 @@ impl<'a> Url<'a> {
     pub fn has_credentials(&self) -> bool {
         let is_ssh = self.scheme.to_ascii_lowercase().ends_with("ssh");
         self.user_info.is_some_and(|user| user.contains(':') || !is_ssh)
+    }
+
+    /// The host without its port, in lower case.
+    ///
+    /// Rule: RFC 3986, "Host": case does not count, and colons inside of brackets are an address's own.
+    #[must_use]
+    pub fn host_name(&self) -> String {
+        let name = match self.host.rsplit_once(':') {
+            Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+            _ => self.host,
+        };
+        name.to_ascii_lowercase()
     }
 
     /// A value of the fragment, such as that of `#subdirectory=…&egg=…`.
@@ -287,7 +344,8 @@ pub fn percent_encoded(path: impl AsRef<Path>) -> String {
 }
 
 /// Text with `%20` and its like replaced; `None` where that is no UTF-8.
-fn percent_decoded(text: &str) -> Option<String> {
+#[must_use]
+pub fn percent_decoded(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&byte, behind)) = rest.split_first() {

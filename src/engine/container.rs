@@ -1,12 +1,12 @@
 //! Containers that run while something is tried, and are gone afterwards.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
 use bollard::container::LogOutput;
+use bollard::errors::Error as Api;
 use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
-use bollard::models::{ContainerCreateBody, HostConfig, PortBinding};
+use bollard::models::{ContainerCreateBody, ContainerInspectResponse, HostConfig, PortBinding};
 use bollard::query_parameters::{
     AttachContainerOptionsBuilder, ContainerArchiveInfoOptionsBuilder, CreateContainerOptionsBuilder,
     DownloadFromContainerOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
@@ -14,7 +14,7 @@ use bollard::query_parameters::{
 };
 use futures_util::StreamExt;
 
-use super::{Engine, EngineError, MAX_ANSWER, error};
+use super::{Door, Engine, EngineError, MAX_ANSWER, error};
 use crate::reference::ImageId;
 
 /// How a container is made. What is not said is as the image has it.
@@ -28,7 +28,9 @@ pub struct Spec<'a> {
     pub user: Option<&'a str>,
     /// Whether it has neither a network nor capabilities.
     pub is_locked: bool,
-    /// TCP ports that are published on free ports of where the engine publishes.
+    /// Where its root cannot be written, the folders that can, and are empty at first. None: it can be written.
+    pub read_only_but: &'a [&'a str],
+    /// TCP ports of servers; on an engine of this host they are published on free ports of its loopback.
     pub ports: &'a [u16],
     /// Added to the image's environment, as `NAME=VALUE`.
     pub env: &'a [String],
@@ -41,7 +43,7 @@ pub struct Spec<'a> {
 pub struct Container {
     engine: Engine,
     id: String,
-    ports: HashMap<u16, SocketAddr>,
+    doors: HashMap<u16, Door>,
 }
 
 /// What a program run in a container left behind.
@@ -76,12 +78,11 @@ impl Engine {
         work: impl AsyncFnOnce(&mut Container) -> T,
     ) -> Result<T, EngineError> {
         self.remove_left_over().await;
-        let bindings = spec.ports.iter().map(|port| {
-            let published = PortBinding {
-                host_ip: Some(self.host.published_at().to_string()),
-                host_port: Some(String::new()),
-            };
-            (format!("{port}/tcp"), Some(vec![published]))
+        let published = spec.ports.iter().filter(|_| self.dialer.host.is_local());
+        let bindings = published.map(|port| {
+            let binding =
+                PortBinding { host_ip: Some("127.0.0.1".to_owned()), host_port: Some(String::new()) };
+            (format!("{port}/tcp"), Some(vec![binding]))
         });
         let owned = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
         let until = (now() + LONGEST).as_secs().to_string();
@@ -101,6 +102,10 @@ impl Engine {
             host_config: Some(HostConfig {
                 port_bindings: Some(bindings.collect()),
                 cap_add: Some(owned(spec.capabilities)),
+                readonly_rootfs: Some(!spec.read_only_but.is_empty()),
+                tmpfs: Some(
+                    spec.read_only_but.iter().map(|&folder| (folder.to_owned(), String::new())).collect(),
+                ),
                 cap_drop: spec.is_locked.then(|| vec!["ALL".to_owned()]),
                 ..HostConfig::default()
             }),
@@ -109,7 +114,7 @@ impl Engine {
         // A name of ours, so that it can be removed even where the engine's answer is lost.
         let name = format!("{}-{:016x}", spec.label, rand::random::<u64>()).replace('.', "-");
         let options = CreateContainerOptionsBuilder::default().name(&name).build();
-        let mut container = Container { engine: self.clone(), id: name, ports: HashMap::new() };
+        let mut container = Container { engine: self.clone(), id: name, doors: HashMap::new() };
         let worked = self
             .unless_interrupted(async {
                 let created = self.docker.create_container(Some(options), body).await;
@@ -151,7 +156,7 @@ fn now() -> Duration {
 }
 
 impl Container {
-    /// Starts it, and finds out where its ports are published.
+    /// Starts it, and finds out how its servers are reached.
     ///
     /// # Errors
     ///
@@ -160,15 +165,19 @@ impl Container {
         let docker = &self.engine.docker;
         let started = docker.start_container(&self.id, None::<StartContainerOptions>).await;
         started.map_err(EngineError::api("start a container"))?;
-        let inspected = docker.inspect_container(&self.id, None::<InspectContainerOptions>).await;
-        let inspected = inspected.map_err(EngineError::api("inspect a container"))?;
-        let ports = inspected.network_settings.and_then(|network| network.ports).unwrap_or_default();
+        let ports =
+            self.inspect().await?.network_settings.and_then(|network| network.ports).unwrap_or_default();
         for (name, bindings) in ports {
             let port = name.strip_suffix("/tcp").and_then(|port| port.parse().ok());
             let host = bindings.into_iter().flatten().find_map(|one| one.host_port?.parse().ok());
-            if let (Some(port), Some(host)) = (port, host) {
-                self.ports.insert(port, SocketAddr::new(self.engine.host.published_at(), host));
-            }
+            let door = match (port, host) {
+                (Some(_), Some(host)) => Door::published(host),
+                (Some(port), None) if !self.engine.dialer.host.is_local() => {
+                    Door::inside(docker.clone(), self.id.clone(), port)
+                }
+                _ => continue,
+            };
+            self.doors.extend(port.map(|port| (port, door)));
         }
         Ok(())
     }
@@ -235,10 +244,10 @@ impl Container {
         Ok(Some(bytes))
     }
 
-    /// Where a published port is reached; `None` once the container has ended.
+    /// The way to a server; `None` once the container has ended.
     #[must_use]
-    pub fn address(&self, port: u16) -> Option<SocketAddr> {
-        self.ports.get(&port).copied()
+    pub fn door(&self, port: u16) -> Option<Door> {
+        self.doors.get(&port).cloned()
     }
 
     /// Runs a program as `user` to its end.
@@ -277,9 +286,21 @@ impl Container {
     ///
     /// [`EngineError`].
     pub async fn ended(&self) -> Result<Option<i64>, EngineError> {
-        let inspected = self.engine.docker.inspect_container(&self.id, None::<InspectContainerOptions>).await;
-        let state = inspected.map_err(EngineError::api("inspect a container"))?.state;
+        let state = self.inspect().await?.state;
         Ok(state.filter(|state| state.running != Some(true)).and_then(|state| state.exit_code))
+    }
+
+    /// podman has a state that Docker does not know, between the end of a container and its cleanup: it is asked again.
+    async fn inspect(&self) -> Result<ContainerInspectResponse, EngineError> {
+        const TRIES: u32 = 50;
+        for _ in 0..TRIES {
+            let inspected = self.engine.docker.inspect_container(&self.id, None::<InspectContainerOptions>);
+            match inspected.await {
+                Err(Api::JsonDataError { .. }) => tokio::time::sleep(Duration::from_millis(50)).await,
+                inspected => return inspected.map_err(EngineError::api("inspect a container")),
+            }
+        }
+        Err(EngineError::cut("inspect a container"))
     }
 
     /// The last lines the container wrote.
@@ -304,6 +325,8 @@ impl Container {
     ///
     /// [`EngineError`].
     pub async fn stop(&self) -> Result<Duration, EngineError> {
+        // What it takes to reach the engine does not count.
+        self.inspect().await?;
         let begun = Instant::now();
         let options = StopContainerOptionsBuilder::default().t(STOP_SECONDS).build();
         let stopped = self.engine.docker.stop_container(&self.id, Some(options)).await;

@@ -1,32 +1,40 @@
 //! What goes wrong with an engine.
 
 use std::io;
+use std::sync::Arc;
 
 use bollard::errors::Error as Api;
 
-use super::Host;
+use super::transport::NO_WORD;
+use super::{Candidate, Host};
 use crate::diagnostic::Diagnostic;
 use crate::reference::Reference;
 
 /// Why an engine did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
-    /// Nobody listens at the socket, or not to us.
-    #[error("no Docker engine answers at `{host}`")]
+    /// Nobody listens there, or not to us.
+    #[error("no container engine answers at `{host}`")]
     Connect {
         /// Where it should listen.
-        host: Host,
+        host: Arc<Host>,
         /// Why not.
         source: io::Error,
     },
+    /// Nobody was chosen, and nobody listens where engines are known to.
+    #[error("no container engine answers")]
+    NoEngine {
+        /// What was tried, in order, and what came of it.
+        tried: Vec<(Candidate, io::Error)>,
+    },
     /// The engine has no BuildKit, as podman has none.
     #[error("the engine at `{0}` has no BuildKit")]
-    NoBuildKit(Host),
+    NoBuildKit(Arc<Host>),
     /// The engine answers, and opens no session.
     #[error("the engine at `{host}` refuses a build: {line}")]
     Session {
         /// The engine.
-        host: Host,
+        host: Arc<Host>,
         /// The HTTP status; 0 where there is none.
         status: u16,
         /// The line that says so.
@@ -116,7 +124,10 @@ impl EngineError {
     #[must_use]
     pub fn is_worth_a_retry(&self) -> bool {
         match self {
-            Self::Connect { source, .. } => source.kind() != io::ErrorKind::PermissionDenied,
+            Self::Connect { source, .. } => ConnectCause::of(source) == ConnectCause::Unreachable,
+            Self::NoEngine { tried } => {
+                tried.iter().all(|tried| ConnectCause::of_tried(tried) == ConnectCause::Unreachable)
+            }
             Self::Pull { cause, .. } => {
                 matches!(cause, PullCause::Unreachable | PullCause::Busy | PullCause::TooManyRequests)
             }
@@ -138,13 +149,26 @@ impl EngineError {
     pub fn diagnostic(&self) -> Diagnostic {
         let what = Diagnostic::new(self.to_string());
         match self {
-            Self::Connect { source, host } if source.kind() == io::ErrorKind::PermissionDenied => {
-                Diagnostic::new(format!("no permission to use the Docker engine at `{host}`"))
-                    .advice("join the group that owns the socket (`sudo usermod -aG docker $USER`, then log in again)")
+            Self::Connect { source, host } => {
+                let cause = ConnectCause::of(source);
+                let what = match cause {
+                    ConnectCause::Denied => {
+                        Diagnostic::new(format!("no permission to use the container engine at `{host}`"))
+                    }
+                    _ => what,
+                };
+                what.why(source.to_string()).advice(cause.advice())
             }
-            Self::Connect { source, .. } => what
-                .why(source.to_string())
-                .advice("start Docker, or point `DOCKER_HOST` at a running engine"),
+            Self::NoEngine { tried } => {
+                let told = tried.iter().map(|(candidate, source)| {
+                    format!("`{}` ({}): {}", candidate.host, candidate.by, short(source))
+                });
+                let told: Vec<_> = told.collect();
+                let causes = tried.iter().map(ConnectCause::of_tried);
+                let cause = causes.max_by_key(|&cause| cause != ConnectCause::Unreachable);
+                what.why(format!("tried, in order: {}", told.join("; ")))
+                    .advice(cause.unwrap_or(ConnectCause::Unreachable).advice())
+            }
             Self::NoBuildKit(_) => what.advice("use Docker 20.10 or newer"),
             Self::Session { status: 401 | 403, .. } => {
                 what.advice("let the proxy before its socket pass `POST /session` and `POST /build`")
@@ -162,14 +186,18 @@ impl EngineError {
                     PullCause::Absent => "check the name, or give another `--base`",
                     PullCause::Denied if helper.is_some() => "mend the credential helper, or log in again",
                     PullCause::Denied => "check the name, and log in to its registry",
-                    PullCause::TooManyRequests => "wait, log in to the registry, or name a mirror of the image with `--base`",
+                    PullCause::TooManyRequests => {
+                        "wait, log in to the registry, or name a mirror of the image with `--base`"
+                    }
                     PullCause::Certificate => "let the engine's host trust the registry's certificate",
                     PullCause::Busy => "try again in a while",
                     PullCause::Unreachable => {
                         "check the engine's network and proxy settings, or give a local image as `--base`"
                     }
                     PullCause::DiskFull => "make room where the engine keeps its images",
-                    PullCause::Unknown => "pull it with the engine's own client to see more, or give another `--base`",
+                    PullCause::Unknown => {
+                        "pull it with the engine's own client to see more, or give another `--base`"
+                    }
                 })
             }
             Self::Cut { .. } => what.advice("try again; if it stays so, look at the engine's log"),
@@ -178,6 +206,109 @@ impl EngineError {
             Self::Api { source, .. } | Self::Tag { source, .. } => what.why(message(source)),
         }
     }
+}
+
+/// Why there is no connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ConnectCause {
+    /// The socket belongs to others.
+    Denied,
+    /// A file that TLS needs cannot be used.
+    Files,
+    /// The two do not believe each other's certificates.
+    Certificate,
+    /// ssh would have to ask somebody.
+    Login,
+    /// ssh does not know the host, or knows it with another key.
+    HostKey,
+    /// It speaks TLS, and we do not.
+    WantsTls,
+    /// It answers, and not as an engine does.
+    Refused,
+    /// The account at the other end of ssh may not use the engine.
+    DeniedThere,
+    /// There is no client of the engine at the other end of ssh.
+    NoClient,
+    /// Nobody answers.
+    Unreachable,
+}
+
+impl ConnectCause {
+    fn of(error: &io::Error) -> Self {
+        let words = error.to_string();
+        let says = |signs: &[&str]| signs.iter().any(|sign| words.contains(sign));
+        match error.kind() {
+            io::ErrorKind::PermissionDenied => Self::Denied,
+            io::ErrorKind::InvalidInput => Self::Files,
+            // The words of rustls.
+            _ if says(&[
+                "invalid peer certificate",
+                "received fatal alert",
+                "received corrupt message",
+                NO_WORD,
+            ]) =>
+            {
+                Self::Certificate
+            }
+            // Those of Go's server.
+            _ if says(&["HTTP request to an HTTPS server"]) => Self::WantsTls,
+            _ if says(&["it answers 4"]) => Self::Refused,
+            // Those of OpenSSH, and of shells.
+            _ if says(&["Permission denied (", "Too many authentication failures"]) => Self::Login,
+            _ if says(&["permission denied while trying to connect", "connect: permission denied"]) => {
+                Self::DeniedThere
+            }
+            _ if says(&["Host key verification failed"]) => Self::HostKey,
+            _ if says(&["command not found", "docker: not found"]) => Self::NoClient,
+            _ => Self::Unreachable,
+        }
+    }
+
+    /// Of a place that was tried because engines may listen there: a folder of others holds no socket of ours.
+    fn of_tried((candidate, source): &(Candidate, io::Error)) -> Self {
+        match Self::of(source) {
+            Self::Denied if !candidate.host.is_seen() => Self::Unreachable,
+            cause => cause,
+        }
+    }
+
+    fn advice(self) -> &'static str {
+        match self {
+            Self::Denied => {
+                "join the group that owns the socket (`sudo usermod -aG docker $USER`, then log in again)"
+            }
+            Self::Files => "put the files where `DOCKER_CERT_PATH` or the context has them",
+            Self::Certificate => {
+                "compare the authority in `ca.pem` and the names of the engine's certificate, `cert.pem` and the engine's authority, \
+                 and the times they are valid; where it speaks no TLS, leave `DOCKER_TLS_VERIFY` unset"
+            }
+            Self::Login => {
+                "let ssh log in without asking: add a key with `ssh-add`, and try `ssh -o BatchMode=yes`"
+            }
+            Self::HostKey => "log in with `ssh` once, and compare the key that it shows",
+            Self::WantsTls => {
+                "set `DOCKER_TLS_VERIFY=1`, with `DOCKER_CERT_PATH` for the folder of `ca.pem`, `cert.pem` and `key.pem`"
+            }
+            Self::Refused => {
+                "look at what listens there: is it an engine, or a proxy that does not let you through?"
+            }
+            Self::DeniedThere => {
+                "let that account use the engine (`sudo usermod -aG docker USER` on that host), or name another"
+            }
+            Self::NoClient => {
+                "install Docker's client on that host, for accounts that log in without a terminal, too"
+            }
+            Self::Unreachable => {
+                "start the engine, or name another with `--host`, `--context` or `DOCKER_HOST`"
+            }
+        }
+    }
+}
+
+/// Without the number that the system gives it.
+fn short(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_owned()
 }
 
 /// Why an image cannot be fetched.
@@ -295,7 +426,6 @@ fn is_of_transport(error: &Api) -> bool {
             | Api::HyperLegacyError { .. }
             | Api::IOError { .. }
             | Api::RequestTimeoutError
-            | Api::SocketNotFoundError(_)
     )
 }
 

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bollard::query_parameters::{CreateImageOptionsBuilder, TagImageOptionsBuilder};
+use bollard::models::{CreateImageInfo, HealthConfig, ImageHistoryResponseItem};
+use bollard::query_parameters::{CreateImageOptionsBuilder, RemoveImageOptions, TagImageOptionsBuilder};
 use futures_util::{Stream, StreamExt, TryStreamExt};
+use serde::Deserialize;
 
 use super::build::session::chunks;
-use super::{Engine, EngineError, credentials, error};
+use super::{Builder, Engine, EngineError, error, transport};
 use crate::archive::Archive;
 use crate::reference::{ImageId, Reference};
 
@@ -40,8 +42,38 @@ pub struct Image {
     pub on_build: Vec<String>,
 }
 
+/// An instruction that made a part of an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layer {
+    /// The instruction.
+    pub command: String,
+    /// How much its files take, uncompressed; 0 where it only changed the configuration.
+    pub bytes: u64,
+}
+
+/// How far a layer of an image that is pulled has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LayerEvent {
+    /// The engine's name for it.
+    pub layer: String,
+    /// The engine's word for what is done with it, such as `Downloading`.
+    pub state: String,
+    /// Bytes of it that this is done with.
+    pub done: Option<u64>,
+    /// All of its bytes.
+    pub total: Option<u64>,
+}
+
+impl LayerEvent {
+    /// Whether the engine has it.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        ["Pull complete", "Already exists"].contains(&self.state.as_str())
+    }
+}
+
 /// Longest wait where the engine answers only after it has read or fetched everything.
-const PATIENCE: Duration = Duration::from_secs(6 * 3600);
+pub(super) const PATIENCE: Duration = Duration::from_secs(6 * 3600);
 
 impl Engine {
     /// A local image, by a name or an id; `None` where there is none.
@@ -56,6 +88,11 @@ impl Engine {
             Err(error) => return Err(EngineError::api("inspect an image")(error)),
         };
         let config = inspected.config.unwrap_or_default();
+        let health = config.healthcheck.and_then(|health| health.test);
+        let health = match (self.builder, &inspected.id) {
+            (Builder::Classic, Some(id)) => self.health_in_podman(id).await,
+            _ => health.unwrap_or_default(),
+        };
         Ok(Some(Image {
             id: image_id(inspected.id)?,
             os: inspected.os.unwrap_or_default(),
@@ -66,40 +103,69 @@ impl Engine {
             cmd: config.cmd.unwrap_or_default(),
             shell: config.shell.unwrap_or_default(),
             labels: config.labels.unwrap_or_default().into_iter().collect(),
-            health: config.healthcheck.and_then(|health| health.test).unwrap_or_default(),
+            health,
             on_build: config.on_build.unwrap_or_default(),
         }))
     }
 
-    /// The commands that made an image's layers.
+    /// The health check of an image, which podman tells in its own API alone.
+    async fn health_in_podman(&self, id: &str) -> Vec<String> {
+        #[derive(Default, Deserialize)]
+        #[serde(rename_all = "PascalCase", default)]
+        struct Inspected {
+            healthcheck: Option<HealthConfig>,
+        }
+        let answer = transport::get(&self.dialer, &format!("/v4.0.0/libpod/images/{id}/json")).await;
+        let inspected: Inspected =
+            answer.ok().and_then(|body| serde_json::from_slice(&body).ok()).unwrap_or_default();
+        inspected.healthcheck.and_then(|health| health.test).unwrap_or_default()
+    }
+
+    /// What made an image, the newest first.
     ///
     /// # Errors
     ///
     /// [`EngineError`].
-    pub async fn history(&self, image: &ImageId) -> Result<Vec<String>, EngineError> {
+    pub async fn history(&self, image: &ImageId) -> Result<Vec<Layer>, EngineError> {
         let history = self.docker.image_history(image.as_str()).await;
         let history = history.map_err(EngineError::api("ask for the history of an image"))?;
-        Ok(history.into_iter().map(|step| step.created_by).collect())
+        let layer = |step: ImageHistoryResponseItem| Layer {
+            command: step.created_by,
+            bytes: step.size.try_into().unwrap_or_default(),
+        };
+        Ok(history.into_iter().map(layer).collect())
     }
 
-    /// Fetches an image from its registry, with the credentials of Docker's own client.
+    /// Fetches an image from its registry, with the credentials of Docker's own client, for another `platform` than the
+    /// engine's own where one is named. `tell` hears of its layers.
     ///
     /// # Errors
     ///
     /// [`EngineError::Pull`], and others.
-    pub async fn pull(&self, reference: &Reference) -> Result<(), EngineError> {
+    pub async fn pull(
+        &self,
+        reference: &Reference,
+        platform: Option<&str>,
+        mut tell: impl FnMut(LayerEvent),
+    ) -> Result<(), EngineError> {
         let version = reference.digest().or(reference.tag()).unwrap_or("latest");
-        let options =
-            CreateImageOptionsBuilder::default().from_image(reference.repository()).tag(version).build();
-        let (credentials, helper) = match credentials::of_registry(reference.registry()).await {
+        let mut options =
+            CreateImageOptionsBuilder::default().from_image(reference.repository()).tag(version);
+        if let Some(platform) = platform {
+            options = options.platform(platform);
+        }
+        let options = options.build();
+        let (credentials, helper) = match self.auth.of_image(reference).await {
             Ok(credentials) => (credentials, None),
             Err(why) => (None, Some(why)),
         };
         let docker = self.docker.clone().with_timeout(PATIENCE);
-        let mut whole = false;
+        // podman says nothing of the kind at the end, and ends its answer with an error where there is one.
+        let mut whole = self.builder == Builder::Classic;
         let pulled = docker.create_image(Some(options), None, credentials).try_for_each(|message| {
             // Only the last message says what has become of it.
-            whole |= message.status.is_some_and(|status| status.starts_with("Status: "));
+            whole |= message.status.as_ref().is_some_and(|status| status.starts_with("Status: "));
+            tell_layer(message, &mut tell);
             std::future::ready(Ok(()))
         });
         let pulled = self.unless_interrupted(pulled).await?;
@@ -126,41 +192,60 @@ impl Engine {
         tagged.map_err(|source| EngineError::Tag { reference: reference.clone(), source: Box::new(source) })
     }
 
-    /// Makes an image with these files and nothing else.
+    /// Removes an image that has no name.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError`].
+    pub async fn remove_image(&self, image: &ImageId) -> Result<(), EngineError> {
+        let removed = self.docker.remove_image(image.as_str(), None::<RemoveImageOptions>, None).await;
+        removed.map(drop).map_err(EngineError::api("remove an image"))
+    }
+
+    /// Makes an image with these files and nothing else; to the engine it is for its own platform.
     ///
     /// # Errors
     ///
     /// [`EngineError`], also where it is not there afterwards.
     pub async fn import(&self, files: Archive, reference: &Reference) -> Result<(), EngineError> {
-        let body = chunks(files).map_ok(bytes::Bytes::from);
-        let options = CreateImageOptionsBuilder::default()
-            .from_src("-")
-            .repo(reference.repository())
-            .tag(reference.tag().unwrap_or("latest"))
-            .build();
+        let body = chunks(files, &self.dialer.host).map_ok(bytes::Bytes::from);
+        // podman gives every image it imports the tag `latest`; one without a name gets ours on every engine.
+        let options = CreateImageOptionsBuilder::default().from_src("-").build();
         let docker = self.docker.clone().with_timeout(PATIENCE);
         let imported = docker.create_image(Some(options), Some(bollard::body_try_stream(body)), None);
-        self.unless_interrupted(to_its_end(imported)).await?.map_err(EngineError::api("import an image"))?;
-        match self.image(&reference.to_string()).await? {
-            Some(_) => Ok(()),
-            None => Err(EngineError::cut("import an image")),
-        }
+        let status = self.unless_interrupted(last_status(imported)).await??;
+        let id = ImageId::try_from(status).map_err(|_| EngineError::cut("import an image"))?;
+        self.tag(&id, reference).await
     }
 }
 
-/// Reads an answer whose messages do not matter. What it should have done is asked for afterwards.
-async fn to_its_end<T>(
-    answer: impl Stream<Item = Result<T, bollard::errors::Error>>,
-) -> Result<(), bollard::errors::Error> {
+/// Tells of a message of a pull, where it is about a layer.
+fn tell_layer(message: CreateImageInfo, tell: &mut impl FnMut(LayerEvent)) {
+    let (Some(layer), Some(state)) = (message.id, message.status) else { return };
+    // The name of what is pulled comes first, with its tag as the id.
+    if layer.len() != 12 || !layer.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return;
+    }
+    let bytes =
+        |count: Option<i64>| count.and_then(|count| u64::try_from(count).ok()).filter(|count| *count > 0);
+    let detail = message.progress_detail.unwrap_or_default();
+    tell(LayerEvent { layer, state, done: bytes(detail.current), total: bytes(detail.total) });
+}
+
+/// Reads the answer to an import to its end, and returns what it said last.
+async fn last_status(
+    answer: impl Stream<Item = Result<CreateImageInfo, bollard::errors::Error>>,
+) -> Result<String, EngineError> {
     let mut answer = std::pin::pin!(answer);
+    let mut last = String::new();
     while let Some(message) = answer.next().await {
         match message {
-            Err(error) if error::is_of_last_line_break(&error) => return Ok(()),
-            Err(error) => return Err(error),
-            Ok(_) => {}
+            Err(error) if error::is_of_last_line_break(&error) => break,
+            Err(error) => return Err(EngineError::api("import an image")(error)),
+            Ok(message) => last = message.status.unwrap_or(last),
         }
     }
-    Ok(())
+    Ok(last)
 }
 
 pub(super) fn image_id(id: Option<String>) -> Result<ImageId, EngineError> {

@@ -2,11 +2,14 @@
 //! this door.
 
 mod build;
+mod choice;
 mod container;
 mod credentials;
+mod door;
 mod error;
 mod host;
 mod images;
+mod info;
 mod transport;
 
 use std::future::Future;
@@ -15,32 +18,78 @@ use bollard::Docker;
 use tokio_util::sync::CancellationToken;
 
 pub use build::{Build, BuildEvent};
+pub use choice::{Candidate, Choice, ChoiceError};
 pub use container::{Container, Exec, Spec};
+pub use credentials::AuthFiles;
+pub use door::Door;
 pub use error::{EngineError, PullCause};
 pub use host::Host;
-pub use images::Image;
+pub use images::{Image, Layer, LayerEvent};
+pub use info::Info;
+use transport::Dialer;
+pub use transport::Stream;
 
 /// Most that is read of what a program prints, or of a file in an image, in bytes.
 const MAX_ANSWER: usize = 4 << 20;
+
+/// What builds images in an engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Builder {
+    /// Docker's, which asks for context and secrets.
+    BuildKit,
+    /// The one of the API before BuildKit, which podman answers; it has no secrets.
+    Classic,
+}
 
 /// A connection to one engine. What runs in it ends when its token is cancelled.
 #[derive(Debug, Clone)]
 pub struct Engine {
     docker: Docker,
-    host: Host,
+    dialer: Dialer,
+    builder: Builder,
+    /// Where credentials for registries are.
+    auth: AuthFiles,
     interrupt: CancellationToken,
 }
 
 impl Engine {
-    /// Connects to the engine at `host`.
+    /// Connects to the first of the candidates that answers.
     ///
     /// # Errors
     ///
-    /// [`EngineError`] where nobody listens or listens to us.
-    pub async fn connect(host: &Host, interrupt: CancellationToken) -> Result<Self, EngineError> {
-        let opened = transport::connect(host).await;
-        opened.map_err(|source| EngineError::Connect { host: host.clone(), source })?;
-        Ok(Self { docker: transport::client(host)?, host: host.clone(), interrupt })
+    /// [`EngineError::Connect`] or [`EngineError::NoEngine`] where nobody listens or listens to us.
+    pub async fn connect(
+        candidates: Vec<Candidate>,
+        auth: AuthFiles,
+        interrupt: CancellationToken,
+    ) -> Result<Self, EngineError> {
+        let mut tried = Vec::new();
+        for candidate in candidates {
+            let host = &candidate.host;
+            let opened = async {
+                let dialer = Dialer::new(host.clone())
+                    .map_err(|source| EngineError::Connect { host: host.clone().into(), source })?;
+                Ok((transport::client(&dialer).await?, dialer))
+            };
+            let opened = interrupt.run_until_cancelled(opened).await.ok_or(EngineError::Interrupted)?;
+            match opened {
+                Ok(((docker, builder), dialer)) => {
+                    return Ok(Self { docker, dialer, builder, auth, interrupt });
+                }
+                Err(EngineError::Connect { source, .. }) => tried.push((candidate, source)),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(match (tried.len(), tried.pop()) {
+            (1, Some((Candidate { host, .. }, source))) => EngineError::Connect { host: host.into(), source },
+            (_, last) => EngineError::NoEngine { tried: tried.into_iter().chain(last).collect() },
+        })
+    }
+
+    /// What builds images there.
+    #[must_use]
+    pub fn builder(&self) -> Builder {
+        self.builder
     }
 
     /// Does `work` unless the caller gives up meanwhile.

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::files;
+use super::runtime;
 use crate::archive::{Archive, Owner, hexadecimal};
 use crate::base::Base;
 use crate::deps::Name;
@@ -33,6 +34,7 @@ pub fn of(
         context.add("files.tar", files::files(&plan.foundation, base, templates).to_tar()?);
         context.add("server.txt", runtime(templates, &plan.foundation.servers_lock));
     }
+    context.add(INDEX, installer::default_index(plan));
     for (name, content) in installer::request(plan)? {
         context.add(&format!("request/{name}"), content);
     }
@@ -42,9 +44,15 @@ pub fn of(
     if plan.packages.checks_hashes() {
         context.add("request/hashes.py", build_file(templates, "hashes.py"));
     }
-    if !plan.packages.sources.is_empty() {
-        context.add("sources.txt", installer::sources_to_build(plan));
-        context.add_directory("sources", 0o755, Owner::default());
+    if plan.packages.builds() {
+        context.add("wheel.py", build_file(templates, "wheel.py"));
+        if !plan.packages.indexes.is_empty() {
+            context.add("index.py", build_file(templates, "index.py"));
+            context.add("indexes.json", installer::index_order(plan)?);
+        }
+        for (name, build) in installer::builds(plan)? {
+            context.add(&format!("builds/{name}.json"), build);
+        }
     }
     for (name, source) in local.sources.iter().filter(|(name, _)| plan.packages.sources.contains_key(*name)) {
         for file in source.files() {
@@ -89,6 +97,12 @@ fn add(context: &mut Archive, folder: &str, file: &LocalFile) {
 /// The installer's name in a context that holds it.
 pub const UV: &str = "uv";
 
+/// The name of uv's settings where it gets no others.
+pub const INDEX: &str = "index.toml";
+
+/// The name of certificates, where no secret brings them.
+pub const CERTIFICATES: &str = "ca.pem";
+
 /// The name of an interpreter's archive.
 pub const PYTHON_ARCHIVE: &str = "python-archive";
 
@@ -105,8 +119,4 @@ pub struct Local {
 
 fn build_file<'a>(templates: &'a Templates, file: &str) -> &'a str {
     templates.get(&format!("build/{file}")).expect("templates are read with all their files")
-}
-
-pub(super) fn runtime<'a>(templates: &'a Templates, file: &str) -> &'a str {
-    templates.get(&format!("runtime/{file}")).expect("a plan names files that there are")
 }

@@ -1,16 +1,17 @@
 //! The files that an image has of its own: everything but its two environments.
 
-use super::context::runtime;
+use super::runtime;
 use crate::accounts::{self, User};
 use crate::archive::{Archive, Owner};
 use crate::base::{Base, Folder};
 use crate::inputs::templates::Templates;
-use crate::plan::{Foundation, HOME, WORKDIR};
+use crate::plan::{Foundation, HOME, WORKDIR, WORKSPACE};
 use crate::variant::{Interface, is_of_firewall};
 
 /// What one `ADD` lays over the base: everything but the two environments.
 pub(super) fn files(plan: &Foundation, base: &Base, templates: &Templates) -> Archive {
-    let (uid, gid) = plan.user.ids();
+    let (uid, gid) = plan.user.owner();
+    let theirs = Owner { uid, gid };
     let mut files = Archive::default();
     if base.lacks_hosts {
         files.add("etc/hosts", "");
@@ -33,12 +34,23 @@ pub(super) fn files(plan: &Foundation, base: &Base, templates: &Templates) -> Ar
         let settings = "jupyter_kernel_gateway_config.py";
         files.add(&place(&server(&format!("etc/jupyter/{settings}"))), runtime(templates, settings));
     }
+    for name in ["health.sh", "profile.sh"] {
+        files.add(&place(&format!("{HOME}/{name}")), runtime(templates, name));
+    }
+    let path = plan.env.get("PATH").map(String::as_str).unwrap_or_default();
+    files.add(&place(&format!("{HOME}/path")), format!("{path}\n"));
     // The superuser's home is the base's.
     let home = plan.user.home().filter(|_| plan.user != User::Root);
-    let own = [WORKDIR].into_iter().chain(home).chain(plan.workspaces.as_deref());
-    let own: Vec<_> = own.map(place).collect();
+    let run = format!("{HOME}/run");
+    let own = [WORKDIR, WORKSPACE, &run].into_iter().chain(home).chain(plan.workspaces.as_deref());
+    let mut own: Vec<_> = own.map(place).collect();
     for folder in &own {
-        files.add_directory(folder, 0o755, Owner { uid, gid });
+        files.add_directory(folder, 0o775, theirs);
+    }
+    for folder in ["/tmp", "/var/tmp"] {
+        let folder = place(folder);
+        files.add_directory(&folder, 0o1777, Owner::default());
+        own.push(folder);
     }
     if let Some(passwd) = accounts::passwd(&base.passwd, plan.user) {
         files.add("etc/passwd", passwd);

@@ -2,12 +2,13 @@
 //! copied into an image.
 
 use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+use super::hashes::{Hashes, KnownHashes};
 use crate::archive::hexadecimal;
 use crate::deps::is_distribution;
 use crate::diagnostic::Diagnostic;
@@ -113,7 +114,7 @@ impl LocalSource {
     /// # Errors
     ///
     /// [`LocalError`].
-    pub fn read(path: &Path, subdirectory: Option<&str>) -> Result<Self, LocalError> {
+    pub fn read(path: &Path, subdirectory: Option<&str>, known: &KnownHashes) -> Result<Self, LocalError> {
         let unreadable = |source| LocalError::Unreadable { path: path.to_owned(), source };
         let metadata = fs::metadata(path).map_err(unreadable)?;
         let mut files = Vec::new();
@@ -137,7 +138,7 @@ impl LocalSource {
             }
             files.push((name.to_owned(), path.to_owned(), 0o644));
         }
-        Self::of(files, !metadata.is_dir())
+        Self::of(files, !metadata.is_dir(), known.of(path))
     }
 
     /// Reads a file, or a folder with everything in it.
@@ -145,7 +146,7 @@ impl LocalSource {
     /// # Errors
     ///
     /// [`LocalError`].
-    pub fn read_all(path: &Path) -> Result<Self, LocalError> {
+    pub fn read_all(path: &Path, known: &KnownHashes) -> Result<Self, LocalError> {
         let unreadable = |source| LocalError::Unreadable { path: path.to_owned(), source };
         let metadata = fs::metadata(path).map_err(unreadable)?;
         let mut files = Vec::new();
@@ -164,7 +165,7 @@ impl LocalSource {
             };
             files.push((name.to_owned(), path.to_owned(), mode(&metadata)));
         }
-        Self::of(files, !metadata.is_dir())
+        Self::of(files, !metadata.is_dir(), known.of(path))
     }
 
     /// As [`Self::read_all`], where the path lies in `folder`.
@@ -172,21 +173,26 @@ impl LocalSource {
     /// # Errors
     ///
     /// [`LocalError`].
-    pub fn read_inside(folder: &Path, path: &Path) -> Result<Self, LocalError> {
+    pub fn read_inside(folder: &Path, path: &Path, known: &KnownHashes) -> Result<Self, LocalError> {
         let path = folder.join(path);
         let real = |path: &Path| {
             fs::canonicalize(path).map_err(|source| LocalError::Unreadable { path: path.to_owned(), source })
         };
         if real(&path)?.starts_with(real(folder)?) {
-            Self::read_all(&path)
+            Self::read_all(&path, known)
         } else {
             Err(LocalError::Escapes(path))
         }
     }
 
-    fn of(mut found: Vec<(String, PathBuf, u32)>, is_file: bool) -> Result<Self, LocalError> {
+    fn of(
+        mut found: Vec<(String, PathBuf, u32)>,
+        is_file: bool,
+        mut hashes: Hashes,
+    ) -> Result<Self, LocalError> {
         found.sort();
-        let files = looked_at(found)?;
+        let files = looked_at(found, &mut hashes)?;
+        hashes.keep();
         let digest = digest(&files);
         Ok(Self { files, is_file, digest, commit: None })
     }
@@ -296,22 +302,11 @@ fn is_left_out(name: &str, folder: &Path) -> bool {
 }
 
 /// Looks at files, by their names, paths and modes.
-fn looked_at(found: Vec<(String, PathBuf, u32)>) -> Result<Vec<LocalFile>, LocalError> {
+fn looked_at(found: Vec<(String, PathBuf, u32)>, hashes: &mut Hashes) -> Result<Vec<LocalFile>, LocalError> {
     let mut buffer = vec![0; 64 << 10];
     let mut look = |(name, path, mode): (String, PathBuf, u32)| {
         let unreadable = |source| LocalError::Unreadable { path: path.clone(), source };
-        let (mut content, mut size) = (Sha256::new(), 0);
-        let mut file = fs::File::open(&path).map_err(unreadable)?;
-        loop {
-            match file.read(&mut buffer).map_err(unreadable)? {
-                0 => break,
-                read => {
-                    content.update(&buffer[..read]);
-                    size += read as u64;
-                }
-            }
-        }
-        let sha256 = content.finalize().into();
+        let (size, sha256) = hashes.look(&path, &mut buffer).map_err(unreadable)?;
         Ok(LocalFile { name, path, mode, size, sha256 })
     };
     found.into_iter().map(&mut look).collect()
@@ -350,15 +345,18 @@ mod tests {
     #[test]
     fn only_sources_of_a_project_count() {
         let folder = project();
-        let source = LocalSource::read(folder.path(), None).unwrap();
+        let source = LocalSource::read(folder.path(), None, &KnownHashes::none()).unwrap();
         assert_eq!(
             source.files().iter().map(|file| file.name.as_str()).collect::<Vec<_>>(),
             ["pyproject.toml", "src/a.py"]
         );
         fs::write(folder.path().join(".git/HEAD"), "x").unwrap();
-        assert_eq!(LocalSource::read(folder.path(), None).unwrap(), source);
+        assert_eq!(LocalSource::read(folder.path(), None, &KnownHashes::none()).unwrap(), source);
         fs::write(folder.path().join("src/a.py"), "a = 2").unwrap();
-        assert_ne!(LocalSource::read(folder.path(), None).unwrap().digest(), source.digest());
+        assert_ne!(
+            LocalSource::read(folder.path(), None, &KnownHashes::none()).unwrap().digest(),
+            source.digest()
+        );
     }
 
     #[test]
@@ -367,20 +365,29 @@ mod tests {
         let fifo = folder.path().join("src/fifo");
         assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
         for path in [fifo.as_path(), folder.path()] {
-            let refused = LocalSource::read_all(path).unwrap_err();
+            let refused = LocalSource::read_all(path, &KnownHashes::none()).unwrap_err();
             assert!(matches!(refused, LocalError::Unpackable { path, .. } if path == fifo));
         }
-        assert!(LocalSource::read_all(Path::new("/dev/null")).is_err());
+        assert!(LocalSource::read_all(Path::new("/dev/null"), &KnownHashes::none()).is_err());
     }
 
     #[test]
     fn nothing_outside_a_project_is_read() {
         let folder = project();
         std::os::unix::fs::symlink("/etc/passwd", folder.path().join("src/passwd")).unwrap();
-        assert!(matches!(LocalSource::read(folder.path(), None), Err(LocalError::Escapes(_))));
+        assert!(matches!(
+            LocalSource::read(folder.path(), None, &KnownHashes::none()),
+            Err(LocalError::Escapes(_))
+        ));
         fs::remove_file(folder.path().join("src/passwd")).unwrap();
-        assert!(matches!(LocalSource::read(folder.path(), Some("..")), Err(LocalError::Escapes(_))));
-        assert!(matches!(LocalSource::read(folder.path(), Some("src")), Err(LocalError::NoProject(_))));
-        assert!(LocalSource::read(Path::new("/etc/passwd"), None).is_err());
+        assert!(matches!(
+            LocalSource::read(folder.path(), Some(".."), &KnownHashes::none()),
+            Err(LocalError::Escapes(_))
+        ));
+        assert!(matches!(
+            LocalSource::read(folder.path(), Some("src"), &KnownHashes::none()),
+            Err(LocalError::NoProject(_))
+        ));
+        assert!(LocalSource::read(Path::new("/etc/passwd"), None, &KnownHashes::none()).is_err());
     }
 }

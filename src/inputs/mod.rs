@@ -1,9 +1,13 @@
 //! Everything that is read from this host before any decision.
 
+pub mod credentials;
 pub mod git;
+pub mod hashes;
+pub mod indexes;
 pub mod lists;
 pub mod local;
 pub mod python_archive;
+pub mod secrets;
 pub mod templates;
 pub mod trust;
 
@@ -11,14 +15,17 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use credentials::{Credentials, CredentialsError, Login};
 use git::GitError;
+use hashes::KnownHashes;
+use indexes::{AskedIndexes, IndexesError};
 use local::{LocalError, LocalSource};
 use python_archive::{PythonArchive, PythonArchiveError};
 use templates::Templates;
 
 use crate::deps::{Dependency, Name, Source, Spec};
 use crate::diagnostic::{Diagnostic, Documents};
-use crate::plan::{Files, Installer, Materials};
+use crate::plan::{Files, Installer, Materials, Packages};
 use crate::request::Request;
 use crate::secret;
 use crate::variant::{Variant, VariantError, destination};
@@ -38,6 +45,8 @@ pub struct Inputs {
     pub copies: Vec<(String, LocalSource)>,
     /// An interpreter for a base that has none.
     pub python_archive: Option<PythonArchive>,
+    /// Logins that addresses of indexes held.
+    logins: Vec<(String, Login)>,
 }
 
 /// The files of dependencies, by distribution.
@@ -83,6 +92,9 @@ pub enum InputsError {
         /// What it could.
         known: Vec<String>,
     },
+    /// The package indexes of this host cannot be told.
+    #[error(transparent)]
+    Indexes(#[from] IndexesError),
     /// A file of this host cannot be had.
     #[error(transparent)]
     Local(#[from] LocalError),
@@ -100,28 +112,44 @@ pub enum InputsError {
     /// A variable of the image would be a secret that everybody can read.
     #[error("the variable `{0}` looks like a secret")]
     Secret(String),
+    /// A build argument would be a secret that everybody can read.
+    #[error("the build argument `{0}` looks like a secret")]
+    SecretArgument(String),
+    /// Nothing would see a build argument.
+    #[error("no step uses the build argument `{0}`")]
+    UnusedArgument(String),
 }
 
 impl Inputs {
-    /// Reads all that `request` names. Nothing is contacted, and lists may ask `variable` for what the environment
+    /// Reads all that `request` names, but for files whose hash is `known`. Nothing is contacted, and lists may ask `variable` for what the environment
     /// holds.
     ///
     /// # Errors
     ///
     /// The first [`InputsError`]; all mistakes of the lists are one.
-    pub async fn read(request: &Request, variable: fn(&str) -> Option<String>) -> Result<Self, InputsError> {
-        let request = request.clone();
-        on_another_thread(move || Self::read_here(&request, &variable)).await
+    pub async fn read(
+        request: &Request,
+        known: &KnownHashes,
+        variable: fn(&str) -> Option<String>,
+    ) -> Result<Self, InputsError> {
+        let (request, known) = (request.clone(), known.clone());
+        on_another_thread(move || Self::read_here(&request, &known, &variable)).await
     }
 
-    fn read_here(request: &Request, variable: &dyn Fn(&str) -> Option<String>) -> Result<Self, InputsError> {
+    fn read_here(
+        request: &Request,
+        known: &KnownHashes,
+        variable: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, InputsError> {
         let variant = Variant::read(&request.variant, request.variants.as_deref())?;
         let documents = if request.dependencies.is_empty() {
             variant.dependencies.clone().into()
         } else {
             lists::documents(&request.dependencies)?
         };
-        let (documents, spec) = lists::read(documents, &request.selection, variable)?;
+        let (documents, mut spec) = lists::read(documents, &request.selection, variable)?;
+        let asked = AskedIndexes::read(&request.indexes, spec.indexes, variable)?;
+        spec.indexes = asked.indexes;
         let templates = match &request.templates {
             None => Templates::shipped(),
             Some(folder) => {
@@ -138,9 +166,33 @@ impl Inputs {
         {
             return Err(InputsError::Secret(name.clone()));
         }
+        if let Some(name) = request.args.keys().find(|name| secret::is_telling(name))
+            && !request.allow_secret_env
+        {
+            return Err(InputsError::SecretArgument(name.clone()));
+        }
+        if let Some(name) = request.args.keys().next()
+            && variant.steps.is_empty()
+            && request.templates.is_none()
+        {
+            return Err(InputsError::UnusedArgument(name.clone()));
+        }
         let python_archive = request.python_archive.as_deref().map(PythonArchive::read).transpose()?;
-        let copies = copies(request, &variant)?;
-        Ok(Self { variant, templates, documents, spec, copies, python_archive })
+        let copies = copies(request, &variant, known)?;
+        Ok(Self { variant, templates, documents, spec, copies, python_archive, logins: asked.logins })
+    }
+
+    /// What the hosts of a plan want to know, and no others.
+    ///
+    /// # Errors
+    ///
+    /// [`CredentialsError`].
+    pub fn credentials(
+        &self,
+        packages: &Packages,
+        variable: fn(&str) -> Option<String>,
+    ) -> Result<Credentials, CredentialsError> {
+        Credentials::read(&packages.hosts(), &self.spec.indexes, &self.logins, &variable)
     }
 
     /// What a plan is made of, but for what its list brings.
@@ -165,6 +217,7 @@ impl Inputs {
         &self,
         needed: &[&Dependency],
         cache: &Path,
+        known: &KnownHashes,
         mut tell: impl FnMut(&str),
     ) -> Result<(Sources, Vec<Diagnostic>), GitError> {
         let mut sources = Sources::new();
@@ -174,11 +227,11 @@ impl Inputs {
             let read = match &dependency.source {
                 Source::Path { path, subdirectory, .. } => {
                     let path = lists::folder(&self.documents, dependency).join(path);
-                    local(path, subdirectory.clone()).await
+                    local(path, subdirectory.clone(), known).await
                 }
                 Source::Git { url, reference, subdirectory, .. } => {
                     match git::fetch(url, reference.as_deref(), cache, &mut tell).await {
-                        Ok(commit) => local(commit.folder, subdirectory.clone())
+                        Ok(commit) => local(commit.folder, subdirectory.clone(), known)
                             .await
                             .map(|source| source.at_commit(commit.id)),
                         Err(error) if error.is_worth_a_retry() => return Err(error),
@@ -200,8 +253,13 @@ impl Inputs {
     }
 }
 
-async fn local(path: PathBuf, subdirectory: Option<String>) -> Result<LocalSource, LocalError> {
-    on_another_thread(move || LocalSource::read(&path, subdirectory.as_deref())).await
+async fn local(
+    path: PathBuf,
+    subdirectory: Option<String>,
+    known: &KnownHashes,
+) -> Result<LocalSource, LocalError> {
+    let known = known.clone();
+    on_another_thread(move || LocalSource::read(&path, subdirectory.as_deref(), &known)).await
 }
 
 /// Reads and hashes where nothing else waits for it: large files take long, and signals and the engine do not wait.
@@ -217,15 +275,19 @@ pub fn planned(sources: &Sources) -> BTreeMap<Name, Files> {
 }
 
 /// What request and variant copy into the image. A variant copies nothing from outside of its folder.
-fn copies(request: &Request, variant: &Variant) -> Result<Vec<(String, LocalSource)>, InputsError> {
+fn copies(
+    request: &Request,
+    variant: &Variant,
+    known: &KnownHashes,
+) -> Result<Vec<(String, LocalSource)>, InputsError> {
     let mut copies = Vec::new();
     if let Some(folder) = &variant.folder {
         for copy in &variant.copies {
-            copies.push((copy.to.clone(), LocalSource::read_inside(folder, &copy.from)?));
+            copies.push((copy.to.clone(), LocalSource::read_inside(folder, &copy.from, known)?));
         }
     }
     for (from, to) in &request.copies {
-        copies.push((to.clone(), LocalSource::read_all(from)?));
+        copies.push((to.clone(), LocalSource::read_all(from, known)?));
     }
     for (to, files) in &copies {
         for file in files.files().iter().filter(|_| files.file().is_none()) {
@@ -257,12 +319,22 @@ impl InputsError {
             Self::UnknownLock { lock, known, .. } => what
                 .why(format!("there is no `{}` in `runtime/` of the templates", lock.escape_debug()))
                 .advice(format!("name one of {}", known.join(", "))),
+            Self::Indexes(error) => error.diagnostic(),
             Self::Local(error) => error.diagnostic(),
             Self::PythonArchive(error) => error.diagnostic(),
             Self::Place { why, .. } => what.why(why),
             Self::Secret(_) => what
                 .why("everybody who has the image can read its environment")
                 .advice("give it to containers when they start, or use `--allow-secret-env` if it is none"),
+            Self::SecretArgument(name) => {
+                what.why("everybody who has the image can read it in its history").advice(format!(
+                    "give it with `--secret id={},env={name}` to the steps that name it",
+                    name.to_lowercase()
+                ))
+            }
+            Self::UnusedArgument(_) => what
+                .why("build arguments are for the `[[step]]`s of a variant, and it has none")
+                .advice("use `--env` for the image's environment"),
         };
         (Documents::default(), vec![what])
     }

@@ -1,9 +1,11 @@
 //! The one room that knows the installers: which uv there is, the files it reads, and what it, pip and
 //! apt mean by what they say.
 
+mod debian;
 mod release;
 mod request;
 pub mod words;
 
+pub use debian::Missing;
 pub use release::{UvError, image};
-pub use request::{request, sources_to_build};
+pub use request::{builds, default_index, index_order, index_settings, replaces_own, request};

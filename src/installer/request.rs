@@ -1,9 +1,10 @@
 //! What uv is asked for: the files it reads, from a plan. A build step and this host get the same.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 
 use pep440_rs::Version;
+use serde::Serialize;
 use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, value};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, DateTime, ZipWriter};
@@ -47,8 +48,8 @@ pub fn request(plan: &Plan) -> io::Result<BTreeMap<String, Vec<u8>>> {
         add("constraints.txt", constraints(plan).into());
     }
     if plan.packages.checks_hashes() {
-        let bounds = plan.packages.bounds.iter().filter(|bound| !bound.hashes.is_empty());
-        let hashes: BTreeMap<_, _> = bounds.map(|bound| (bound.name.as_str(), &bound.hashes)).collect();
+        let hashes: BTreeMap<_, _> =
+            plan.packages.hashed().map(|bound| (bound.name.as_str(), &bound.hashes)).collect();
         add("hashes.json", serde_json::to_vec(&hashes).map_err(io::Error::other)?);
     }
     Ok(files)
@@ -183,18 +184,22 @@ fn asked(indexes: &[PackageIndex]) -> (Vec<&PackageIndex>, bool) {
     (asked, replaced)
 }
 
-/// uv's settings. It takes a distribution from the first index that has it, and asks the default one
-/// last.
-fn uv_settings(plan: &Plan) -> String {
-    let (asked, replaced) = asked(&plan.packages.indexes);
-    let mut tables = ArrayOfTables::new();
-    for (number, index) in asked.iter().enumerate() {
+fn asked_tables(indexes: &[PackageIndex]) -> ArrayOfTables {
+    let (asked, replaced) = asked(indexes);
+    let table = |(number, index): (usize, &&PackageIndex)| {
         let mut table = described(&format!("asked-{}", number + 1), index);
         if replaced && number + 1 == asked.len() {
             table["default"] = value(true);
         }
-        tables.push(table);
-    }
+        table
+    };
+    asked.iter().enumerate().map(table).collect()
+}
+
+/// uv's settings. It takes a distribution from the first index that has it, and asks the default one
+/// last.
+fn uv_settings(plan: &Plan) -> String {
+    let mut tables = asked_tables(&plan.packages.indexes);
     // The project describes them as well; uv says of those in its settings alone why they gave nothing.
     for (name, index) in asked_for_some(&plan.packages.indexes) {
         tables.push(explicit(&name, index));
@@ -232,16 +237,78 @@ fn constraints(plan: &Plan) -> String {
     plan.packages.bounds.iter().fold(String::new(), line)
 }
 
-/// What pip builds wheels from.
-pub fn sources_to_build(plan: &Plan) -> String {
-    let mut text = String::new();
+/// uv's settings where nothing of a list is asked for: the one index that replaces its own, if any.
+#[must_use]
+pub fn default_index(plan: &Plan) -> String {
     let (asked, replaced) = asked(&plan.packages.indexes);
-    for (number, index) in asked.iter().enumerate() {
-        let replaces = replaced && number + 1 == asked.len();
-        let option = if replaces { "--index-url" } else { "--extra-index-url" };
-        text += &format!("{option} {}\n", index.url);
+    index_settings(
+        &asked.last().filter(|_| replaced).map(|&index| index.clone()).into_iter().collect::<Vec<_>>(),
+    )
+}
+
+/// Whether one of the indexes takes the place of the installer's own.
+#[must_use]
+pub fn replaces_own(indexes: &[PackageIndex]) -> bool {
+    asked(indexes).1
+}
+
+/// uv's settings for these indexes alone.
+#[must_use]
+pub fn index_settings(indexes: &[PackageIndex]) -> String {
+    let mut document = DocumentMut::new();
+    let tables = asked_tables(indexes);
+    if !tables.is_empty() {
+        document["index"] = Item::ArrayOfTables(tables);
     }
-    for (name, source) in &plan.packages.sources {
+    document.to_string()
+}
+
+/// What is asked of which index where wheels are built, as `templates/build/index.py` reads it.
+///
+/// # Errors
+///
+/// Of writing JSON to memory.
+pub fn index_order(plan: &Plan) -> io::Result<Vec<u8>> {
+    #[derive(Serialize)]
+    struct Order<'a> {
+        /// Addresses, in their order.
+        asked: Vec<&'a str>,
+        /// Whether pip's own index comes last.
+        own: bool,
+        /// Distributions that come from one index and no other.
+        alone: BTreeMap<&'a str, &'a str>,
+    }
+    let (asked, replaced) = asked(&plan.packages.indexes);
+    let order = Order {
+        asked: asked.into_iter().map(|index| index.url.as_str()).collect(),
+        own: !replaced,
+        alone: plan
+            .packages
+            .indexes
+            .iter()
+            .flat_map(|index| index.only.iter().map(|name| (name.as_str(), index.url.as_str())))
+            .collect(),
+    };
+    serde_json::to_vec_pretty(&order).map_err(io::Error::other)
+}
+
+/// A source that a wheel is built of, as `templates/build/wheel.py` reads it.
+#[derive(Serialize)]
+struct Unbuilt {
+    name: String,
+    /// A line of a requirements file.
+    requirement: String,
+    /// Whether an index is asked for the source.
+    is_indexed: bool,
+}
+
+/// What wheels are built of, as JSON by distribution.
+///
+/// # Errors
+///
+/// Of writing JSON to memory.
+pub fn builds(plan: &Plan) -> io::Result<Vec<(&Name, Vec<u8>)>> {
+    let from_elsewhere = plan.packages.sources.iter().map(|(name, source)| {
         // pip takes the subdirectory of a folder as it stands, so it goes into the path.
         let inside = source.subdirectory.as_deref().map(percent_encoded);
         let address = match (&source.digest, &source.file, inside) {
@@ -253,10 +320,20 @@ pub fn sources_to_build(plan: &Plan) -> String {
             (Some(_), None, None) => format!("file://{SOURCES}/{name}"),
             (Some(_), None, Some(inside)) => format!("file://{SOURCES}/{name}/{inside}"),
         };
-        text += &format!("{name} @ {address}");
-        text.push('\n');
-    }
-    text
+        let requirement = format!("{name} @ {address}");
+        (name, Unbuilt { name: name.to_string(), requirement, is_indexed: false })
+    });
+    let of_index = plan.packages.unbuilt.iter().map(|(name, versions)| {
+        let bounds = || plan.packages.bounds.iter().filter(|bound| bound.name == *name);
+        let sets = bounds().map(|bound| bound.alternatives[0].to_string()).chain([versions.to_string()]);
+        let versions: BTreeSet<_> = sets.filter(|set| !set.is_empty()).collect();
+        let versions = versions.into_iter().collect::<Vec<_>>().join(",");
+        let hashes = bounds().flat_map(|bound| &bound.hashes).map(|hash| format!(" --hash={hash}"));
+        let requirement = format!("{name}{versions}{}", hashes.collect::<String>());
+        (name, Unbuilt { name: name.to_string(), requirement, is_indexed: true })
+    });
+    let json = |(name, build)| Ok((name, serde_json::to_vec_pretty(&build).map_err(io::Error::other)?));
+    from_elsewhere.chain(of_index).map(json).collect()
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! What uv, pip and apt mean by what they say. Their words are recorded in the tests below; whoever raises
 //! the version of one records them anew.
 
+use super::debian::Missing;
 use crate::deps::Name;
 
 /// What uv says of requirements that cannot be met together.
@@ -37,6 +38,15 @@ pub enum Cause {
         /// Its address, or that of a file.
         address: String,
     },
+    /// A wheel cannot be built of a source.
+    Unbuilt {
+        /// The distribution.
+        name: String,
+        /// What came of it, in the words of `templates/build/wheel.py`.
+        why: String,
+        /// What the build misses, where it says so.
+        missing: Option<Box<Missing>>,
+    },
     /// There is no such Debian package, or no such version of it.
     NoDebianPackage {
         /// The package.
@@ -44,6 +54,17 @@ pub enum Cause {
     },
     /// The other side's certificate is not trusted.
     Certificate,
+    /// A proxy does not let anybody through.
+    Proxy,
+    /// No memory is left.
+    OutOfMemory,
+    /// A program is for another kind of machine.
+    WrongArchitecture,
+    /// A program needs a library that is not there.
+    MissingLibrary {
+        /// The library's file.
+        file: String,
+    },
     /// No space is left.
     DiskFull,
     /// A host does not answer, answers that it cannot now, or stops in the middle.
@@ -138,6 +159,23 @@ const CERTIFICATE: [&str; 4] = [
     "SSL certificate problem",
 ];
 
+const PROXY: [&str; 4] = [
+    "407 Proxy Authentication Required",
+    "proxy authentication required",
+    "Tunnel connection failed",
+    "unsuccessful tunnel",
+];
+
+const OUT_OF_MEMORY: [&str; 3] = ["MemoryError", "Cannot allocate memory", "std::bad_alloc"];
+
+const WRONG_ARCHITECTURE: [&str; 2] = ["exec format error", "Exec format error"];
+
+/// What the dynamic linker says before the name of a library.
+const MISSING_LIBRARY: &str = "error while loading shared libraries: ";
+
+/// The exit code of a program that was killed, as the kernel kills where no memory is left.
+const KILLED: i32 = 128 + 9;
+
 const DISK_FULL: [&str; 2] = ["No space left on device", "You don't have enough free space"];
 
 /// Signs of hosts that want to know who asks.
@@ -151,6 +189,12 @@ const DENIED: [&str; 6] = [
 ];
 
 impl Cause {
+    /// The cause of a failed step; `None` where nothing of it is known.
+    #[must_use]
+    pub fn of_step(output: &[String], exit_code: Option<i32>) -> Option<Self> {
+        Self::of(output).or_else(|| (exit_code == Some(KILLED)).then_some(Self::OutOfMemory))
+    }
+
     /// The cause of a failure, from what was printed; `None` where nothing of it is known.
     #[must_use]
     pub fn of(output: &[String]) -> Option<Self> {
@@ -161,6 +205,16 @@ impl Cause {
         }
         if line_with(&CERTIFICATE).is_some() {
             return Some(Self::Certificate);
+        }
+        if line_with(&PROXY).is_some() {
+            return Some(Self::Proxy);
+        }
+        if let Some((name, why)) = output.iter().rev().find_map(|line| unbuilt(line)) {
+            let missing = Missing::of(output).map(Box::new);
+            let of_index = line_with(&UNREACHABLE).or_else(|| line_with(&DENIED));
+            if missing.is_some() || of_index.is_none() {
+                return Some(Self::Unbuilt { name, why, missing });
+            }
         }
         if let Some(line) = line_with(&[SPOILT]) {
             return Some(Self::Spoilt { what: quoted(line).unwrap_or_default() });
@@ -186,8 +240,25 @@ impl Cause {
             let address = address(line).or_else(|| output.iter().find_map(|line| address(line)));
             return Some(Self::Unreachable { address });
         }
-        output.iter().find_map(|line| debian_package(line)).map(|name| Self::NoDebianPackage { name })
+        if let Some(name) = output.iter().find_map(|line| debian_package(line)) {
+            return Some(Self::NoDebianPackage { name });
+        }
+        if line_with(&OUT_OF_MEMORY).is_some() {
+            return Some(Self::OutOfMemory);
+        }
+        if line_with(&WRONG_ARCHITECTURE).is_some() {
+            return Some(Self::WrongArchitecture);
+        }
+        let behind =
+            |line: &String| Some(line.split_once(MISSING_LIBRARY)?.1.split(':').next()?.trim().to_owned());
+        output.iter().find_map(behind).map(|file| Self::MissingLibrary { file })
     }
+}
+
+/// The distribution that `templates/build/wheel.py` cannot build, and why.
+fn unbuilt(line: &str) -> Option<(String, String)> {
+    let (name, why) = line.split_once("cannot build `")?.1.split_once("`: ")?;
+    Some((name.to_owned(), why.to_owned()))
 }
 
 /// The first text between backticks.

@@ -222,9 +222,9 @@ pub enum PlanError {
         /// What a kernel needs.
         asks: String,
     },
-    /// The base is no executor image.
-    #[error("base image `{base}` is no executor image")]
-    NoExecutor {
+    /// The base has nothing that could be extended.
+    #[error("base image `{base}` cannot be extended")]
+    NotExtensible {
         /// The base image.
         base: String,
         /// What it lacks, in phrases.
@@ -282,7 +282,8 @@ impl PlanError {
             Err(Self::NeedsBase(name()))
         } else if inherits && request.python_archive.is_some() {
             Err(Self::InheritsPython(name()))
-        } else if variant.server(Interface::Executor).is_some()
+        } else if !inherits
+            && variant.server(Interface::Executor).is_some()
             && request.name.is_none()
             && variant.executor_name.is_none()
         {
@@ -364,7 +365,8 @@ impl PlanError {
             Self::InterpreterPath { path, .. } => what
                 .why(format!("it is `{}`", path.escape_debug()))
                 .advice("choose a base whose Python has an absolute path of letters, digits, `.`, `_`, `+` and `-`"),
-            Self::Replaced { .. } => what.advice("choose the base that image was built on, or the variant `extend-base`"),
+            Self::Replaced { .. } => what
+                .advice("add packages to an image of this program with `-V extend-base`, or choose what it was built on"),
             Self::Implementation { .. } => what.advice("choose a base with CPython"),
             Self::TooOld { provenance, .. } => {
                 what.advice(format!("{}, of Python {OLDEST_PYTHON} or newer", another(*provenance)))
@@ -377,9 +379,9 @@ impl PlanError {
             Self::KernelNeeds { .. } => what
                 .why("packages of the base are never replaced")
                 .advice("choose a base with a newer one, or without any"),
-            Self::NoExecutor { lacks, .. } => what
+            Self::NotExtensible { lacks, .. } => what
                 .why(format!("it has {}", lacks.join(", ")))
-                .advice("extend an image of `any-base`, or build one on this base: `-V any-base`"),
+                .advice("extend an image of this program, or build one on this base: `-V any-base`"),
             Self::BaseUser { .. } => what
                 .why("neither is it a number, nor does `/etc/passwd` of the base have it")
                 .advice("choose another base"),

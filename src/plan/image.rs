@@ -7,8 +7,8 @@ use std::str::FromStr;
 use pep440_rs::Version;
 
 use super::{
-    DEPENDENCIES_LABEL, EXECUTOR_LABEL, Files, PlanError, PlannedCopy, Provenance, Target, VARIANT_LABEL,
-    VENV, WORKDIR,
+    DEPENDENCIES_LABEL, EXECUTOR_LABEL, Files, PlanError, PlannedCopy, Provenance, SERVES_LABEL, Target,
+    VARIANT_LABEL, VENV, WORKDIR, WORKSPACE,
 };
 use crate::accounts::{self, User};
 use crate::base::{Base, Python};
@@ -34,12 +34,23 @@ pub(super) fn user(packages: Placement, base: &Base, request: &Request) -> Resul
     Ok(User::Inherited { uid, gid })
 }
 
+/// What starts the kernels of an image that is extended: an executor server, or a kernel gateway of this program's.
+fn starts_kernels(base: &Base) -> Option<Interface> {
+    let command = [base.config.entrypoint.as_slice(), &base.config.cmd].concat().join(" ");
+    if [EXECUTOR, "executor_server:app"].iter().any(|server| command.contains(server)) {
+        return Some(Interface::Executor);
+    }
+    let is_ours = base.config.labels.contains_key(VARIANT_LABEL) && command.contains("ipybox.supervisor");
+    (is_ours && command.contains("kernel_gateway")).then_some(Interface::Gateway)
+}
+
 /// What an image lacks to be extended.
 pub(super) fn lacks(base: &Base, python: Option<&Python>) -> Vec<String> {
     let mut lacks = Vec::new();
-    let command = [base.config.entrypoint.as_slice(), &base.config.cmd].concat().join(" ");
-    if ![EXECUTOR, "executor_server:app"].iter().any(|server| command.contains(server)) {
-        lacks.push("no command that starts an executor server".to_owned());
+    if starts_kernels(base).is_none() {
+        lacks.push(
+            "no command that starts an executor server, or a kernel gateway of this program".to_owned(),
+        );
     }
     if base.pythons.is_empty() {
         lacks.push("no Python".to_owned());
@@ -75,9 +86,24 @@ pub(super) fn unfit(base: &Base, python: Option<&Python>, packages: Placement) -
 
 /// Debian packages: those asked for, and a Python that the base lacks.
 pub(super) fn apt(variant: &Variant, provenance: Option<Provenance>, request: &Request) -> BTreeSet<String> {
-    let asked = variant.apt.iter().chain(&request.apt).cloned();
+    let tools = request.tools.iter().flat_map(|tools| tools.packages()).map(|&name| name.to_owned());
+    let asked = variant.apt.iter().chain(&request.apt).cloned().chain(tools);
     let python = (provenance == Some(Provenance::Apt)).then(|| "python3".to_owned());
     asked.chain(python).collect()
+}
+
+/// Debian packages that are installed where they can be: curl, with which Compose files of executors ask for their
+/// health, and what has `pkill`, with which agents end what takes too long.
+pub(super) fn wishes(servers: &[Server], base: &Base, apt: &BTreeSet<String>) -> Vec<String> {
+    if servers.is_empty() || !base.has("apt-get") {
+        return Vec::new();
+    }
+    let is_executor = servers.iter().any(|server| server.speaks(Interface::Executor));
+    let wishes = [("curl", "curl", is_executor), ("procps", "pkill", true)];
+    let wishes = wishes
+        .into_iter()
+        .filter(|(package, program, wanted)| *wanted && !base.has(program) && !apt.contains(*package));
+    wishes.map(|(package, ..)| package.to_owned()).collect()
 }
 
 /// The folder of an executor's workspaces, where that is one that an image can have.
@@ -102,6 +128,24 @@ fn dependencies(target: &Target<'_>, packages: Placement, base: &Base) -> String
     names.into_iter().collect::<Vec<_>>().join(" ")
 }
 
+/// What an image speaks, by the names of its interfaces.
+fn serves(variant: &Variant) -> String {
+    let interfaces = [
+        (Interface::Gateway, "kernel-gateway"),
+        (Interface::Resources, "resources"),
+        (Interface::Executor, "executor"),
+    ];
+    let spoken = interfaces.into_iter().filter(|(interface, _)| variant.server(*interface).is_some());
+    spoken.map(|(_, name)| name).chain(std::iter::once("exec")).collect::<Vec<_>>().join(" ")
+}
+
+/// The variant that an image is of: an extended gateway image stays what it was, and clients of executors find theirs
+/// whatever it is built on.
+fn kind<'a>(variant: &'a Variant, base: &'a Base) -> &'a str {
+    let stays = variant.packages == Placement::Inherited && starts_kernels(base) == Some(Interface::Gateway);
+    base.config.labels.get(VARIANT_LABEL).filter(|_| stays).unwrap_or(&variant.name)
+}
+
 pub(super) fn labels(
     variant: &Variant,
     base: &Base,
@@ -111,14 +155,17 @@ pub(super) fn labels(
     let own = [
         (DEPENDENCIES_LABEL, dependencies(target, variant.packages, base)),
         ("ipybox.python", target.python.interpreter.version.clone()),
-        (VARIANT_LABEL, variant.name.clone()),
+        (VARIANT_LABEL, kind(variant, base).to_owned()),
         ("ipybox.version", env!("CARGO_PKG_VERSION").to_owned()),
         ("org.opencontainers.image.base.name", base.reference.to_string()),
     ];
     let mut labels = variant.labels.clone();
     labels.extend(request.labels.clone());
-    if variant.server(Interface::Executor).is_some() && variant.packages != Placement::Inherited {
-        labels.insert(EXECUTOR_LABEL.to_owned(), "1".to_owned());
+    if variant.packages != Placement::Inherited {
+        labels.insert(SERVES_LABEL.to_owned(), serves(variant));
+        if variant.server(Interface::Executor).is_some() {
+            labels.insert(EXECUTOR_LABEL.to_owned(), "1".to_owned());
+        }
     }
     labels.extend(own.map(|(name, value)| (name.to_owned(), value)));
     labels
@@ -138,15 +185,23 @@ pub(super) fn environment(
     errors.extend(
         own.iter().filter(|name| env.contains_key(**name)).map(|name| PlanError::OwnVariable((*name).into())),
     );
-    match (request.name.as_ref().or(variant.executor_name.as_ref()), variant.server(Interface::Executor)) {
-        (Some(name), Some(_)) => {
+    let has_executor = match variant.packages {
+        Placement::Inherited => starts_kernels(base) == Some(Interface::Executor),
+        Placement::Isolated | Placement::Layered => variant.server(Interface::Executor).is_some(),
+    };
+    match (request.name.as_ref().or(variant.executor_name.as_ref()), has_executor) {
+        (Some(name), true) => {
             env.insert(EXECUTOR_NAME.to_owned(), name.clone());
         }
-        (None, Some(_)) => {
+        (None, true) => {
             errors.push(PlanError::NeedsName(variant.name.clone()));
         }
-        (Some(_), None) => errors.push(PlanError::NothingToName(variant.name.clone())),
-        _ => {}
+        (Some(_), false) => errors.push(PlanError::NothingToName(kind(variant, base).to_owned())),
+        (None, false) => {}
+    }
+    if user.is_some_and(User::is_unprivileged) {
+        // For ids without a name, which clusters choose.
+        env.entry("USER".to_owned()).or_insert_with(|| accounts::NAME.to_owned());
     }
     if let Some(home) = user.and_then(User::home) {
         let rest = base.config.variable("PATH").filter(|path| !path.is_empty()).unwrap_or(SYSTEM_PATH);
@@ -165,10 +220,11 @@ pub(super) fn copy(to: &str, files: &Files, user: User) -> PlannedCopy {
         Some(file) => format!("{to}{file}"),
         None => to.trim_end_matches('/').to_owned(),
     };
-    let theirs = [WORKDIR].into_iter().chain(user.home()).any(|folder| Path::new(&to).starts_with(folder));
+    let theirs =
+        [WORKDIR, WORKSPACE].into_iter().chain(user.home()).any(|folder| Path::new(&to).starts_with(folder));
     PlannedCopy {
         is_folder: files.file.is_none(),
-        owner: if theirs { user.ids() } else { (0, 0) },
+        owner: if theirs { user.owner() } else { (0, 0) },
         digest: files.digest.clone(),
         to,
     }

@@ -1,10 +1,10 @@
 //! Which package indexes are asked for what.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::deps::{Name, Priority, Spec};
+use crate::deps::{Index, Name, Priority, Spec, Url};
 
 /// A package index.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,9 +17,23 @@ pub struct PackageIndex {
     pub only: Vec<Name>,
 }
 
+impl PackageIndex {
+    /// One that no distribution comes from alone.
+    #[must_use]
+    pub fn of(index: &Index) -> Self {
+        Self { url: index.url.clone(), priority: index.priority, only: Vec::new() }
+    }
+
+    /// The host it is on, without the port, in lower case.
+    #[must_use]
+    pub fn host(&self) -> String {
+        Url::parse(&self.url).map_or_else(String::new, |address| address.host_name())
+    }
+}
+
 /// The indexes that lists describe, and what is taken from each alone.
 pub(super) struct Indexes<'a> {
-    described: Vec<(&'a crate::deps::Index, Vec<Name>)>,
+    described: Vec<(&'a Index, Vec<Name>)>,
     by_name: HashMap<&'a str, usize>,
 }
 
@@ -49,17 +63,20 @@ impl<'a> Indexes<'a> {
 
     /// Those that are asked for anything.
     pub(super) fn used(self) -> Vec<PackageIndex> {
-        let mut seen = HashSet::new();
-        let index = |(index, mut only): (&'a crate::deps::Index, Vec<Name>)| {
-            only.sort();
-            only.dedup();
-            let used = index.priority != Priority::Explicit || !only.is_empty();
-            (used && seen.insert((index.url.as_str(), index.priority))).then(|| PackageIndex {
-                url: index.url.clone(),
-                priority: index.priority,
-                only,
-            })
-        };
-        self.described.into_iter().filter_map(index).collect()
+        let mut used: Vec<PackageIndex> = Vec::new();
+        for (index, only) in self.described {
+            // Two names may be those of one address, as of a mirror.
+            let same = |other: &&mut PackageIndex| other.url == index.url && other.priority == index.priority;
+            match used.iter_mut().find(same) {
+                Some(known) => known.only.extend(only),
+                None if index.priority == Priority::Explicit && only.is_empty() => {}
+                None => used.push(PackageIndex { only, ..PackageIndex::of(index) }),
+            }
+        }
+        for index in &mut used {
+            index.only.sort();
+            index.only.dedup();
+        }
+        used
     }
 }

@@ -12,6 +12,7 @@ mod target;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use pep440_rs::VersionSpecifiers;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -28,10 +29,10 @@ pub use target::Target;
 use crate::accounts::User;
 use crate::archive::hexadecimal;
 use crate::base::{Base, Interpreter, Platform};
-use crate::deps::{Name, Spec};
+use crate::deps::{Name, Source, Spec, Url};
 use crate::reference::{ImageId, Reference};
 use crate::request::Request;
-use crate::variant::{Interface, Placement, Server, Step, Variant, When};
+use crate::variant::{Placement, Server, Step, Variant, When};
 
 /// Everything that decides an image, with nothing left to decide. It is printed as JSON, and read back.
 ///
@@ -77,8 +78,8 @@ pub struct Foundation {
     pub servers_lock: String,
     /// Debian packages that are installed, sorted.
     pub apt: Vec<String>,
-    /// Whether Debian's curl is installed where that can be.
-    pub wants_curl: bool,
+    /// Further Debian packages, which are installed where that can be; sorted.
+    pub wishes: Vec<String>,
     /// The folder of an executor's workspaces, where it is made.
     pub workspaces: Option<String>,
     /// The environment of the image, and of every step.
@@ -104,6 +105,10 @@ pub struct Packages {
     pub indexes: Vec<PackageIndex>,
     /// Distributions that are built, or taken from this host, instead of asked from an index.
     pub sources: BTreeMap<Name, PlannedSource>,
+    /// Distributions that no index has as a wheel, with the versions that will do: their sources are built.
+    pub unbuilt: BTreeMap<Name, VersionSpecifiers>,
+    /// Debian packages that are there while sources are built, and not in the image; sorted.
+    pub build_apt: Vec<String>,
     /// What the base has and keeps: it constrains what is installed, and is not installed.
     pub held: BTreeMap<Name, Held>,
     /// Folders of distributions that a layered environment would not see by itself.
@@ -117,6 +122,8 @@ pub struct Finish {
     pub copies: Vec<PlannedCopy>,
     /// Commands that change the image, in this order.
     pub steps: Vec<Step>,
+    /// What all own commands find in their environment.
+    pub args: BTreeMap<String, String>,
     /// TCP ports that the image exposes.
     pub ports: Vec<u16>,
     /// The labels of the image.
@@ -195,6 +202,15 @@ pub struct Materials {
     pub sources: BTreeMap<Name, Files>,
 }
 
+/// What is known of distributions that no index has as a wheel, from builds that failed for want of them.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Wheelless {
+    /// With the versions that will do.
+    pub names: BTreeMap<Name, VersionSpecifiers>,
+    /// Whether one of them does not build without a compiler.
+    pub needs_compiler: bool,
+}
+
 /// What a plan of this program looks like.
 pub const FORMAT: u32 = 1;
 
@@ -215,6 +231,12 @@ pub const EXECUTOR_LABEL: &str = "ipybox.executor";
 
 /// Where containers work; it belongs to the image's user.
 pub const WORKDIR: &str = "/app";
+
+/// Where agents that enter a container work, if nobody tells them otherwise; it belongs to the image's user.
+pub const WORKSPACE: &str = "/workspace";
+
+/// The label that says what an image speaks, with a blank between.
+pub const SERVES_LABEL: &str = "ipybox.serves";
 
 /// The label that names the distributions of the list, with a blank between them.
 const DEPENDENCIES_LABEL: &str = "ipybox.dependencies";
@@ -258,7 +280,7 @@ impl Plan {
         // Files are there before the first command that may use them.
         let steps: Vec<Step> = at(When::Foundation);
         let (early, late) = if steps.is_empty() { (Vec::new(), copies) } else { (copies, Vec::new()) };
-        Ok(Self {
+        let plan = Self {
             format: FORMAT,
             ipybox: env!("CARGO_PKG_VERSION").to_owned(),
             variant: variant.name.clone(),
@@ -277,11 +299,8 @@ impl Plan {
                 templates: materials.templates,
                 servers: servers.to_vec(),
                 servers_lock: variant.lock.clone(),
+                wishes: image::wishes(servers, base, &apt),
                 apt: apt.into_iter().collect(),
-                // Compose files of executors ask for their health with it.
-                wants_curl: servers.iter().any(|server| server.speaks(Interface::Executor))
-                    && base.has("apt-get")
-                    && !base.has("curl"),
                 workspaces: image::workspaces(servers, &env),
                 env,
                 copies: early,
@@ -290,13 +309,28 @@ impl Plan {
                 installer,
             },
             packages,
-            finish: Finish { copies: late, steps: at(When::End), ports, labels },
-        })
+            finish: Finish { copies: late, steps: at(When::End), args: request.args.clone(), ports, labels },
+        };
+        Ok(plan.with_wheelless(Wheelless::default(), request, base))
+    }
+
+    /// The plan where something is known to have no wheel: it is built, as far as `request` lets it.
+    #[must_use]
+    pub fn with_wheelless(mut self, wheelless: Wheelless, request: &Request, base: &Base) -> Self {
+        let interpreter = &self.foundation.interpreter;
+        self.packages = packages::with_builds(self.packages, wheelless, interpreter, base, request);
+        self
     }
 
     /// All that is copied, in its order.
     pub fn copies(&self) -> impl Iterator<Item = &PlannedCopy> {
         self.foundation.copies.iter().chain(&self.finish.copies)
+    }
+
+    /// The secrets that its own steps read, by their ids.
+    #[must_use]
+    pub fn secrets(&self) -> BTreeSet<&str> {
+        self.own_steps().flat_map(|step| &step.secrets).map(String::as_str).collect()
     }
 
     /// All commands that change the image, in their order.
@@ -319,19 +353,28 @@ impl Foundation {
             return Vec::new();
         }
         let supervisor = [self.servers_python(), "-I", "-m", "ipybox.supervisor"].map(str::to_owned);
-        let commands: Vec<_> = self.servers.iter().map(|server| server.command.clone()).collect();
-        [supervisor.to_vec(), commands.join(&"--".to_owned())].concat()
+        let asked = std::iter::once("--health".to_owned()).chain(self.asked_ports()).collect();
+        let commands = self.servers.iter().map(|server| server.command.clone());
+        let groups: Vec<Vec<String>> = std::iter::once(asked).chain(commands).collect();
+        [supervisor.to_vec(), groups.join(&"--".to_owned())].concat()
     }
 
-    /// A command that ends well where every server answers, in exec form.
+    /// A command that ends well where every server answers, and where something else runs in the container; in exec
+    /// form. The engine gives it the whole environment of the container; code of the same user could read the tokens
+    /// of servers there while it runs.
     #[must_use]
     pub fn health(&self) -> Vec<String> {
-        let program = [self.servers_python(), "-I", "-m", "ipybox.health"].map(str::to_owned);
-        let port = |server: &Server| match &server.port_variable {
+        let without = ["/usr/bin/env", "-u", "EXECUTOR_TOKEN", "-u", "KG_AUTH_TOKEN"].map(str::to_owned);
+        let script = ["/bin/sh".to_owned(), format!("{HOME}/health.sh")];
+        without.into_iter().chain(script).chain(self.asked_ports()).collect()
+    }
+
+    /// Where the health of servers is asked, as `[VARIABLE=]PORT`.
+    fn asked_ports(&self) -> impl Iterator<Item = String> {
+        self.servers.iter().map(|server| match &server.port_variable {
             Some(variable) => format!("{variable}={}", server.port_in(&self.env)),
             None => server.port.to_string(),
-        };
-        program.into_iter().chain(self.servers.iter().map(port)).collect()
+        })
     }
 
     /// The interpreter that build steps may use once the servers are installed.
@@ -351,10 +394,36 @@ impl Packages {
         digest(self)
     }
 
+    /// The bounds whose hashes are checked when everything is resolved; a source's is checked before it is built.
+    pub fn hashed(&self) -> impl Iterator<Item = &Requirement> {
+        let of_wheels = |bound: &&Requirement| !self.unbuilt.contains_key(&bound.name);
+        self.bounds.iter().filter(of_wheels).filter(|bound| !bound.hashes.is_empty())
+    }
+
+    /// The hosts that are named, which may want to know who asks: of indexes, and of archives; in lower case.
+    #[must_use]
+    pub fn hosts(&self) -> BTreeSet<String> {
+        let of_archive = |one: &Requirement| match &one.source {
+            Source::Url { url, .. } => Url::parse(url).map(|url| url.host_name()),
+            _ => None,
+        };
+        self.indexes
+            .iter()
+            .map(PackageIndex::host)
+            .chain(self.requirements.iter().filter_map(of_archive))
+            .collect()
+    }
+
+    /// Whether wheels are built.
+    #[must_use]
+    pub fn builds(&self) -> bool {
+        !self.sources.is_empty() || !self.unbuilt.is_empty()
+    }
+
     /// Whether the list names hashes, which are checked before anything is installed.
     #[must_use]
     pub fn checks_hashes(&self) -> bool {
-        self.bounds.iter().any(|bound| !bound.hashes.is_empty())
+        self.hashed().next().is_some()
     }
 }
 

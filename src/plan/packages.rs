@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::held;
 use super::index::Indexes;
-use super::{Files, Held, Packages, PlanError, Requirement};
-use crate::base::{Base, Python};
+use super::{Files, Held, Packages, PlanError, Requirement, Wheelless};
+use crate::base::{Base, Interpreter, Python};
 use crate::deps::{Dependency, Name, Priority, Source, Spec, pep508};
+use crate::request::Request;
 use crate::variant::{Placement, Variant};
 
 /// What a distribution is built from.
@@ -54,6 +55,8 @@ pub(super) fn packages(
         bounds: Vec::new(),
         indexes: Vec::new(),
         sources: BTreeMap::new(),
+        unbuilt: BTreeMap::new(),
+        build_apt: Vec::new(),
         held: BTreeMap::new(),
         folders: Vec::new(),
     };
@@ -118,6 +121,34 @@ pub(super) fn packages(
     }
     asked.held = held;
     asked
+}
+
+/// What C and C++ are compiled with.
+const COMPILERS: [&str; 4] = ["g++", "gcc", "libc6-dev", "make"];
+
+/// Where Debian's own Python lies, whose headers are a package of their own.
+const OF_DISTRIBUTION: &str = "/usr/bin/python3";
+
+/// Adds what is built from sources, and what that takes.
+pub(super) fn with_builds(
+    packages: Packages,
+    wheelless: Wheelless,
+    interpreter: &Interpreter,
+    base: &Base,
+    request: &Request,
+) -> Packages {
+    let unbuilt = wheelless.names.into_iter().filter(|(name, _)| request.from_source.allows(name));
+    let mut packages = Packages { unbuilt: unbuilt.collect(), build_apt: Vec::new(), ..packages };
+    let compiles = wheelless.needs_compiler && base.has("apt-get") || !request.build_apt.is_empty();
+    if packages.builds() && compiles {
+        let of_distribution = interpreter.path.starts_with(OF_DISTRIBUTION);
+        let headers = of_distribution.then_some("python3-dev");
+        let own = COMPILERS.into_iter().chain(headers).map(str::to_owned);
+        packages.build_apt = own.chain(request.build_apt.iter().cloned()).collect();
+        packages.build_apt.sort();
+        packages.build_apt.dedup();
+    }
+    packages
 }
 
 /// What an image of the variant itself needs of the kernel's environment.

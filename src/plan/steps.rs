@@ -12,9 +12,13 @@ pub enum StepId {
     Apt,
     /// The servers are installed.
     Servers,
+    /// Debian packages are installed for the builds of wheels, where the image does not get them.
+    BuildApt,
     /// Wheels are built of what is none.
     Wheels,
-    /// The dependency list is resolved and installed.
+    /// The dependency list is resolved and fetched, apart from what is installed.
+    Resolve,
+    /// The dependency list is installed, and resolved where that is not done before.
     Packages,
     /// Files are copied into the image.
     Copies,
@@ -30,7 +34,9 @@ impl StepId {
             Self::Python => "unpack Python".to_owned(),
             Self::Apt => "install system packages".to_owned(),
             Self::Servers => "install the servers".to_owned(),
+            Self::BuildApt => "install what builds need".to_owned(),
             Self::Wheels => "build wheels".to_owned(),
+            Self::Resolve => "resolve the packages".to_owned(),
             Self::Packages => "install the packages".to_owned(),
             Self::Copies => "copy files".to_owned(),
             Self::Own(number) => format!("own step {}", number + 1),
@@ -42,12 +48,14 @@ impl Plan {
     /// Its steps; each has a title of its own.
     #[must_use]
     pub fn build_steps(&self) -> Vec<StepId> {
-        let Foundation { provenance, apt, wants_curl, placement, .. } = &self.foundation;
+        let Foundation { provenance, apt, wishes, placement, .. } = &self.foundation;
         let fixed = [
             (StepId::Python, *provenance == Provenance::Archive),
-            (StepId::Apt, !apt.is_empty() || *wants_curl),
+            (StepId::Apt, !apt.is_empty() || !wishes.is_empty()),
             (StepId::Servers, *placement != Placement::Inherited),
-            (StepId::Wheels, !self.packages.sources.is_empty()),
+            (StepId::BuildApt, self.packages.builds() && !self.packages.build_apt.is_empty()),
+            (StepId::Wheels, self.packages.builds()),
+            (StepId::Resolve, !self.packages.hosts().is_empty()),
             (StepId::Packages, true),
             (StepId::Copies, self.copies().next().is_some()),
         ];

@@ -48,7 +48,7 @@ impl<'a> Target<'a> {
             let lacks = image::lacks(base, python);
             if !lacks.is_empty() {
                 // What else may be wrong with it does not matter.
-                return Err(vec![PlanError::NoExecutor { base: reference(), lacks }]);
+                return Err(vec![PlanError::NotExtensible { base: reference(), lacks }]);
             }
         }
         errors.extend(image::unfit(base, python, variant.packages));

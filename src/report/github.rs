@@ -1,13 +1,112 @@
-//! Workflow commands of GitHub, and what keeps others from giving any.
+//! Workflow commands of GitHub: groups, annotations, and what keeps others from giving any.
 
+use annotate_snippets::Renderer;
+
+use super::{Event, Sink, human};
 use crate::diagnostic::{Diagnostic, Documents, Fix};
+use crate::engine::BuildEvent;
+
+/// Lines for the log of a workflow: what a step prints is a group, and what is not ours alone gives no commands.
+#[derive(Debug)]
+pub(super) struct Workflow {
+    renderer: Renderer,
+    /// Whether mistakes become annotations.
+    annotates: bool,
+    /// What keeps others from giving commands, where a runner listens.
+    commands: Option<Commands>,
+    /// The names of the steps that have begun, by their numbers from 1.
+    steps: Vec<String>,
+    /// The step whose group is open.
+    open: Option<usize>,
+    /// Whether steps were told as they went.
+    told_steps: bool,
+}
+
+impl Workflow {
+    /// `is_heard` says whether a runner listens.
+    pub(super) fn new(renderer: Renderer, annotates: bool, is_heard: bool) -> Self {
+        let commands = is_heard.then(Commands::default);
+        Self { renderer, annotates, commands, steps: Vec::new(), open: None, told_steps: false }
+    }
+
+    /// A command to the runner.
+    fn command(&mut self, text: &str) -> String {
+        let resume = self.commands.as_mut().and_then(Commands::resume);
+        resume.into_iter().chain([text.to_owned()]).map(|line| line + "\n").collect()
+    }
+
+    /// A text that is not ours alone.
+    fn foreign(&mut self, text: &str) -> String {
+        let stop = self.commands.as_mut().and_then(Commands::stop);
+        stop.into_iter().chain([text.to_owned()]).map(|line| line + "\n").collect()
+    }
+
+    /// The group of a step, where a runner has any.
+    fn turn_to(&mut self, step: Option<usize>) -> String {
+        let mut lines = String::new();
+        if self.commands.is_none() || self.open == step {
+            return lines;
+        }
+        if self.open.is_some() {
+            lines += &self.command("::endgroup::");
+        }
+        if let Some(number) = step {
+            let name = escaped(self.steps.get(number - 1).map_or("", String::as_str));
+            lines += &self.command(&format!("::group::#{number} {name}"));
+        }
+        self.open = step;
+        lines
+    }
+}
+
+impl Sink for Workflow {
+    fn tell(&mut self, event: &Event<'_>) -> String {
+        match event {
+            Event::Began(_) => self.steps.clear(),
+            Event::Build(BuildEvent::Started { name, .. }) => self.steps.push(name.clone()),
+            _ => {}
+        }
+        self.told_steps |= matches!(event, Event::Build(_));
+        let mut lines = match event {
+            Event::Build(BuildEvent::Output { step, .. }) => self.turn_to(Some(*step)),
+            Event::Build(BuildEvent::Sending { .. }) | Event::Layer(_) => String::new(),
+            _ => self.turn_to(None),
+        };
+        match event {
+            Event::Failed(failed) if self.annotates => {
+                if !self.told_steps && !failed.output.is_empty() {
+                    lines += &self.foreign(human::output(failed).trim_end());
+                }
+                for mistake in &failed.diagnostics {
+                    lines += &self.command(&annotation(&failed.documents, mistake));
+                }
+            }
+            event => {
+                if let Some(text) = human::text(&self.renderer, event, self.told_steps) {
+                    lines += &self.foreign(&text);
+                }
+            }
+        }
+        lines
+    }
+
+    fn settle(&mut self) -> String {
+        let end = self.turn_to(None);
+        let resume = self.commands.as_mut().and_then(Commands::resume);
+        end + &resume.map_or_else(String::new, |line| line + "\n")
+    }
+}
+
+/// Data of a command.
+fn escaped(text: &str) -> String {
+    text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")
+}
 
 /// A mistake as a workflow command.
 ///
 /// Rule: GitHub Docs, "Workflow commands", "Setting an error message".
-pub(super) fn annotation(documents: &Documents, mistake: &Diagnostic) -> String {
-    let data = |text: &str| text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A");
-    let property = |text: &str| data(text).replace(':', "%3A").replace(',', "%2C");
+fn annotation(documents: &Documents, mistake: &Diagnostic) -> String {
+    let property = |text: &str| escaped(text).replace(':', "%3A").replace(',', "%2C");
     let mut properties = Vec::new();
     if let Some(place) = mistake.at.as_ref().and_then(|at| documents.find(at)) {
         let [(line, column), (end_line, end_column)] = place.span();
@@ -25,21 +124,21 @@ pub(super) fn annotation(documents: &Documents, mistake: &Diagnostic) -> String 
         Some(Fix::Replace(text)) => format!("\nwrite `{text}`"),
         None => String::new(),
     };
-    format!("::error {}::{}", properties.join(","), data(&format!("{}{fix}", mistake.why)))
+    format!("::error {}::{}", properties.join(","), escaped(&format!("{}{fix}", mistake.why)))
 }
 
 /// Whether commands are heard. Whatever is not ours is printed while they are not.
 ///
 /// Rule: GitHub Docs, "Workflow commands", "Stopping and starting workflow commands".
 #[derive(Debug, Default)]
-pub(super) struct Commands {
+struct Commands {
     /// What ends the silence; unguessable.
     token: Option<String>,
 }
 
 impl Commands {
     /// The line that stops them, where they are heard.
-    pub(super) fn stop(&mut self) -> Option<String> {
+    fn stop(&mut self) -> Option<String> {
         if self.token.is_some() {
             return None;
         }
@@ -50,7 +149,7 @@ impl Commands {
     }
 
     /// The line that lets them be heard again, where they are not.
-    pub(super) fn resume(&mut self) -> Option<String> {
+    fn resume(&mut self) -> Option<String> {
         self.token.take().map(|token| format!("::{token}::"))
     }
 }

@@ -5,10 +5,11 @@ use std::ops::Range;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Patch, Renderer, Snippet};
 
-use super::{Event, Failed};
+use super::{Event, Failed, Sink, Work};
 use crate::diagnostic::{Diagnostic, Documents, Fix, Place};
 use crate::engine::BuildEvent;
 use crate::harmless::without_credentials;
+use crate::verify::{Finding, Verdict};
 
 /// Bytes of a line that are shown before and behind a mistake, at most.
 const MOST_AROUND: usize = 400;
@@ -19,9 +20,30 @@ const MOST_MISTAKES: usize = 50;
 /// Lines of a failed step that are shown.
 const MOST_LINES: usize = 40;
 
-/// The text of an event. What a failed step printed is left out where it was `told` before.
-pub(super) fn text(renderer: &Renderer, event: &Event<'_>, told: bool) -> String {
-    match event {
+/// Lines, as they are told: nothing is taken back.
+#[derive(Debug)]
+pub(super) struct Plain {
+    renderer: Renderer,
+    /// Whether steps were told as they went, and what they printed.
+    told_steps: bool,
+}
+
+impl Plain {
+    pub(super) fn new(renderer: Renderer) -> Self {
+        Self { renderer, told_steps: false }
+    }
+}
+
+impl Sink for Plain {
+    fn tell(&mut self, event: &Event<'_>) -> String {
+        self.told_steps |= matches!(event, Event::Build(_));
+        text(&self.renderer, event, self.told_steps).map_or_else(String::new, |text| text + "\n")
+    }
+}
+
+/// The text of an event, where lines tell it. What a failed step printed is left out where it was `told` before.
+pub(super) fn text(renderer: &Renderer, event: &Event<'_>, told: bool) -> Option<String> {
+    Some(match event {
         Event::Note(text) => (*text).to_owned(),
         Event::Warning { what, advice } => {
             let mut group = Group::with_title(Level::WARNING.primary_title(*what));
@@ -30,19 +52,49 @@ pub(super) fn text(renderer: &Renderer, event: &Event<'_>, told: bool) -> String
             }
             renderer.render(&[group])
         }
-        Event::Build(event) => progress(event),
+        Event::Began(Work::Probe(_) | Work::Build { .. }) | Event::Ended { .. } | Event::Layer(_) => {
+            return None;
+        }
+        Event::Began(work) => title(work),
+        Event::Build(event) => return progress(event),
+        Event::Checked(found) => finding(found),
         Event::Failed(failed) => mistakes(renderer, failed, told),
+    })
+}
+
+/// What is done, while it is.
+pub(super) fn title(work: &Work) -> String {
+    match work {
+        Work::Pull(name) => format!("pulling {name}"),
+        Work::Probe(name) => format!("looking at {name}"),
+        Work::Load(what) => format!("loading {what} into the engine, once"),
+        Work::Build { .. } => "building the image".to_owned(),
+        Work::Verify => "verifying the image".to_owned(),
     }
 }
 
-fn progress(event: &BuildEvent) -> String {
-    match event {
+/// What came of a check, as a line of a table.
+#[must_use]
+pub fn finding(Finding { name, verdict, seconds }: &Finding) -> String {
+    match verdict {
+        Verdict::Passed => format!("ok      {name:<42} {seconds:>5.1} s"),
+        Verdict::Failed(why) => {
+            let why = why.replace('\n', "\n        ");
+            format!("FAILED  {name:<42} {seconds:>5.1} s\n        {why}")
+        }
+        Verdict::NotRun => format!("not run {name}"),
+    }
+}
+
+fn progress(event: &BuildEvent) -> Option<String> {
+    Some(match event {
         BuildEvent::Started { step, name } => format!("#{step} {name}"),
         BuildEvent::Output { step, line } => format!("#{step}   {line}"),
         BuildEvent::Finished { step, cached: true, .. } => format!("#{step} cached"),
         BuildEvent::Finished { step, seconds, .. } => format!("#{step} done in {seconds:.1} s"),
+        BuildEvent::Sending { .. } => return None,
         BuildEvent::Sent { bytes } => format!("sent {} of context", size(*bytes)),
-    }
+    })
 }
 
 /// What a failed step printed, before what is said of it.
@@ -51,7 +103,7 @@ pub(super) fn output(failed: &Failed) -> String {
     failed.output[first..].iter().fold(String::new(), |text, line| text + "  " + line + "\n")
 }
 
-fn mistakes(renderer: &Renderer, failed: &Failed, told: bool) -> String {
+pub(super) fn mistakes(renderer: &Renderer, failed: &Failed, told: bool) -> String {
     let Failed { documents, diagnostics, .. } = failed;
     let mut text = if told { String::new() } else { output(failed) };
     for mistake in diagnostics.iter().take(MOST_MISTAKES) {
@@ -143,7 +195,7 @@ impl<'a> Excerpt<'a> {
 }
 
 /// A number of bytes for people, in powers of 1000.
-fn size(bytes: u64) -> String {
+pub(super) fn size(bytes: u64) -> String {
     match bytes {
         0..1000 => format!("{bytes} B"),
         1000..1_000_000 => format!("{} kB", bytes.div_ceil(1000)),

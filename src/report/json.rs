@@ -1,71 +1,217 @@
 //! One JSON object per line on stderr; `docs/messages.md` describes them.
 
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 
-use super::Event;
+use super::{Event, Failed, Sink, Work};
 use crate::diagnostic::{Diagnostic, Documents, Fix};
-use crate::engine::BuildEvent;
+use crate::engine::{BuildEvent, LayerEvent};
+use crate::verify::Finding;
 
-/// What the objects look like; counted up where that changes.
+/// What the objects look like; counted up where that changes otherwise than by more fields and more events.
 const VERSION: u32 = 1;
 
+/// JSON lines.
+#[derive(Debug)]
+pub(super) struct Lines;
+
+impl Sink for Lines {
+    fn tell(&mut self, event: &Event<'_>) -> String {
+        // An object begins with a brace, so that no line is a command.
+        let line = |body| {
+            let message = Message { version: VERSION, body };
+            serde_json::to_string(&message).expect("texts and numbers are JSON") + "\n"
+        };
+        bodies(event).into_iter().map(line).collect()
+    }
+}
+
+/// A line that `ipybox --message-format json` writes to stderr.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Message")]
+struct Message<'a> {
+    /// What the objects look like: 1.
+    version: u32,
+    #[serde(flatten)]
+    body: Body<'a>,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[serde(tag = "level", rename_all = "lowercase")]
+enum Body<'a> {
+    /// Something that may be worth knowing.
+    Note { message: &'a str },
+    /// Something that may not be what the caller wants.
+    Warning {
+        message: &'a str,
+        /// What to do; may be empty.
+        help: &'a str,
+    },
+    /// How far work has got.
+    Progress(Step<'a>),
+    /// What ended the command; there may be several.
+    Error(Box<Mistake<'a>>),
+}
+
+#[derive(Serialize, JsonSchema)]
+#[serde(tag = "event", rename_all = "lowercase")]
+enum Step<'a> {
+    /// Work that takes its time begins.
+    Began {
+        #[serde(flatten)]
+        work: Named<'a>,
+    },
+    /// It ended well.
+    Ended {
+        #[serde(flatten)]
+        work: Named<'a>,
+        seconds: f64,
+    },
+    /// What is done with a layer that is pulled.
+    Layer {
+        layer: &'a str,
+        /// The engine's word for it, such as `Downloading`.
+        state: &'a str,
+        /// What is done of it, in bytes.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        bytes: Option<u64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        total: Option<u64>,
+    },
+    /// A step of the build begins.
+    Started {
+        /// Counted from 1 in the order they begin.
+        step: usize,
+        name: &'a str,
+    },
+    /// A step printed a line.
+    Output { step: usize, line: &'a str },
+    /// A step ended well.
+    Finished {
+        step: usize,
+        /// Whether an earlier build had done it.
+        cached: bool,
+        seconds: f64,
+    },
+    /// What was sent of the context so far.
+    Sending { bytes: u64 },
+    /// What was sent of the context.
+    Sent { bytes: u64 },
+    /// A check of the image ended.
+    Checked(&'a Finding),
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Named<'a> {
+    work: &'static str,
+    /// What it is done with, where that has a name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Mistake<'a> {
+    message: &'a str,
+    reason: &'a str,
+    /// What to do about it.
+    help: Option<&'a str>,
+    /// What to write in its place, where one answer is surely right.
+    replacement: Option<&'a str>,
+    place: Option<Place<'a>>,
+    /// Other places that have to do with it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    also: Vec<Also<'a>>,
+    /// The last lines that a failed step printed.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    output: &'a [String],
+}
+
+/// A part of a file; lines and columns are counted from 1, columns in characters.
+#[derive(Serialize, JsonSchema)]
+struct Place<'a> {
+    file: std::borrow::Cow<'a, str>,
+    /// In bytes.
+    start: usize,
+    end: usize,
+    line: usize,
+    column: usize,
+    end_line: usize,
+    end_column: usize,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Also<'a> {
+    place: Option<Place<'a>>,
+    reason: &'a str,
+}
+
 /// The objects of an event.
-pub(super) fn lines(event: &Event<'_>) -> Vec<String> {
+fn bodies<'a>(event: &'a Event<'a>) -> Vec<Body<'a>> {
+    let progress = |step| vec![Body::Progress(step)];
     match event {
-        Event::Note(text) => vec![object("note", json!({ "message": text }))],
-        Event::Warning { what, advice } => {
-            vec![object("warning", json!({ "message": what, "help": advice }))]
+        Event::Note(message) => vec![Body::Note { message }],
+        Event::Warning { what, advice } => vec![Body::Warning { message: what, help: advice }],
+        Event::Began(work) => progress(Step::Began { work: named(work) }),
+        Event::Ended { work, after } => {
+            progress(Step::Ended { work: named(work), seconds: after.as_secs_f64() })
         }
-        Event::Build(event) => vec![object("progress", progress(event))],
-        Event::Failed(failed) => {
-            let output = (!failed.output.is_empty()).then_some(&failed.output);
-            let of = |what| mistake(&failed.documents, what, output);
-            failed.diagnostics.iter().map(of).collect()
+        Event::Layer(LayerEvent { layer, state, done, total }) => {
+            progress(Step::Layer { layer, state, bytes: *done, total: *total })
+        }
+        Event::Build(event) => progress(match **event {
+            BuildEvent::Started { step, ref name } => Step::Started { step, name },
+            BuildEvent::Output { step, ref line } => Step::Output { step, line },
+            BuildEvent::Finished { step, cached, seconds } => Step::Finished { step, cached, seconds },
+            BuildEvent::Sending { bytes } => Step::Sending { bytes },
+            BuildEvent::Sent { bytes } => Step::Sent { bytes },
+        }),
+        Event::Checked(finding) => progress(Step::Checked(finding)),
+        Event::Failed(Failed { documents, diagnostics, output }) => {
+            diagnostics.iter().map(|what| Body::Error(Box::new(mistake(documents, what, output)))).collect()
         }
     }
 }
 
-fn object(level: &str, mut fields: Value) -> String {
-    fields["version"] = VERSION.into();
-    fields["level"] = level.into();
-    fields.to_string()
+fn named(work: &Work) -> Named<'_> {
+    let (work, name) = match work {
+        Work::Pull(name) => ("pull", Some(name.as_str())),
+        Work::Probe(name) => ("probe", Some(name.as_str())),
+        Work::Load(what) => ("load", Some(what.as_str())),
+        Work::Build { .. } => ("build", None),
+        Work::Verify => ("verify", None),
+    };
+    Named { work, name }
 }
 
-fn progress(event: &BuildEvent) -> Value {
-    match event {
-        BuildEvent::Started { step, name } => json!({ "event": "started", "step": step, "name": name }),
-        BuildEvent::Output { step, line } => json!({ "event": "output", "step": step, "line": line }),
-        BuildEvent::Finished { step, cached, seconds } => {
-            json!({ "event": "finished", "step": step, "cached": cached, "seconds": seconds })
-        }
-        BuildEvent::Sent { bytes } => json!({ "event": "sent", "bytes": bytes }),
-    }
-}
-
-fn mistake(documents: &Documents, mistake: &Diagnostic, output: Option<&Vec<String>>) -> String {
+fn mistake<'a>(documents: &'a Documents, mistake: &'a Diagnostic, output: &'a [String]) -> Mistake<'a> {
     let place = |at: &std::ops::Range<usize>| {
         let place = documents.find(at)?;
         let [(line, column), (end_line, end_column)] = place.span();
-        Some(json!({
-            "file": place.document.name(), "start": place.at.start, "end": place.at.end,
-            "line": line, "column": column, "end_line": end_line, "end_column": end_column,
-        }))
+        let (start, end) = (place.at.start, place.at.end);
+        Some(Place { file: place.document.name(), start, end, line, column, end_line, end_column })
     };
     let (help, replacement) = match &mistake.fix {
-        Some(Fix::Advice(advice)) => (Some(advice), None),
-        Some(Fix::Replace(text)) => (None, Some(text)),
+        Some(Fix::Advice(advice)) => (Some(advice.as_str()), None),
+        Some(Fix::Replace(text)) => (None, Some(text.as_str())),
         None => (None, None),
     };
-    let mut fields = json!({
-        "message": mistake.what, "reason": mistake.why, "help": help, "replacement": replacement,
-        "place": mistake.at.as_ref().and_then(place),
-    });
-    if !mistake.also.is_empty() {
-        let also = mistake.also.iter().map(|(at, why)| json!({ "place": place(at), "reason": why }));
-        fields["also"] = also.collect();
+    let also = mistake.also.iter().map(|(at, why)| Also { place: place(at), reason: why }).collect();
+    let place = mistake.at.as_ref().and_then(place);
+    Mistake { message: &mistake.what, reason: &mistake.why, help, replacement, place, also, output }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn schema() -> String {
+        let schema = schemars::schema_for!(Message<'static>);
+        serde_json::to_string_pretty(&schema).unwrap() + "\n"
     }
-    if let Some(output) = output {
-        fields["output"] = json!(output);
+
+    #[test]
+    fn the_schema_of_the_documents_is_this_one() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/messages.schema.json");
+        assert!(std::fs::read_to_string(path).unwrap_or_default() == schema(), "it is not: {}", schema());
     }
-    object("error", fields)
 }

@@ -1,8 +1,9 @@
-//! Events to text: the only room that writes to a terminal.
+//! Events to text: the only room that writes to a terminal. A way of telling them is a [`Sink`], and a file.
 
 mod github;
 mod human;
 mod json;
+mod live;
 mod redact;
 
 use std::cell::RefCell;
@@ -13,8 +14,9 @@ use annotate_snippets::Renderer;
 use clap::ValueEnum;
 
 use crate::diagnostic::{Diagnostic, Documents, Fix};
-use crate::engine::BuildEvent;
-use github::Commands;
+use crate::engine::{BuildEvent, LayerEvent};
+use crate::verify::Finding;
+pub use human::finding;
 pub use redact::Redaction;
 
 /// How a caller is told things.
@@ -41,10 +43,41 @@ pub enum Event<'a> {
         /// What to do; may be empty.
         advice: &'a str,
     },
+    /// Work that takes its time begins; there is one at a time.
+    Began(&'a Work),
+    /// It ended well.
+    Ended {
+        /// Which.
+        work: &'a Work,
+        /// How long it took.
+        after: Duration,
+    },
+    /// What happens while an image is pulled.
+    Layer(&'a LayerEvent),
     /// What happens in a build.
     Build(&'a BuildEvent),
+    /// What came of a check of an image.
+    Checked(&'a Finding),
     /// What ended the command.
     Failed(&'a Failed),
+}
+
+/// Work that takes its time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Work {
+    /// An image is pulled, by its name.
+    Pull(String),
+    /// It is looked what an image has, by its name.
+    Probe(String),
+    /// Something is loaded into the engine.
+    Load(String),
+    /// An image is built, with so many steps that run something.
+    Build {
+        /// How many.
+        steps: usize,
+    },
+    /// An image is proved.
+    Verify,
 }
 
 /// Mistakes, in the documents they speak of.
@@ -58,31 +91,115 @@ pub struct Failed {
     pub output: Vec<String>,
 }
 
+/// A way of telling events; what it gets holds no secret and does nothing to a terminal.
+trait Sink: std::fmt::Debug {
+    /// The lines for stderr that tell one, each with its line break.
+    fn tell(&mut self, event: &Event<'_>) -> String;
+
+    /// What puts everything in order before something else is written, or the process ends.
+    fn settle(&mut self) -> String {
+        String::new()
+    }
+}
+
 /// Where a command's words go: results to stdout, everything else to stderr.
 #[derive(Debug)]
 pub struct Report {
     quiet: bool,
-    format: MessageFormat,
-    renderer: Renderer,
+    settings: Settings,
     redaction: Redaction,
-    /// What a runner of GitHub is kept from hearing, where it listens.
-    commands: Option<RefCell<Commands>>,
+    sink: RefCell<Box<dyn Sink>>,
+}
+
+/// What decides how things are told.
+#[derive(Debug, Clone, Copy, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
+pub struct Settings {
+    /// What is asked for.
+    pub format: MessageFormat,
+    /// Whether somebody wants no colours.
+    pub no_color: bool,
+    /// Whether a runner of GitHub reads it.
+    pub is_workflow: bool,
+    /// Whether any runner of a pipeline does.
+    pub is_pipeline: bool,
+    /// Whether the terminal can be written to in places.
+    pub is_dumb: bool,
+}
+
+impl Settings {
+    fn sink(self) -> Box<dyn Sink> {
+        match self.format {
+            MessageFormat::Json => Box::new(json::Lines),
+            format if self.is_workflow || format == MessageFormat::Github => {
+                let annotates = format == MessageFormat::Github;
+                Box::new(github::Workflow::new(self.renderer(), annotates, self.is_workflow))
+            }
+            _ => Box::new(human::Plain::new(self.renderer())),
+        }
+    }
+
+    fn renderer(self) -> Renderer {
+        let colour = io::stderr().is_terminal() && !self.no_color;
+        if colour { Renderer::styled() } else { Renderer::plain() }
+    }
+}
+
+/// How to tell what is going on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Progress {
+    /// A live view where stderr is a terminal that somebody watches, else lines
+    #[default]
+    Auto,
+    /// A live view
+    Tty,
+    /// A line for each step, and for each line it prints
+    Plain,
+    /// One JSON object per line, as with --message-format json
+    Json,
+    /// Nothing but mistakes and the result
+    Quiet,
 }
 
 impl Report {
-    /// A report to this process's streams, in colour where stderr is a terminal. `is_workflow` says that a runner of
-    /// GitHub reads them.
+    /// A report to this process's streams.
     #[must_use]
-    pub fn new(no_color: bool, format: MessageFormat, redaction: Redaction, is_workflow: bool) -> Self {
-        let colour = io::stderr().is_terminal() && !no_color;
-        let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
-        let commands = is_workflow.then(RefCell::default);
-        Self { quiet: false, format, renderer, redaction, commands }
+    pub fn new(settings: Settings, redaction: Redaction) -> Self {
+        Self { quiet: false, settings, redaction, sink: RefCell::new(settings.sink()) }
     }
 
-    /// Keeps everything to itself but mistakes and results.
-    pub fn be_quiet(&mut self) {
-        self.quiet = true;
+    /// Tells what is going on in a way that was asked for.
+    ///
+    /// # Errors
+    ///
+    /// Why that cannot be: a live view needs a terminal.
+    pub fn show(&mut self, progress: Progress) -> Result<(), &'static str> {
+        let Settings { format, is_workflow, is_pipeline, is_dumb, .. } = self.settings;
+        let suits = live::Screen::is_there() && !is_dumb && !is_workflow && !is_pipeline;
+        match progress {
+            Progress::Tty | Progress::Plain if format == MessageFormat::Json => {
+                return Err("messages are asked for as JSON");
+            }
+            Progress::Tty if !live::Screen::is_there() => {
+                return Err("stderr is no terminal that has a size");
+            }
+            Progress::Auto if !suits || format != MessageFormat::Human => {}
+            Progress::Auto | Progress::Tty => {
+                self.sink = RefCell::new(Box::new(live::Live::new(self.settings.renderer())));
+            }
+            Progress::Plain => {}
+            Progress::Json => {
+                self.settings.format = MessageFormat::Json;
+                self.sink = RefCell::new(self.settings.sink());
+            }
+            Progress::Quiet => self.quiet = true,
+        }
+        Ok(())
+    }
+
+    /// Keeps more to itself.
+    pub fn conceal(&mut self, hide: impl FnOnce(&mut Redaction)) {
+        hide(&mut self.redaction);
     }
 
     /// Lets `write` write a result to stdout.
@@ -91,6 +208,7 @@ impl Report {
     ///
     /// Of stdout; a reader that went away is none.
     pub fn result(&self, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+        self.close();
         let mut stdout = BufWriter::new(io::stdout().lock());
         match write(&mut stdout).and_then(|()| stdout.flush()) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -114,6 +232,21 @@ impl Report {
         self.tell(&Event::Warning { what: &self.redacted(what), advice: &self.redacted(advice) });
     }
 
+    /// Tells that work begins.
+    pub fn began(&self, work: &Work) {
+        self.tell(&Event::Began(work));
+    }
+
+    /// Tells that it ended well.
+    pub fn ended(&self, work: &Work, after: Duration) {
+        self.tell(&Event::Ended { work, after });
+    }
+
+    /// Tells of a layer that is pulled.
+    pub fn layer(&self, event: &LayerEvent) {
+        self.tell(&Event::Layer(event));
+    }
+
     /// Tells of one event of a build.
     pub fn event(&self, event: &BuildEvent) {
         let event = match event {
@@ -128,6 +261,11 @@ impl Report {
         self.tell(&Event::Build(&event));
     }
 
+    /// Tells what came of a check.
+    pub fn checked(&self, finding: &Finding) {
+        self.tell(&Event::Checked(&finding.told(|text| self.redacted(text))));
+    }
+
     /// Shows mistakes, in the documents they speak of.
     pub fn mistakes(&self, failed: Failed) {
         let Failed { documents, diagnostics, output } = failed;
@@ -136,9 +274,9 @@ impl Report {
         self.tell(&Event::Failed(&Failed { documents, diagnostics, output }));
     }
 
-    /// Ends what a runner of GitHub is kept from hearing.
+    /// Puts everything in order, as at the end.
     pub fn close(&self) {
-        self.say(self.commands.as_ref().and_then(|commands| commands.borrow_mut().resume()));
+        say(&self.sink.borrow_mut().settle());
     }
 
     fn redacted_mistake(&self, mistake: Diagnostic) -> Diagnostic {
@@ -155,45 +293,16 @@ impl Report {
     }
 
     fn tell(&self, event: &Event<'_>) {
-        if self.quiet && !matches!(event, Event::Failed(_)) {
-            return;
-        }
-        match (self.format, event) {
-            // An object begins with a brace, so that no line is a command.
-            (MessageFormat::Json, _) => {
-                for line in json::lines(event) {
-                    self.say(Some(defused(&line)));
-                }
-            }
-            (MessageFormat::Github, Event::Failed(failed)) => {
-                if self.quiet && !failed.output.is_empty() {
-                    self.say_foreign(human::output(failed).trim_end());
-                }
-                self.close();
-                for mistake in &failed.diagnostics {
-                    self.say(Some(github::annotation(&failed.documents, mistake)));
-                }
-            }
-            // What steps printed was told while they did, unless nothing was.
-            _ => self.say_foreign(&human::text(&self.renderer, event, !self.quiet)),
+        if !self.quiet || matches!(event, Event::Failed(_)) {
+            say(&self.sink.borrow_mut().tell(event));
         }
     }
+}
 
-    /// A text that is not ours alone.
-    fn say_foreign(&self, text: &str) {
-        if let Some(commands) = &self.commands {
-            let stop = commands.borrow_mut().stop();
-            self.say(stop);
-        }
-        self.say(Some(defused(text)));
-    }
-
-    /// A line to stderr. Where nobody reads it, the command goes on all the same.
-    #[expect(clippy::unused_self, reason = "what is said is said by a report")]
-    fn say(&self, text: Option<String>) {
-        if let Some(text) = text {
-            let _ = writeln!(io::stderr().lock(), "{text}");
-        }
+/// Lines to stderr. Where nobody reads them, the command goes on all the same.
+fn say(lines: &str) {
+    if !lines.is_empty() {
+        let _ = io::stderr().lock().write_all(defused(lines).as_bytes());
     }
 }
 
@@ -208,5 +317,91 @@ pub fn duration(duration: Duration) -> String {
     match duration.as_millis() {
         milliseconds @ 0..1000 => format!("{milliseconds} ms"),
         _ => format!("{:.1} s", duration.as_secs_f64()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verify::Verdict;
+
+    /// What a sink tells of a build with everything that can happen.
+    fn told(settings: Settings) -> String {
+        let mut sink = settings.sink();
+        let (pull, build) = (Work::Pull("base".to_owned()), Work::Build { steps: 2 });
+        let layer = LayerEvent {
+            layer: "5c32499ab806".to_owned(),
+            state: "Downloading".to_owned(),
+            done: Some(12_300_000),
+            total: Some(28_200_000),
+        };
+        let after = Duration::from_millis(1500);
+        let started = |step, name: &str| BuildEvent::Started { step, name: name.to_owned() };
+        let output = |step, line: &str| BuildEvent::Output { step, line: line.to_owned() };
+        let found = |name: &str, verdict| Finding { name: name.to_owned(), verdict, seconds: 0.25 };
+        let document = crate::diagnostic::Document::new("dependencies.txt", "numpy = \"^9\"\n");
+        let failed = Failed {
+            documents: document.into(),
+            diagnostics: vec![
+                Diagnostic::new("`numpy` has no version that fits")
+                    .at(8..12)
+                    .why("the newest is 2.4")
+                    .advice("ask for less"),
+            ],
+            output: vec!["  × No solution found".to_owned()],
+        };
+        let build_events = [
+            started(1, "[2/3] RUN install the servers"),
+            BuildEvent::Finished { step: 1, cached: true, seconds: 0.0 },
+            BuildEvent::Sending { bytes: 1000 },
+            started(2, "[3/3] RUN install the packages"),
+            output(2, "Resolved 3 packages"),
+            output(2, "::error::forged"),
+            BuildEvent::Finished { step: 2, cached: false, seconds: 1.25 },
+            BuildEvent::Sent { bytes: 163_000 },
+        ];
+        let mut events = vec![
+            Event::Note("a note"),
+            Event::Warning { what: "a warning", advice: "what to do" },
+            Event::Began(&pull),
+            Event::Layer(&layer),
+            Event::Ended { work: &pull, after },
+            Event::Began(&build),
+        ];
+        events.extend(build_events.iter().map(Event::Build));
+        let checks = [
+            found("it starts", Verdict::Passed),
+            found("it works", Verdict::Failed("no\nat all".to_owned())),
+        ];
+        events.extend([Event::Ended { work: &build, after }, Event::Began(&Work::Verify)]);
+        events.extend(checks.iter().map(Event::Checked));
+        events.push(Event::Failed(&failed));
+        let text: String = events.iter().map(|event| sink.tell(event)).collect();
+        let text = text + &sink.settle();
+        // The word that ends a silence is another each time.
+        let token = text.split("::stop-commands::").nth(1).and_then(|rest| rest.lines().next());
+        token.map(str::to_owned).map_or(text.clone(), |_| masked(&text))
+    }
+
+    fn masked(text: &str) -> String {
+        let mut masked = text.to_owned();
+        while let Some(at) = masked.find("ipybox-") {
+            masked.replace_range(at..at + "ipybox-".len() + 32, "TOKEN");
+        }
+        masked
+    }
+
+    #[test]
+    fn every_way_of_telling_has_all_that_happens() {
+        let plain = Settings::default();
+        for (name, settings) in [
+            ("plain", plain),
+            ("json", Settings { format: MessageFormat::Json, ..plain }),
+            ("github", Settings { format: MessageFormat::Github, is_workflow: true, ..plain }),
+            ("github_runner", Settings { is_workflow: true, ..plain }),
+            ("github_elsewhere", Settings { format: MessageFormat::Github, ..plain }),
+        ] {
+            insta::assert_snapshot!(format!("mode_{name}"), told(settings));
+        }
     }
 }

@@ -9,7 +9,7 @@ use serde_spanned::Spanned;
 
 use super::{
     Copy, OwnCheck, Placement, SHIPPED, Server, Step, Variant, destination, executor_name, label_name,
-    package, value, variable_name,
+    package, secret_id, value, variable_name,
 };
 use crate::deps::{Dependency, pep508};
 use crate::diagnostic::Document;
@@ -109,7 +109,10 @@ impl Variant {
         let steps = file.step.into_iter().map(|step| match step.as_ref().run.trim() {
             "" => Err(mistake(&step, "expected a command in `run`")),
             _ if step.as_ref().run.contains('\0') => Err(mistake(&step, "`run` holds a NUL")),
-            _ => Ok(step.into_inner()),
+            _ => match step.as_ref().secrets.iter().find_map(|id| secret_id(id).err()) {
+                Some(why) => Err(mistake(&step, why)),
+                None => Ok(step.into_inner()),
+            },
         });
         let checks =
             file.check.into_iter().map(|check| match (&check.as_ref().code, &check.as_ref().command) {

@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use value::{destination, executor_name, is_of_firewall, label_name, package, value, variable_name};
+pub use value::{
+    destination, executor_name, is_of_firewall, label_name, package, secret_id, value, variable_name,
+};
 
 use file::{File, Mistake};
 
@@ -151,6 +153,10 @@ pub struct Step {
     /// When it runs.
     #[serde(default)]
     pub at: When,
+    /// Secrets that it reads in `/dev/ipybox/secrets/`, by the ids that `--secret` gives them. They leave no trace in the
+    /// image, and another content alone does not run the step again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<String>,
 }
 
 /// Who runs a step.

@@ -57,6 +57,22 @@ pub fn label_name(text: &str) -> Result<(), &'static str> {
     }
 }
 
+/// An id of a secret: it becomes the name of a file.
+///
+/// # Errors
+///
+/// Why a text is no such id.
+pub fn secret_id(text: &str) -> Result<(), &'static str> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    if text.starts_with("ipybox-") {
+        Err("secrets that begin with `ipybox-` are the build's own")
+    } else if text.is_empty() || text.starts_with('.') || !text.bytes().all(plain) {
+        Err("expected the id of a secret: letters, digits, `.`, `_` and `-`, and no `.` in front")
+    } else {
+        Ok(())
+    }
+}
+
 /// A value of the environment or of a label.
 ///
 /// # Errors

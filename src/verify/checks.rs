@@ -4,13 +4,13 @@ use std::future::ready;
 use std::pin::Pin;
 
 use super::Tried;
-use super::contract::{executor, gateway, image, resources};
+use super::contract::{exec, executor, gateway, image, resources};
 use super::subject::{Claim, Subject};
 use super::trial::Trial;
 use crate::variant::Interface;
-use Claim::{Firewall, Labelled, Ours, Speaks};
+use Claim::{Exec, Firewall, Labelled, Ours, Speaks};
 use Interface::{Executor, Gateway, Resources};
-use Stage::{Beside, Code, End, Guarded, Start};
+use Stage::{Beside, Code, End, Entered, Foreign, Guarded, Start};
 
 /// When a check runs. The stages in between run at the same time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +23,10 @@ pub(super) enum Stage {
     Beside,
     /// In a container of its own, whose servers ask for a token.
     Guarded,
+    /// In a container that only sleeps.
+    Entered,
+    /// In a container whose root cannot be written, and whose user the image does not know.
+    Foreign,
     /// At the end, while nothing else runs.
     End,
 }
@@ -73,6 +77,8 @@ const GATEWAY: &[Claim] = &[Speaks(Gateway)];
 const RESOURCES: &[Claim] = &[Speaks(Gateway), Speaks(Resources)];
 const EXECUTOR: &[Claim] = &[Speaks(Executor)];
 const OUR_EXECUTOR: &[Claim] = &[Speaks(Executor), Ours];
+
+const ENTERED: &[Claim] = &[Exec];
 
 static CHECKS: &[Check] = &[
     check(Start, ALL, "no secret in environment and history", |t| {
@@ -127,6 +133,15 @@ static CHECKS: &[Check] = &[
     check(Guarded, OURS, "the end of a server ends the container", |t| {
         Box::pin(image::end_of_a_server_is_the_end(t))
     }),
+    check(Entered, ENTERED, "every shell finds the packages", |t| Box::pin(exec::packages_are_found(t))),
+    check(Entered, ENTERED, "any user of group 0 may write", |t| Box::pin(exec::group_0_may_write(t))),
+    check(Entered, &[Speaks(Gateway), Exec], "environments made inside see the packages", |t| {
+        Box::pin(exec::environments_inside_see_ours(t))
+    }),
+    check(Entered, ENTERED, "other commands count as healthy", |t| Box::pin(exec::others_are_healthy(t))),
+    check(Foreign, ENTERED, "a stranger of group 0 runs it read-only", |t| {
+        Box::pin(exec::strangers_run_code(t))
+    }),
     check(End, &[Speaks(Gateway), Firewall], "the firewall holds", |t| Box::pin(gateway::firewall_holds(t))),
     check(End, GATEWAY, "a kernel ends", |t| Box::pin(gateway::kernels_end(t))),
     check(End, OUR_EXECUTOR, "a kernel ends", |t| Box::pin(executor::kernels_end(t))),
@@ -148,6 +163,8 @@ mod tests {
                 [] => "all",
                 [Labelled] => "with the label `ipybox.dependencies`",
                 [Ours] => "all of this program",
+                [Exec] => "with `exec` in the label `ipybox.serves`",
+                [Speaks(Gateway), Exec] => "with `kernel-gateway` and `exec` in the label `ipybox.serves`",
                 [Speaks(Gateway)] => "with a kernel gateway",
                 [Speaks(Gateway), Ours] => "with a kernel gateway of this program",
                 [Speaks(Gateway), Firewall] => "with a kernel gateway and `iptables` in `apt`",

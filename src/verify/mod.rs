@@ -8,6 +8,7 @@ mod wire;
 
 use std::time::{Duration, Instant};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::time::timeout;
 
@@ -15,11 +16,12 @@ use crate::engine::{Container, Engine, EngineError, Image, Spec};
 use crate::harmless::harmless;
 use crate::variant::Variant;
 use checks::{Run, Stage};
+use contract::exec;
 use subject::{Claim, Subject};
 use trial::Trial;
 
 /// What came of one thing that was tried.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Finding {
     /// What should be.
     pub name: String,
@@ -37,13 +39,23 @@ impl Finding {
         matches!(self.verdict, Verdict::Failed(_))
     }
 
+    /// The same with texts as `tell` makes them.
+    #[must_use]
+    pub fn told(&self, tell: impl Fn(&str) -> String) -> Self {
+        let verdict = match &self.verdict {
+            Verdict::Failed(why) => Verdict::Failed(tell(why)),
+            other => other.clone(),
+        };
+        Self { name: tell(&self.name), verdict, seconds: self.seconds }
+    }
+
     fn not_run(name: &str) -> Self {
         Self { name: name.to_owned(), verdict: Verdict::NotRun, seconds: 0.0 }
     }
 }
 
 /// What came of a check.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(tag = "verdict", content = "detail", rename_all = "kebab-case")]
 pub enum Verdict {
     /// It is so.
@@ -86,7 +98,7 @@ pub async fn verify(
     variant: &Variant,
     mut each: impl FnMut(&Finding),
 ) -> Result<Vec<Finding>, EngineError> {
-    let history = engine.history(&image.id).await?;
+    let history: Vec<_> = engine.history(&image.id).await?.into_iter().map(|layer| layer.command).collect();
     let subject = Subject::of(image, variant, &history);
     let mut findings = Vec::new();
     let mut note = |finding: Finding| {
@@ -117,14 +129,30 @@ pub async fn verify(
             })
             .await
         };
-        let ((), beside, guarded) = tokio::join!(
+        let apart = async |stage: Stage, spec: Spec<'_>| {
+            if !subject.claims(Claim::Exec) {
+                return Ok(Vec::new());
+            }
+            in_container(engine, image, spec, async |container| {
+                Ok(aside(stage, &Trial::of(&subject, container)).await)
+            })
+            .await
+        };
+        let entered = Spec { label: LABEL, command: Some(&exec::SLEEP), ..Spec::default() };
+        let writable: Vec<_> = std::iter::once("/tmp").chain(subject.workspaces()).collect();
+        let foreign =
+            Spec { user: Some(exec::STRANGER), read_only_but: &writable, capabilities: &[], ..spec };
+        let ((), beside, guarded, entered, foreign) = tokio::join!(
             async {
                 stage(Stage::Code, &trial, &mut note).await;
             },
             aside(Stage::Beside, &trial),
-            guarded
+            guarded,
+            apart(Stage::Entered, entered),
+            apart(Stage::Foreign, foreign),
         );
-        beside.into_iter().chain(guarded?).for_each(&mut note);
+        let findings = [beside, guarded?, entered?, foreign?];
+        findings.into_iter().flatten().for_each(&mut note);
         stage(Stage::End, &trial, &mut note).await;
         Ok(())
     })

@@ -1,7 +1,7 @@
 //! What an image claims to be.
 
 use crate::engine::Image;
-use crate::plan::{EXECUTOR_LABEL, listed};
+use crate::plan::{EXECUTOR_LABEL, SERVES_LABEL, listed};
 use crate::variant::{Interface, OwnCheck, Placement, Variant, is_of_firewall};
 
 /// What servers are told to ask for, in a container of its own.
@@ -16,6 +16,8 @@ pub(super) enum Claim {
     Ours,
     /// A label names the distributions of its list.
     Labelled,
+    /// A label says that agents may enter it.
+    Exec,
     /// It has what a firewall needs.
     Firewall,
 }
@@ -56,6 +58,10 @@ impl<'a> Subject<'a> {
                     || self.image.labels.contains_key(EXECUTOR_LABEL)
             }
             Claim::Labelled => self.dependencies().is_some(),
+            Claim::Exec => {
+                let serves = self.image.labels.get(SERVES_LABEL).map(String::as_str).unwrap_or_default();
+                serves.split_whitespace().any(|interface| interface == "exec")
+            }
             Claim::Firewall => self.variant.apt.iter().any(|name| is_of_firewall(name)),
         }
     }
@@ -70,6 +76,11 @@ impl<'a> Subject<'a> {
         let is_executor = self.claims(Claim::Speaks(Interface::Executor));
         let name = if is_executor { "EXECUTOR_TOKEN" } else { "KG_AUTH_TOKEN" };
         format!("{name}={TOKEN}")
+    }
+
+    /// The folder of its executor's workspaces.
+    pub(super) fn workspaces(&self) -> Option<&'a str> {
+        self.image.env.iter().find_map(|variable| variable.strip_prefix("WORKSPACES_DIR="))
     }
 
     /// What its executor calls itself.

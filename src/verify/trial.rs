@@ -30,8 +30,8 @@ impl<'a> Trial<'a> {
 
     /// The server behind a port of the container.
     pub(super) fn at(&self, port: u16) -> Result<Server, Fault> {
-        let address = self.container.address(port).ok_or("the container has ended")?;
-        Ok(Server { address, token: None, scheme: "token" })
+        let door = self.container.door(port).ok_or("the container has ended")?;
+        Ok(Server { door, token: None, scheme: "token" })
     }
 
     /// The server that speaks an interface.

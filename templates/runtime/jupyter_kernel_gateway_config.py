@@ -1,4 +1,9 @@
+import logging
+
 c = get_config()  # noqa: F821
+
+# The health check asks every other second.
+logging.getLogger("tornado.access").addFilter(lambda record: " OPTIONS /api (127.0.0.1)" not in record.getMessage())
 
 # By default the gateway drops output beyond about 1 MB/s.
 c.ZMQChannelsWebsocketConnection.limit_rate = False

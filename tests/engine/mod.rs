@@ -138,6 +138,14 @@ impl Image {
         self.inspect("{{json .RootFS.Layers}}")
     }
 
+    /// Which of these bytes are in what `docker save` writes; layers may be compressed.
+    pub fn saved_holds(&self, wanted: &[&[u8]]) -> Vec<bool> {
+        let folder = tempfile::tempdir().unwrap();
+        let saved = folder.path().join("image.tar");
+        run(Command::new("docker").args(["save", "--output"]).arg(&saved).arg(&self.tag));
+        wanted.iter().map(|bytes| is_in_archive(&saved, bytes)).collect()
+    }
+
     /// Runs a command in a container that ends with it.
     pub fn run(&self, arguments: &[&str]) -> String {
         let common = ["run", "--rm", "--label", "ipybox.test", &self.tag];
@@ -240,5 +248,34 @@ impl Container {
 impl Drop for Container {
     fn drop(&mut self) {
         let _ = Command::new("docker").args(["rm", "--force", "--volumes", &self.id]).output();
+    }
+}
+
+/// Whether the bytes are in a file of a saved image; its layers may be compressed.
+fn is_in_archive(saved: &Path, bytes: &[u8]) -> bool {
+    let mut archive = tar::Archive::new(fs::File::open(saved).unwrap());
+    archive.entries().unwrap().any(|entry| {
+        let mut content = std::io::BufReader::new(entry.unwrap());
+        let is_compressed = std::io::BufRead::fill_buf(&mut content).unwrap().starts_with(&[0x1f, 0x8b]);
+        if is_compressed {
+            contains(flate2::read::GzDecoder::new(content), bytes)
+        } else {
+            contains(content, bytes)
+        }
+    })
+}
+
+fn contains(mut content: impl std::io::Read, bytes: &[u8]) -> bool {
+    let (mut window, mut buffer) = (Vec::new(), vec![0; 1 << 20]);
+    loop {
+        let read = content.read(&mut buffer).unwrap();
+        if read == 0 {
+            return false;
+        }
+        window.extend_from_slice(&buffer[..read]);
+        if window.windows(bytes.len()).any(|part| part == bytes) {
+            return true;
+        }
+        window.drain(..window.len().saturating_sub(bytes.len()));
     }
 }

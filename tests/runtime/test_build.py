@@ -1,10 +1,26 @@
 """The files that build steps run; where they lie says IPYBOX_BUILD_FILES. Runs inside an image, as its user."""
 
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import io
 import json
 import os
 import subprocess
 import sys
+import tarfile
+import threading
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 FILES = Path(os.environ.get("IPYBOX_BUILD_FILES", "/build"))
 
@@ -28,9 +44,9 @@ wheels = [{ url = "https://host.invalid/other-2.0-py3-none-any.whl", size = 1, h
 """
 
 
-def run(file: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def run(file: str, *arguments: str | Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-I", "-B", FILES / file, *arguments]
-    return subprocess.run(command, capture_output=True, text=True)
+    return subprocess.run(command, capture_output=True, text=True, env=env)
 
 
 def admitted(folder: Path, hashes: dict[str, list[str]]) -> tuple[int, str, str]:
@@ -97,3 +113,404 @@ def test_a_file_does_not_take_the_place_of_a_folder(tmp_path: Path) -> None:
     ended = copy(source, [{"to": str(folder), "is_folder": False}])
     assert ended.returncode == 1
     assert ended.stderr == f"{folder} is a folder; a destination that ends in / is the folder a file goes into\n"
+
+
+BACKEND = """\
+import os, time, zipfile
+
+def build_wheel(folder, *_):
+    {before}
+    with zipfile.ZipFile(os.path.join(folder, "{file}"), "w") as wheel:
+        info = "{info}.dist-info/"
+        wheel.writestr(info + "METADATA", "Metadata-Version: 2.1\\nName: {name}\\nVersion: 1.0\\n")
+        wheel.writestr(info + "WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        wheel.writestr(info + "RECORD", "")
+    return "{file}"
+"""
+
+
+def project(requires: str = "", **changes: str) -> dict[str, str]:
+    """The files of a source whose backend makes the wheel itself."""
+    parts = {"before": "pass", "file": "ours-1.0-py3-none-any.whl", "info": "ours-1.0", "name": "ours"} | changes
+    system = f'[build-system]\nrequires = [{requires}]\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    return {"backend.py": BACKEND.format(**parts), "pyproject.toml": system}
+
+
+def made(
+    tmp_path: Path, requirement: str, *arguments: str | Path, env: dict[str, str] | None = None
+) -> tuple[int, str, list[str]]:
+    """What comes of a requirement: the exit code, the last line that is said, and the wheels."""
+    described, wheels = tmp_path / "build.json", tmp_path / "wheels"
+    is_indexed = "@" not in requirement
+    described.write_text(json.dumps({"name": "ours", "requirement": requirement, "is_indexed": is_indexed}))
+    ended = run("wheel.py", described, wheels, *arguments, env=env)
+    said = ended.stderr.splitlines()[-1] if ended.stderr else ""
+    return ended.returncode, said, [path.name for path in wheels.iterdir()] if wheels.exists() else []
+
+
+def built(tmp_path: Path, limit: str = "60", **changes: str) -> tuple[int, str, list[str]]:
+    """What comes of a source that is a folder of this host."""
+    source = tmp_path / "ours"
+    source.mkdir()
+    for name, text in project(**changes).items():
+        (source / name).write_text(text)
+    return made(tmp_path, f"ours @ {source.as_uri()}", "", limit)
+
+
+def test_a_source_becomes_one_wheel(tmp_path: Path) -> None:
+    assert built(tmp_path) == (0, "", ["ours-1.0-py3-none-any.whl"])
+
+
+def test_a_wheel_of_another_name_is_refused(tmp_path: Path) -> None:
+    status, said, wheels = built(tmp_path, file="numpy-1.0-py3-none-any.whl", info="numpy-1.0", name="numpy")
+    assert (status, wheels) == (1, [])
+    assert said.startswith("cannot build `ours`: ")
+
+
+def test_a_wheel_that_is_called_otherwise_than_it_says_is_refused(tmp_path: Path) -> None:
+    status, said, wheels = built(tmp_path, file="ours-2.0-py3-none-any.whl", info="ours-2.0")
+    assert (status, wheels) == (1, [])
+    assert said.startswith("cannot build `ours`: ")
+
+
+def test_more_than_a_wheel_is_refused(tmp_path: Path) -> None:
+    more = "open(os.path.join(os.environ['HOME'], '..', 'wheels', 'numpy-9-py3-none-any.whl'), 'w').close()"
+    status, said, wheels = built(tmp_path, before=more)
+    assert (status, said, wheels) == (1, "cannot build `ours`: it made 2 files instead of one wheel", [])
+
+
+def test_what_a_build_puts_in_place_of_its_wheel_is_not_followed(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("s3cret")
+    # A process that goes on when the build is over, and swaps the wheel for a link as soon as it is there.
+    swap = f"""
+import os, time
+wheel = os.path.join(os.environ["HOME"], "..", "wheels", "ours-1.0-py3-none-any.whl")
+for _ in range(100000):
+    if os.path.exists(wheel):
+        os.symlink({str(secret)!r}, wheel + ".new")
+        os.rename(wheel + ".new", wheel)
+        break
+    time.sleep(0.0001)
+"""
+    before = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {swap!r}], start_new_session=True)"
+    status, said, _ = built(tmp_path, before=before)
+    assert status == 0 or said.endswith("which is no wheel"), said
+    left = [path.read_bytes() for path in (tmp_path / "wheels").glob("*")]
+    assert not any(b"s3cret" in content for content in left)
+
+
+def test_a_build_without_end_is_given_up(tmp_path: Path) -> None:
+    status, said, wheels = built(tmp_path, limit="5", before="time.sleep(600)")
+    assert (status, said, wheels) == (1, "cannot build `ours`: it takes longer than 5 s", [])
+
+
+Answer = tuple[int, dict[str, str], bytes]
+JSON = "application/vnd.pypi.simple.v1+json"
+
+
+class Site(ThreadingHTTPServer):
+    """A server of others, that keeps in mind what it was asked with which credentials."""
+
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        super().__init__(("127.0.0.1", 0), Asked)
+        self.address = f"http://{host}:{self.server_port}"
+        self.answers: dict[str, Answer] = {}
+        self.asked: list[tuple[str, str | None]] = []
+        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
+
+    def add(self, path: str, content: str | bytes = "", status: int = 200, **headers: str) -> None:
+        body = content.encode() if isinstance(content, str) else content
+        self.answers[path] = (status, {name.replace("_", "-"): value for name, value in headers.items()}, body)
+
+    def add_file(self, name: str, content: bytes) -> None:
+        """Add a file, and the page of its distribution with nothing else."""
+        digest = hashlib.sha256(content).hexdigest()
+        self.add(f"/files/{name}", content, Content_Type="application/octet-stream")
+        page = f'<a href="../../files/{name}#sha256={digest}">{name}</a>'
+        self.add(f"/simple/{name.split('-')[0]}/", page, Content_Type="text/html")
+
+    def paths(self) -> list[str]:
+        return [path for path, _ in self.asked]
+
+
+class Asked(BaseHTTPRequestHandler):
+    server: Site
+
+    def do_GET(self) -> None:
+        self.server.asked.append((self.path, self.headers["Authorization"]))
+        status, headers, content = self.server.answers.get(self.path, (404, {}, b""))
+        self.send_response(status)
+        for name, value in ({"Content-Length": str(len(content))} | headers).items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def sites() -> Iterator[tuple[Site, Site]]:
+    """Two servers, which are two hosts."""
+    with Site() as one, Site("localhost") as other:
+        yield one, other
+        one.shutdown()
+        other.shutdown()
+
+
+def named(tmp_path: Path, *asked: str, own: bool = False, **alone: str) -> Path:
+    """A file that names indexes."""
+    indexes = tmp_path / "indexes.json"
+    indexes.write_text(json.dumps({"asked": asked, "own": own, "alone": alone}))
+    return indexes
+
+
+def knowing(tmp_path: Path, netrc: str = "", **variables: str) -> dict[str, str]:
+    """The environment of a process that has a netrc and no settings of this host."""
+    path = tmp_path / "netrc"
+    path.write_text(netrc)
+    return {"HOME": str(tmp_path), "NETRC": str(path), "PATH": os.environ["PATH"], **variables}
+
+
+LOGIN = "machine 127.0.0.1 login us password s3cret\n"
+AUTHORIZATION = "Basic " + base64.b64encode(b"us:s3cret").decode()
+
+
+@contextlib.contextmanager
+def index(indexes: Path, env: dict[str, str]) -> Iterator[Callable[[str], Answer]]:
+    """What `index.py` answers, while it serves."""
+    command = [sys.executable, "-I", "-B", str(FILES / "index.py"), str(indexes)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env) as server:
+        assert server.stdout
+        port = server.stdout.readline().strip()
+
+        def get(path: str) -> Answer:
+            try:
+                with opener.open(f"http://127.0.0.1:{port}{path}", timeout=30) as answer:
+                    return answer.status, dict(answer.headers), answer.read()
+            except urllib.error.HTTPError as error:
+                return error.code, dict(error.headers), error.read()
+
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        yield get
+    assert server.returncode == 0
+
+
+def links(page: bytes) -> list[str]:
+    return [part.split('"')[0] for part in page.decode().split('href="')[1:]]
+
+
+def test_the_first_index_that_has_a_distribution_is_the_only_one(tmp_path: Path, sites: tuple[Site, Site]) -> None:
+    one, other = sites
+    one.add_file("ours-1.0.tar.gz", b"1")
+    other.add_file("ours-2.0.tar.gz", b"2")
+    other.add_file("other-1.0.tar.gz", b"3")
+    one.add("/simple/gone/", status=410)
+    other.add_file("gone-1.0.tar.gz", b"4")
+    addresses = (f"{one.address}/simple/", f"{other.address}/simple")
+    with index(named(tmp_path, *addresses), knowing(tmp_path)) as get:
+        assert links(get("/simple/Ours/")[2])[0].startswith(f"{one.address}/files/ours-1.0.tar.gz#sha256=")
+        assert other.asked == []
+        for name in ("other", "gone"):
+            assert links(get(f"/simple/{name}/")[2])[0].startswith(f"{other.address}/files/{name}-1.0.tar.gz#")
+        assert get("/simple/nobodys/")[0] == 404
+        asked = len(one.asked)
+        for path in ("/", "/simple/", "/simple/..%2ffiles/", "/simple/ours/1/", "/files/"):
+            assert get(path)[0] == 404
+        assert len(one.asked) == asked
+
+
+@pytest.mark.parametrize("status", [401, 403, 429, 500, 503])
+def test_an_index_that_refuses_is_not_one_that_has_nothing(
+    tmp_path: Path, sites: tuple[Site, Site], status: int
+) -> None:
+    one, other = sites
+    one.add("/simple/ours/", "us:s3cret", status)
+    other.add_file("ours-2.0.tar.gz", b"2")
+    addresses = (f"{one.address.replace('//', '//us:s3cret@')}/simple/", f"{other.address}/simple/")
+    with index(named(tmp_path, *addresses), knowing(tmp_path)) as get:
+        answered, _, why = get("/simple/ours/")
+    assert answered == status
+    assert why.decode().startswith(f"cannot ask {one.address}/simple/ours/ ({status} ")
+    assert (one.asked, other.asked) == ([("/simple/ours/", AUTHORIZATION)], [])
+
+
+@pytest.mark.parametrize(
+    ("why", "headers", "status"),
+    [
+        ("IncompleteRead", {"Content-Length": "9"}, 200),
+        ("302 Found", {"Location": "ftps://us:s3cret@127.0.0.1/"}, 302),
+        ("302 Found", {"Location": "/simple/ours/"}, 302),
+        ("InvalidURL", {"Location": "http://us:s3cret@127.0.0.1:s3cret/"}, 302),
+        ("Connection refused", {"Location": "http://us:s3cret@127.0.0.1:9/?s3cret"}, 302),
+    ],
+)
+def test_a_connection_that_fails_is_not_an_index_that_has_nothing(
+    tmp_path: Path, sites: tuple[Site, Site], why: str, headers: dict[str, str], status: int
+) -> None:
+    one, other = sites
+    one.answers["/simple/ours/"] = (status, headers, b"cut")
+    other.add_file("ours-2.0.tar.gz", b"2")
+    addresses = (f"{one.address}/simple/", f"{other.address}/simple/")
+    with index(named(tmp_path, *addresses), knowing(tmp_path)) as get:
+        answered, _, said = get("/simple/ours/")
+    assert answered == 502
+    assert why in said.decode() and b"s3cret" not in said
+    assert other.asked == []
+
+
+def test_a_distribution_may_come_from_one_index_alone(tmp_path: Path, sites: tuple[Site, Site]) -> None:
+    one, other = sites
+    one.add_file("ours-1.0.tar.gz", b"1")
+    one.add_file("theirs-1.0.tar.gz", b"1")
+    other.add_file("ours-2.0.tar.gz", b"2")
+    alone = f"{other.address}/simple/"
+    indexes = named(tmp_path, own=True, ours=alone, theirs=alone)
+    with index(indexes, knowing(tmp_path, PIP_INDEX_URL=f"{one.address}/simple")) as get:
+        assert links(get("/simple/ours/")[2])[0].startswith(f"{other.address}/files/ours-2.0.tar.gz#")
+        assert get("/simple/theirs/")[0] == 404
+        assert one.asked == []
+        one.add_file("others-1.0.tar.gz", b"1")
+        assert links(get("/simple/others/")[2])[0].startswith(f"{one.address}/files/others-1.0.tar.gz#")
+
+
+def test_credentials_reach_their_host_and_no_other(tmp_path: Path, sites: tuple[Site, Site]) -> None:
+    one, other = sites
+    urls = ["/files/ours-1.0%2Ba.tar.gz?signed=1", f"{other.address}/ours-2.0.tar.gz", "/files/moved", "/files/at-home"]
+    listed: dict[str, Any] = {"files": [{"url": url, "core-metadata": {"sha256": "aa"}} for url in urls]}
+    one.add("/elsewhere/", json.dumps(listed), Content_Type=JSON)
+    one.add("/simple/ours/", status=301, Location="/elsewhere/")
+    one.add("/files/ours-1.0%2Ba.tar.gz?signed=1", b"1" * 1_000_000, Content_Type="application/x-ours")
+    one.add("/files/ours-1.0%2Ba.tar.gz.metadata?signed=1", "Name: ours")
+    one.add("/files/moved", status=302, Location=f"{other.address}/moved")
+    other.add("/moved", "moved")
+    one.add("/files/at-home", status=308, Location="/home")
+    one.add("/home", "home")
+    with index(named(tmp_path, f"{one.address}/simple/"), knowing(tmp_path, LOGIN)) as get:
+        status, headers, page = get("/simple/ours/")
+        assert (status, headers["Content-Type"]) == (200, JSON)
+        files = json.loads(page)["files"]
+        assert [file["core-metadata"] for file in files] == [{"sha256": "aa"}] * 4
+        first, second, moved, at_home = [file["url"] for file in files]
+        assert second == urls[1]
+        assert first.startswith("/files/") and first.endswith("/ours-1.0%2Ba.tar.gz")
+        status, headers, content = get(first)
+        assert (status, content) == (200, b"1" * 1_000_000)
+        assert (headers["Content-Type"], headers["Content-Length"]) == ("application/x-ours", "1000000")
+        assert get(first.replace("%2B", "+") + ".metadata")[2] == b"Name: ours"
+        assert (get(moved)[2], get(at_home)[2]) == (b"moved", b"home")
+        token = first.split("/")[2]
+        asked = len(one.asked)
+        for path in (f"/files/{token}/moved", first.replace(token, "0" * len(token)), f"{first}?signed=2"):
+            assert get(path)[0] == 404
+        assert len(one.asked) == asked
+        assert get(f"{moved}.metadata")[0] == 404
+    assert {authorization for _, authorization in one.asked} == {AUTHORIZATION}
+    assert other.asked == [("/moved", None)]
+
+
+def test_credentials_go_without_encryption_only_where_an_index_is_asked_so(
+    tmp_path: Path, sites: tuple[Site, Site]
+) -> None:
+    one, other = sites
+    other.add("/simple/ours/", f'<a href="{one.address}/ours-1.0.tar.gz">ours</a>')
+    other.add("/simple/moved/", status=302, Location=f"{one.address}/moved/")
+    one.add("/moved/", '<a href="moved-1.0.tar.gz">moved</a>')
+    with index(named(tmp_path, f"{other.address}/simple/"), knowing(tmp_path, LOGIN)) as get:
+        assert links(get("/simple/ours/")[2]) == [f"{one.address}/ours-1.0.tar.gz"]
+        assert links(get("/simple/moved/")[2]) == [f"{one.address}/moved/moved-1.0.tar.gz"]
+    assert one.asked == [("/moved/", None)]
+
+
+def test_links_of_pages_lead_where_they_led(tmp_path: Path, sites: tuple[Site, Site]) -> None:
+    one, other = sites
+    page = f"""<html><head><base href="/deep/er/"></head><body>
+        <a data-requires-python=">=3.9" href="../a-1.zip#sha256=aa" data-core-metadata='sha256=bb'>a</a>
+        <A HREF='{other.address}/a-2.zip?x=1&amp;y=2#sha256=cc' data-yanked="&quot;no&quot;">a</A>
+        <a name="none">none</a><a href="http://[/a-3.zip">wrong</a></body></html>"""
+    one.add("/simple/a/", page, Content_Type="text/html; charset=utf-8")
+    one.add("/deep/a-1.zip.metadata", "Name: a")
+    with index(named(tmp_path, f"{one.address}/simple/"), knowing(tmp_path, LOGIN)) as get:
+        _, headers, content = get("/simple/a/")
+        first, second, wrong = links(content)
+        assert headers["Content-Type"] == "text/html; charset=utf-8"
+        assert (second, wrong) == (f"{other.address}/a-2.zip?x=1&amp;y=2#sha256=cc", "http://[/a-3.zip")
+        for attribute in ('data-requires-python="&gt;=3.9"', 'data-core-metadata="sha256=bb"'):
+            assert attribute in content.decode()
+        file, fragment = first.split("#")
+        assert (file.startswith("/files/"), file.endswith("/a-1.zip"), fragment) == (True, True, "sha256=aa")
+        assert get(f"{file}.metadata")[2] == b"Name: a"
+
+
+def test_a_page_without_links_is_passed_on_as_it_is(tmp_path: Path, sites: tuple[Site, Site]) -> None:
+    one, other = sites
+    other.add_file("login-1.0.tar.gz", b"")
+    one.add("/simple/login/", "<html>log in \xff first</html>".encode("latin-1"), Content_Type="text/html")
+    one.add("/simple/broken/", '{"files": [{"url": 1}]}', Content_Type=JSON)
+    addresses = (f"{one.address}/simple/", f"{other.address}/simple/")
+    with index(named(tmp_path, *addresses), knowing(tmp_path)) as get:
+        assert get("/simple/login/")[::2] == (200, b"<html>log in \xff first</html>")
+        assert get("/simple/broken/")[::2] == (200, b'{"files": [{"url": 1}]}')
+
+
+def test_a_netrc_that_is_none_is_told_without_its_text(tmp_path: Path) -> None:
+    env = knowing(tmp_path, "machine a.test\nlogin us password s3cret s3cret\n")
+    ended = run("index.py", named(tmp_path, "http://a.test/"), env=env)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(f"`{env['NETRC']}` cannot be read: ") and ended.stderr.count("\n") == 1
+    assert "s3cret" not in ended.stderr
+    status, said, wheels = made(tmp_path, "ours", named(tmp_path, "http://a.test/"), env=env)
+    assert (status, said, wheels) == (1, "cannot build `ours`: its package indexes cannot be asked", [])
+
+
+def test_words_of_a_netrc_may_have_quotes(tmp_path: Path, sites: tuple[Site, Site]) -> None:
+    one, _ = sites
+    one.add_file("ours-1.0.tar.gz", b"")
+    netrc = '# of the user\nmachine 127.0.0.1 login "us er" password "p\\"w\\\\x\'y"\ndefault login a password b\n'
+    with index(named(tmp_path, f"{one.address}/simple/"), knowing(tmp_path, netrc)) as get:
+        assert get("/simple/ours/")[0] == 200
+    expected = "Basic " + base64.b64encode(b"us er:p\"w\\x'y").decode()
+    assert one.asked == [("/simple/ours/", expected)]
+
+
+def archive(files: dict[str, str]) -> bytes:
+    """A source distribution."""
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w:gz") as tar:
+        for name, text in files.items():
+            info = tarfile.TarInfo(f"ours-1.0/{name}")
+            info.size = len(text)
+            tar.addfile(info, io.BytesIO(text.encode()))
+    return content.getvalue()
+
+
+def tool(version: str) -> bytes:
+    """A wheel that builds need."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as wheel:
+        wheel.writestr("tool.py", f"version = {version!r}\n")
+        info = f"tool-{version}.dist-info"
+        wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: tool\nVersion: {version}\n")
+        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{info}/RECORD", "")
+    return content.getvalue()
+
+
+def test_builds_and_what_they_need_come_from_the_first_index_without_its_credentials(
+    tmp_path: Path, sites: tuple[Site, Site]
+) -> None:
+    other, one = sites
+    before = "import tool; assert tool.version == '1.0' and not {'NETRC', 's3cret'} & set(str(os.environ).split(\"'\"))"
+    files = project(requires='"tool"', before=before)
+    files["PKG-INFO"] = "Metadata-Version: 2.1\nName: ours\nVersion: 1.0\n"
+    one.add_file("ours-1.0.tar.gz", archive(files))
+    one.add_file("tool-1.0-py3-none-any.whl", tool("1.0"))
+    other.add_file("ours-2.0.tar.gz", archive(files))
+    other.add_file("tool-2.0-py3-none-any.whl", tool("2.0"))
+    more = {"PIP_EXTRA_INDEX_URL": f"{other.address}/simple/", "http_proxy": "http://127.0.0.1:9"}
+    env = knowing(tmp_path, LOGIN.replace("127.0.0.1", "localhost"), NO_PROXY="localhost", **more)
+    indexes = named(tmp_path, f"{one.address}/simple/", f"{other.address}/simple/")
+    assert made(tmp_path, "ours", indexes, env=env) == (0, "", ["ours-1.0-py3-none-any.whl"])
+    assert {authorization for _, authorization in one.asked} == {AUTHORIZATION}
+    assert other.asked == []

@@ -6,6 +6,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 SERVER_PYTHON = os.environ.get("IPYBOX_SERVER_PYTHON", "/opt/ipybox/server/bin/python")
@@ -68,6 +69,33 @@ def test_silent_servers_are_given_up_together() -> None:
         status, text = health(one, other)
     assert (status, text.count("timed out"), text.count("\n")) == (1, 2, 1)
     assert time.monotonic() - began < 5
+
+
+def script(*ports: str) -> tuple[int, str]:
+    result = subprocess.run(["sh", "/opt/ipybox/health.sh", *ports], text=True, capture_output=True, timeout=20)
+    return result.returncode, result.stdout
+
+
+def test_the_supervisor_answers_readers_of_its_pipe() -> None:
+    """The first process of this container is a supervisor whose servers answer."""
+    for _ in range(3):
+        assert script("8888", "8900") == (0, "")
+
+
+def test_readers_of_one_moment_do_not_take_each_others_answers() -> None:
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: script("8888", "8900"), range(64)))
+    assert answers == [(0, "")] * 64
+
+
+def test_an_answer_costs_next_to_nothing() -> None:
+    script()
+    before = os.times()
+    for _ in range(20):
+        assert script() == (0, "")
+    after = os.times()
+    used = after.children_user + after.children_system - before.children_user - before.children_system
+    assert used / 20 < 0.01
 
 
 def test_not_http_and_not_a_port() -> None:

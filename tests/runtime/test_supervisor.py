@@ -72,6 +72,28 @@ def test_servers_inherit_the_environment_but_not_its_modules(
     assert process.wait(5) == 0
 
 
+NAMES = "import os; print(*(os.environ.get(n) for n in ['IPYTHONDIR', 'JUPYTER_RUNTIME_DIR', 'MPLCONFIGDIR']))"
+
+
+def test_a_home_that_can_be_written_is_used(
+    environment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert supervise(environment, "a", a=NAMES).stdout.read() == "None None None\n"
+
+
+def test_what_a_foreign_home_would_hold_is_held_elsewhere(
+    environment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tmp_path.chmod(0o555)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("MPLCONFIGDIR", "/given")
+    ipython, jupyter, matplotlib = supervise(environment, "a", a=NAMES).stdout.read().split()
+    tmp_path.chmod(0o755)
+    assert ipython.startswith("/tmp/ipybox-") and jupyter.startswith("/tmp/ipybox-")
+    assert matplotlib == "/given"
+
+
 def test_orphans_are_reaped() -> None:
     """The first process of this container is a supervisor; nobody else can adopt an orphan."""
     subprocess.run(["sh", "-c", "sleep 0.2 &"], check=True)

@@ -32,6 +32,8 @@ impl Sandbox {
             .current_dir(self.0.path())
             .env_clear()
             .env("HOME", self.0.path())
+            .env("PIP_CONFIG_FILE", "/dev/null")
+            .env("UV_NO_CONFIG", "1")
             .env("DOCKER_HOST", "unix:///nonexistent/docker.sock");
         command
     }

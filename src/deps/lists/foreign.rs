@@ -132,15 +132,34 @@ pub(in crate::deps) fn refusal(text: &str) -> Option<Diagnostic> {
                     .advice("write the distributions' names on the index, such as `numpy==2.2.0`"),
             );
         }
+        // A distribution may be called `from` or `import`.
+        let is_entry = is_poetry_line(written);
+        let is_named = is_entry && written.starts_with(|letter: char| letter.is_ascii_alphanumeric());
         let sign = SIGNS.iter().find(|sign| {
-            (first || !sign.first) && sign.lines.iter().any(|beginning| line.starts_with(beginning))
+            (!sign.first || first && !is_named)
+                && sign.lines.iter().any(|beginning| line.starts_with(beginning))
         });
         if let Some(Sign { what, why, advice, .. }) = sign {
             return Some(Diagnostic::new(*what).at(at..at + written.len()).why(*why).advice(*advice));
         }
-        if std::mem::take(&mut first) && is_poetry_line(written) {
+        if std::mem::take(&mut first) && is_entry {
             return None;
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_python_may_name_an_entry() {
+        for list in ["from = \"*\"\n", "import = { version = \"1\" }\nnumpy = \"2\"\n", "from ^1\n"] {
+            assert!(refusal(list).is_none(), "{list}");
+        }
+        for script in ["from x import y\nz = 1\n", "import numpy\n", "import a, b\n"] {
+            assert!(refusal(script).is_some(), "{script}");
+        }
+    }
 }

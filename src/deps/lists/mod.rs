@@ -2,6 +2,7 @@
 
 pub(in crate::deps) mod foreign;
 mod form;
+mod index;
 mod lines;
 pub(in crate::deps) mod poetry;
 mod project;
@@ -14,6 +15,6 @@ pub use form::Form;
 
 // What every form is read with.
 use super::{
-    Constraint, Dependency, Include, Index, Marker, Name, Parsed, Priority, Selection, Source, Spec,
-    Surroundings, Url, in_backticks, name, nearest, pep508, report_duplicates, source, toml, value,
+    Constraint, Dependency, Include, Index, IndexError, Marker, Name, Parsed, Priority, Selection, Source,
+    Spec, Surroundings, Url, in_backticks, name, nearest, pep508, report_duplicates, source, toml, value,
 };

@@ -9,8 +9,7 @@ use super::source::Priority;
 use super::toml::{Named, Owner};
 use super::value::{Table, Value};
 use super::{
-    Dependency, Name, Parsed, Selection, Source, in_backticks, nearest, poetry, quoted, requirements, toml,
-    uv,
+    Dependency, Name, Parsed, Selection, Source, in_backticks, index, nearest, poetry, quoted, toml, uv,
 };
 use crate::diagnostic::Diagnostic;
 
@@ -490,7 +489,7 @@ impl<'a> Project<'a> {
                 }
                 None => Priority::Default,
             };
-            let index = requirements::index(Some(name.to_owned()), url, priority, url_at, self.parsed);
+            let index = index::read(Some(name), url, priority, url_at, self.parsed);
             self.parsed.spec.indexes.extend(index);
         }
     }

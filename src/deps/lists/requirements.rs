@@ -9,7 +9,7 @@ use super::lines::{Line, Piece, logical_lines, place, split_options, words};
 use super::pep508::{self, path_source};
 use super::source::{Priority, archive_stem, is_distribution, parse_url};
 use super::{
-    Dependency, Include, Index, Name, Parsed, Source, Surroundings, Url, name, nearest, project, quoted,
+    Dependency, Include, Name, Parsed, Source, Surroundings, Url, index, name, nearest, project, quoted,
     source,
 };
 use crate::diagnostic::Diagnostic;
@@ -319,7 +319,7 @@ impl File<'_> {
             }
             "--index-url" | "--pypi-url" | "--extra-index-url" => {
                 let priority = if name == "--extra-index-url" { Priority::Extra } else { Priority::Default };
-                if let Some(index) = index(None, value, priority, value_at, self.parsed) {
+                if let Some(index) = index::read(None, value, priority, value_at, self.parsed) {
                     // pip begins anew with each.
                     if priority == Priority::Default {
                         self.parsed.spec.indexes.clear();
@@ -523,33 +523,6 @@ fn explained(line: &Line, text: &str, mistake: Diagnostic) -> Diagnostic {
 fn has_name_before_at(text: &str) -> bool {
     let (name, rest) = name::split(text);
     Name::parse(name).is_some() && rest.starts_with('@')
-}
-
-/// A package index, where its address is one that may stand in a plan.
-pub(in crate::deps) fn index(
-    name: Option<String>,
-    url: &str,
-    priority: Priority,
-    at: Range<usize>,
-    parsed: &mut Parsed,
-) -> Option<Index> {
-    let Some(address) = Url::parse(url).filter(|url| ["http", "https"].contains(&url.scheme)) else {
-        return parsed.refuse(
-            Diagnostic::new("this is no address of a package index")
-                .at(at)
-                .why("expected `https://`, a host and a path")
-                .advice("write the address that ends with `/simple`"),
-        );
-    };
-    if address.has_credentials() {
-        return parsed.refuse(
-            Diagnostic::new("the address of a package index holds credentials")
-                .at(at)
-                .why("they would stand in the plan, and in what is left of the build")
-                .advice("leave out what stands before the `@`"),
-        );
-    }
-    Some(Index { name, url: url.to_owned(), priority, at })
 }
 
 /// A hash as pip writes it.

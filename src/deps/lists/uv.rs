@@ -1,7 +1,7 @@
 //! What uv's own settings in a project or a script say of what is installed.
 
 use super::value::{Table, Value};
-use super::{Name, Parsed, Priority, Source, quoted, requirements};
+use super::{Name, Parsed, Priority, Source, index, quoted};
 use crate::diagnostic::Diagnostic;
 
 /// Settings that cannot change what is installed: they are for other commands of uv, for its cache, its network and its
@@ -125,7 +125,7 @@ fn indexes(value: &Value<'_>, parsed: &mut Parsed) {
             _ => Priority::Extra,
         };
         let name = table.get("name").and_then(Value::as_str).map(str::to_owned);
-        let index = requirements::index(name, url.0, priority, url.1.at.clone(), parsed);
+        let index = index::read(name.as_deref(), url.0, priority, url.1.at.clone(), parsed);
         parsed.spec.indexes.extend(index);
     }
 }
@@ -134,7 +134,7 @@ fn indexes(value: &Value<'_>, parsed: &mut Parsed) {
 fn address(value: &Value<'_>, priority: Priority, parsed: &mut Parsed) {
     match value.as_str() {
         Some(url) => {
-            let index = requirements::index(None, url, priority, value.at.clone(), parsed);
+            let index = index::read(None, url, priority, value.at.clone(), parsed);
             parsed.spec.indexes.extend(index);
         }
         None => refused(

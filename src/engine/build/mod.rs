@@ -1,5 +1,6 @@
-//! Builds through BuildKit, by a session of our own.
+//! Builds: through BuildKit, by a session of our own, or without it.
 
+mod classic;
 mod progress;
 pub(super) mod session;
 
@@ -10,8 +11,8 @@ use bollard::models::BuildInfoAux;
 use bollard::query_parameters::BuildImageOptionsBuilder;
 use futures_util::StreamExt;
 
-use super::images::image_id;
-use super::{Engine, EngineError, error};
+use super::images::{PATIENCE, image_id};
+use super::{Builder, Engine, EngineError, error};
 use crate::archive::Archive;
 use crate::reference::ImageId;
 pub use progress::BuildEvent;
@@ -24,12 +25,33 @@ pub struct Build {
     pub context: Archive,
     /// Whether finished steps of earlier builds are done again.
     pub no_cache: bool,
-    /// Contents of secret mounts, by their ids.
+    /// Contents of secret mounts, by their ids; only BuildKit has any.
     pub secrets: HashMap<String, Vec<u8>>,
     /// Docker's predefined build arguments, such as `HTTPS_PROXY`.
     pub build_args: HashMap<String, String>,
+    /// What it is for, such as `linux/arm64`; the engine's own where nothing is said.
+    pub platform: Option<String>,
+    /// The network of its steps, such as `host`; the engine's default where there is none.
+    pub network: Option<&'static str>,
     /// The titles of steps, by which a failed one is told: an instruction that begins with `: "TITLE"`.
     pub titles: Vec<String>,
+}
+
+impl Build {
+    /// A build of these files, with nothing else.
+    #[must_use]
+    pub fn of(context: Archive) -> Self {
+        let (secrets, build_args) = (HashMap::new(), HashMap::new());
+        Self {
+            context,
+            no_cache: false,
+            secrets,
+            build_args,
+            platform: None,
+            network: None,
+            titles: Vec::new(),
+        }
+    }
 }
 
 /// How long the engine gets to notice that a build was given up.
@@ -42,26 +64,40 @@ impl Engine {
     ///
     /// [`EngineError::Step`] where a step of the Dockerfile fails, and others. Whatever the error,
     /// the build is over in the engine.
-    pub async fn build(
+    pub async fn build(&self, build: Build, report: impl FnMut(BuildEvent)) -> Result<ImageId, EngineError> {
+        match self.builder {
+            Builder::BuildKit => self.build_through_session(build, report).await,
+            Builder::Classic => self.build_classic(build, report).await,
+        }
+    }
+
+    async fn build_through_session(
         &self,
         build: Build,
         mut report: impl FnMut(BuildEvent),
     ) -> Result<ImageId, EngineError> {
-        let Build { context, no_cache, secrets, build_args, titles } = build;
-        let session = Session::open(&self.host, context, secrets).await?;
+        let Build { context, no_cache, secrets, build_args, platform, network, titles } = build;
+        let session = Session::open(&self.dialer, context, secrets, self.auth.clone()).await?;
         let options = BuildImageOptionsBuilder::default()
             .dockerfile("Dockerfile")
             .nocache(no_cache)
             .buildargs(&build_args)
+            .networkmode(network.unwrap_or_default())
+            .platform(platform.as_deref().unwrap_or_default())
             .session(session.id())
             .remote(&format!("http://buildkit-session/{}", session.id()))
             .build();
         let mut progress = Progress::new(titles);
         let mut image = None;
+        let mut sent = 0;
         let read = async {
             let body = bollard::body_full(bytes::Bytes::new());
             let mut messages = self.docker.build_image(options, None, Some(body));
             while let Some(message) = messages.next().await {
+                let bytes = session.sent();
+                if std::mem::replace(&mut sent, bytes) != bytes {
+                    report(BuildEvent::Sending { bytes });
+                }
                 match message?.aux {
                     Some(BuildInfoAux::BuildKit(status)) => progress.update(status, &mut report),
                     Some(BuildInfoAux::Default(id)) => image = id.id,

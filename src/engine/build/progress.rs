@@ -34,6 +34,11 @@ pub enum BuildEvent {
         /// How long it took.
         seconds: f64,
     },
+    /// The engine takes the context.
+    Sending {
+        /// Bytes of it that it took so far.
+        bytes: u64,
+    },
     /// The build is over.
     Sent {
         /// Bytes of the context that the engine took.
@@ -48,11 +53,11 @@ const LAST_LINES: usize = 400;
 const NAME_LENGTH: usize = 70;
 
 /// Longest unfinished line that is kept, in bytes.
-const MAX_LINE: usize = 16 << 10;
+pub(super) const MAX_LINE: usize = 16 << 10;
 
 pub(super) struct Progress {
     titles: Vec<String>,
-    /// By the digest of their vertex.
+    /// By the digest of their vertex, or by their number.
     steps: HashMap<String, Step>,
     failed: Option<String>,
 }
@@ -80,43 +85,64 @@ impl Progress {
             }
         }
         for log in status.logs {
-            if let Some(step) = self.steps.get_mut(&log.vertex) {
-                step.log(&log.msg, report);
-            }
+            self.output(&log.vertex, &log.msg, report);
         }
     }
 
     fn vertex(&mut self, vertex: &Vertex, report: &mut impl FnMut(BuildEvent)) {
         let Some(started) = vertex.started else { return };
-        let number = self.steps.len() + 1;
-        let step = self.steps.entry(vertex.digest.clone()).or_insert_with(|| {
-            let title = title(&vertex.name);
-            let name = shorten(&vertex.name, title);
-            report(BuildEvent::Started { step: number, name: name.clone() });
-            let title = self.titles.iter().position(|known| Some(known.as_str()) == title);
-            Step {
-                number,
-                name,
-                title,
-                finished: false,
-                unfinished_line: Vec::new(),
-                last_lines: VecDeque::new(),
-            }
-        });
+        self.begin(&vertex.digest, &vertex.name, report);
         if !vertex.error.is_empty() {
             // Steps that are cancelled because another failed carry an error, too.
             if !vertex.error.contains("context canceled") {
-                self.failed.get_or_insert_with(|| vertex.digest.clone());
+                self.fail(&vertex.digest);
             }
-        } else if let Some(completed) = vertex.completed
-            && !step.finished
-        {
-            step.finished = true;
+        } else if let Some(completed) = vertex.completed {
             #[expect(clippy::cast_precision_loss, reason = "a build does not last for centuries")]
             let seconds = (completed.seconds - started.seconds) as f64
                 + f64::from(completed.nanos - started.nanos) / 1e9;
-            report(BuildEvent::Finished { step: step.number, cached: vertex.cached, seconds });
+            self.finish(&vertex.digest, vertex.cached, seconds, report);
         }
+    }
+
+    /// A step is there, by what it is told apart by, and its instruction.
+    pub(super) fn begin(&mut self, id: &str, instruction: &str, report: &mut impl FnMut(BuildEvent)) {
+        let number = self.steps.len() + 1;
+        self.steps.entry(id.to_owned()).or_insert_with(|| {
+            let title = title(instruction);
+            let name = shorten(instruction, title);
+            report(BuildEvent::Started { step: number, name: name.clone() });
+            let title = self.titles.iter().position(|known| Some(known.as_str()) == title);
+            let (unfinished_line, last_lines) = (Vec::new(), VecDeque::new());
+            Step { number, name, title, finished: false, unfinished_line, last_lines }
+        });
+    }
+
+    /// A step printed something.
+    pub(super) fn output(&mut self, id: &str, bytes: &[u8], report: &mut impl FnMut(BuildEvent)) {
+        if let Some(step) = self.steps.get_mut(id) {
+            step.log(bytes, report);
+        }
+    }
+
+    /// A step has ended well, which is told once.
+    pub(super) fn finish(
+        &mut self,
+        id: &str,
+        cached: bool,
+        seconds: f64,
+        report: &mut impl FnMut(BuildEvent),
+    ) {
+        if let Some(step) = self.steps.get_mut(id)
+            && !std::mem::replace(&mut step.finished, true)
+        {
+            report(BuildEvent::Finished { step: step.number, cached, seconds });
+        }
+    }
+
+    /// A step has failed; the first one counts.
+    pub(super) fn fail(&mut self, id: &str) {
+        self.failed.get_or_insert_with(|| id.to_owned());
     }
 
     /// What became of the build that ended with `error`.
@@ -131,7 +157,7 @@ impl Progress {
         }
         let exit_code = exit_code(&text);
         if exit_code.is_none() {
-            output.push_back(text);
+            output.push_back(without_command(&text).to_owned());
         }
         EngineError::Step { step: step.name, title: step.title, exit_code, output: output.into() }
     }
@@ -153,9 +179,19 @@ impl Step {
     }
 }
 
-/// The number behind `exit code: `, as Docker writes it into its errors.
+/// What an engine says of a step that it could not run, without the command: what stands there did not happen.
+fn without_command(error: &str) -> &str {
+    const BEHIND: [&str; 2] = ["]: ", "did not complete successfully: "];
+    if !error.contains("executor failed running [") && !error.contains(BEHIND[1]) {
+        return error;
+    }
+    BEHIND.iter().find_map(|mark| error.rsplit_once(mark)).map_or(error, |(_, why)| why)
+}
+
+/// The number behind `exit code: ` or `exit status `, as Docker and podman write it into their errors.
 fn exit_code(error: &str) -> Option<i32> {
-    let (_, after) = error.rsplit_once("exit code: ")?;
+    let behind = |words| error.rsplit_once(words).map(|(_, after)| after);
+    let after = behind("exit code: ").or_else(|| behind("exit status "))?;
     let digits = after.find(|next: char| !next.is_ascii_digit()).unwrap_or(after.len());
     after[..digits].parse().ok()
 }
@@ -204,6 +240,22 @@ mod tests {
     fn the_exit_code_is_found_in_the_words_of_every_engine() {
         assert_eq!(exit_code("executor failed running [/bin/sh -c exit 7]: exit code: 7"), Some(7));
         assert_eq!(exit_code("process \"x\" did not complete successfully: exit code: 12"), Some(12));
+        let podman = "building at STEP \"RUN x\": while running runtime: exit status 7";
+        assert_eq!(exit_code(podman), Some(7));
         assert_eq!(exit_code("failed to solve"), None);
+    }
+
+    #[test]
+    fn a_command_that_did_not_run_is_no_part_of_what_went_wrong() {
+        let why = "failed to create endpoint on network bridge: could not find bridge docker0";
+        for said in [
+            format!(
+                "executor failed running [/bin/sh -c grep \"has an invalid package format\" said]: {why}"
+            ),
+            format!("process \"/bin/sh -c grep format\" did not complete successfully: {why}"),
+            why.to_owned(),
+        ] {
+            assert_eq!(without_command(&said), why);
+        }
     }
 }

@@ -22,6 +22,8 @@ use bollard::moby::filesync::v1::{
 use bollard::moby::upload::v1::BytesMessage;
 use bollard::moby::upload::v1::upload_server::{Upload, UploadServer};
 use docker_credential::DockerCredential;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, stream};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -30,7 +32,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use crate::archive::Archive;
-use crate::engine::{EngineError, Host, credentials, transport};
+use crate::engine::transport::Dialer;
+use crate::engine::{AuthFiles, EngineError, Host};
 
 /// What we serve; the engine calls nothing else.
 const METHODS: [&str; 3] = [
@@ -65,13 +68,15 @@ struct Outcome {
 impl Session {
     /// Opens a session that serves `context` and `secrets` for one build.
     pub(super) async fn open(
-        host: &Host,
+        dialer: &Dialer,
         context: Archive,
         secrets: HashMap<String, Vec<u8>>,
+        auth: AuthFiles,
     ) -> Result<Self, EngineError> {
         let id = format!("{:032x}", rand::random::<u128>());
+        let host = &dialer.host;
         let connect = |source| EngineError::Connect { host: host.clone(), source };
-        let connection = async { upgrade(transport::connect(host).await?, &id).await };
+        let connection = async { upgrade(dialer.connect().await?, &id).await };
         let answer = tokio::time::timeout(HANDSHAKE, connection).await;
         let answer = answer.map_err(|_| connect(io::ErrorKind::TimedOut.into()))?.map_err(connect)?;
         let connection = match answer {
@@ -82,12 +87,16 @@ impl Session {
             }
         };
         let outcome = Arc::<Outcome>::default();
-        let context = Context { archive: Mutex::new(Some(context)), outcome: outcome.clone() };
+        let context = Context {
+            archive: Mutex::new(Some(context)),
+            host: dialer.host.clone(),
+            outcome: outcome.clone(),
+        };
         let services = tonic::transport::Server::builder()
             .add_service(HealthServer::new(Alive))
             .add_service(UploadServer::new(context))
             .add_service(SecretsServer::new(Vault(secrets)))
-            .add_service(AuthServer::new(Keys));
+            .add_service(AuthServer::new(Keys(auth)));
         let connections =
             stream::once(std::future::ready(Ok::<_, io::Error>(connection))).chain(stream::pending());
         let server = tokio::spawn(async move {
@@ -150,13 +159,20 @@ async fn upgrade<C: AsyncRead + AsyncWrite + Unpin>(mut connection: C, id: &str)
     Ok(if status == 101 { Upgrade::Done(connection) } else { Upgrade::Refused { status, line } })
 }
 
-/// An archive as a stream of chunks, written by a thread that waits for the reader. A file that
-/// cannot be read ends the stream with an error instead of shortening it.
-pub(in crate::engine) fn chunks(archive: Archive) -> ReceiverStream<io::Result<Vec<u8>>> {
+/// An archive as a stream of chunks, written by a thread that waits for the reader, and compressed on its way to another
+/// host. A file that cannot be read ends the stream with an error instead of shortening it.
+pub(in crate::engine) fn chunks(archive: Archive, host: &Host) -> ReceiverStream<io::Result<Vec<u8>>> {
     let (chunks, taken) = mpsc::channel(IN_FLIGHT);
+    let is_local = host.is_local();
     tokio::task::spawn_blocking(move || {
         let mut out = BufWriter::with_capacity(CHUNK, Chunks(chunks.clone()));
-        if let Err(error) = archive.write_to(&mut out) {
+        let written = if is_local {
+            archive.write_to(&mut out)
+        } else {
+            let mut packed = GzEncoder::new(&mut out, Compression::fast());
+            archive.write_to(&mut packed).and_then(|()| packed.finish()?.flush())
+        };
+        if let Err(error) = written {
             // Nobody to tell where the engine hung up first.
             let _ = chunks.blocking_send(Err(error));
         }
@@ -182,6 +198,7 @@ impl Write for Chunks {
 /// Sends the context when the engine asks for it.
 struct Context {
     archive: Mutex<Option<Archive>>,
+    host: Arc<Host>,
     outcome: Arc<Outcome>,
 }
 
@@ -196,7 +213,7 @@ impl Upload for Context {
         let archive = self.archive.lock().expect("no panic while it is held").take();
         let archive = archive.ok_or_else(|| Status::failed_precondition("the context was sent already"))?;
         let outcome = self.outcome.clone();
-        let messages = chunks(archive).map(move |chunk| match chunk {
+        let messages = chunks(archive, &self.host).map(move |chunk| match chunk {
             Ok(data) => {
                 outcome.sent.fetch_add(data.len() as u64, Ordering::Relaxed);
                 Ok(BytesMessage { data })
@@ -256,7 +273,7 @@ impl Secrets for Vault {
     }
 }
 
-struct Keys;
+struct Keys(AuthFiles);
 
 #[tonic::async_trait]
 impl Auth for Keys {
@@ -264,7 +281,7 @@ impl Auth for Keys {
         &self,
         request: Request<CredentialsRequest>,
     ) -> Result<Response<CredentialsResponse>, Status> {
-        let (username, secret) = match credentials::of_host(&request.into_inner().host).await {
+        let (username, secret) = match self.0.of_host(&request.into_inner().host).await {
             Ok(Some(DockerCredential::UsernamePassword(username, password))) => (username, password),
             // Without a user name BuildKit takes the secret for an identity token.
             Ok(Some(DockerCredential::IdentityToken(token))) => (String::new(), token),

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 THEIRS = ["/opt/venv"]
 """With everything in them."""
 
-THEIR_FOLDERS = ["/app", "/app/workspaces"]
+THEIR_FOLDERS = ["/app", "/app/workspaces", "/opt/ipybox/run", "/workspace"]
 """What a base has in them is the base's."""
 
 OURS = ["/opt/ipybox", "/usr/local/bin/init-firewall.sh"]
@@ -60,19 +60,29 @@ def unreadable(error: OSError) -> None:
 def owners() -> Iterator[str]:
     with open("/proc/1/status") as lines:
         ids = dict(line.split(":", 1) for line in lines)
-    user, group = (int(ids[name].split()[0]) for name in ("Uid", "Gid"))
+    # Everything is of group 0, which clusters start containers with, whatever user they choose.
+    user, group = int(ids["Uid"].split()[0]), 0
     for top in THEIRS:
         if not os.path.isdir(top):
             yield f"{top}: is not there"
             continue
-        wrong = (path for path, found in files(top) if (found.st_uid, found.st_gid) != (user, group))
+        # What code compiles as it is imported has the group that it runs with.
+        wrong = (
+            path
+            for path, found in files(top)
+            if found.st_uid != user or found.st_gid != group and "/__pycache__" not in path
+        )
         yield from (f"{path}: does not belong to {user}:{group}" for path in first(wrong))
     for top in filter(os.path.isdir, THEIR_FOLDERS):
         found = os.stat(top)
         if (found.st_uid, found.st_gid) != (user, group):
             yield f"{top}: does not belong to {user}:{group}"
+        elif found.st_mode & 0o070 != 0o070:
+            yield f"{top}: members of group {group} may not write there"
     for top in OURS:
         for path, found in files(top) if os.path.exists(top) else ():
+            if os.path.dirname(path) == "/opt/ipybox/run" or path == "/opt/ipybox/run":
+                continue
             writable = found.st_mode & 0o022 and not stat.S_ISLNK(found.st_mode)
             if found.st_uid != 0 or writable:
                 yield f"{path}: others than root may change it"

@@ -1,5 +1,6 @@
 //! What images must do: one file per interface, one for what all have in common, and one for what a variant adds.
 
+pub(super) mod exec;
 pub(super) mod executor;
 pub(super) mod gateway;
 pub(super) mod image;

@@ -1,15 +1,15 @@
 //! HTTP/1.1 to the servers of a container.
 
 use std::io;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Method, Request, header};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
+
+use crate::engine::Door;
 
 /// Longest wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -20,7 +20,7 @@ pub(in crate::verify) const MOST: usize = 64 << 20;
 /// A server, and what it wants to be shown.
 #[derive(Debug, Clone)]
 pub(in crate::verify) struct Server {
-    pub(in crate::verify) address: SocketAddr,
+    pub(in crate::verify) door: Door,
     /// Shown in the scheme that the server knows.
     pub(in crate::verify) token: Option<String>,
     /// That scheme: `token` of Jupyter's servers, or `Bearer`.
@@ -47,14 +47,14 @@ impl Server {
     }
 
     async fn exchange(&self, method: Method, path: &str, body: Bytes) -> io::Result<Answer> {
-        let stream = TcpStream::connect(self.address).await?;
+        let stream = self.door.open().await?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
         let connection = tokio::spawn(connection);
         let mut request = Request::builder()
             .method(method)
             .uri(path)
-            .header(header::HOST, self.address.to_string())
+            .header(header::HOST, self.door.to_string())
             .header(header::CONTENT_TYPE, "application/json");
         if let Some(token) = &self.token {
             request = request.header(header::AUTHORIZATION, format!("{} {token}", self.scheme));

@@ -9,13 +9,13 @@ use std::time::Duration;
 use futures_util::{SinkExt, StreamExt};
 use hyper::Method;
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 use super::http::{MOST, Server};
+use crate::engine::Stream;
 use crate::verify::{Tried, shortened};
 
 /// Longest wait for a cell that should end by itself.
@@ -29,7 +29,7 @@ pub(in crate::verify) struct Kernel {
 
 /// A connection to a kernel's channels.
 pub(in crate::verify) struct Channels {
-    socket: WebSocketStream<TcpStream>,
+    socket: WebSocketStream<Stream>,
 }
 
 /// What a cell did.
@@ -110,11 +110,11 @@ impl Kernel {
     }
 
     pub(in crate::verify) async fn connect(&self) -> io::Result<Channels> {
-        let address = self.gateway.address;
+        let door = &self.gateway.door;
         let token = self.gateway.token.as_ref().map(|token| format!("?token={token}")).unwrap_or_default();
-        let url = format!("ws://{address}/api/kernels/{}/channels{token}", self.id);
+        let url = format!("ws://{door}/api/kernels/{}/channels{token}", self.id);
         let config = WebSocketConfig::default().max_message_size(Some(MOST)).max_frame_size(Some(MOST));
-        let stream = TcpStream::connect(address).await?;
+        let stream = door.open().await?;
         let (socket, _) = tokio_tungstenite::client_async_with_config(url, stream, Some(config))
             .await
             .map_err(io::Error::other)?;

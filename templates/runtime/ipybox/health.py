@@ -12,12 +12,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 LIMIT = 3.0
 
+QUESTION = "OPTIONS", "/api"
+"""What a kernel gateway answers whoever asks; others may call it wrong."""
+
 
 def problem(port: str) -> str | None:
     try:
         connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=LIMIT)
         try:
-            connection.request("GET", "/")
+            connection.request(*QUESTION)
             status = connection.getresponse().status
         finally:
             connection.close()
@@ -32,16 +35,20 @@ def named(argument: str) -> str:
     return os.environ.get(variable) or port
 
 
-def main(arguments: list[str]) -> int:
+def problems(arguments: list[str]) -> list[str]:
+    """What is wrong, port by port; they are asked at the same time."""
     ports = [named(argument) for argument in arguments]
-    if not ports:
+    with ThreadPoolExecutor(max(len(ports), 1)) as pool:
+        return [text for text in pool.map(problem, ports) if text]
+
+
+def main(arguments: list[str]) -> int:
+    if not arguments:
         print("no port given")
         return 1
-    with ThreadPoolExecutor(len(ports)) as pool:
-        problems = [text for text in pool.map(problem, ports) if text]
-    if problems:
-        print("; ".join(problems))
-    return 1 if problems else 0
+    if found := problems(arguments):
+        print("; ".join(found))
+    return 1 if found else 0
 
 
 if __name__ == "__main__":

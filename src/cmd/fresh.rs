@@ -1,0 +1,154 @@
+//! Whether the images under tags are what a plan asks for, told to the caller.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use futures_util::future::try_join_all;
+use serde::Serialize;
+
+use super::{Asked, Failure, FailureKind, Planned};
+use crate::deps::Name;
+use crate::diagnostic::Diagnostic;
+use crate::engine::{Engine, EngineError, Image};
+use crate::freshness::{Change, FINGERPRINT_LABEL, Stamp};
+use crate::reference::{ImageId, Reference};
+use crate::report::Report;
+
+/// What is under a tag.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// What is asked for.
+    Fresh(ImageId),
+    /// One of ours, of another plan.
+    Changed(Vec<Change>),
+    /// Nothing.
+    Gone,
+    /// Something that was not built from a plan, or that somebody changed since.
+    Foreign,
+}
+
+impl Found {
+    /// The image that is what is asked for.
+    pub(super) fn fresh(&self) -> Option<&ImageId> {
+        match self {
+            Self::Fresh(image) => Some(image),
+            _ => None,
+        }
+    }
+}
+
+/// What is under each of the tags, each asked once.
+pub(super) async fn look(
+    engine: &Engine,
+    tags: &[Reference],
+    wanted: &Stamp,
+    cache: &Path,
+) -> Result<Vec<Found>, EngineError> {
+    try_join_all(tags.iter().map(async |tag| {
+        let Some(image) = engine.image(&tag.to_string()).await? else { return Ok(Found::Gone) };
+        Ok(match stamp_of(engine, &image, cache).await? {
+            Some(stamp) if stamp == *wanted => Found::Fresh(image.id),
+            Some(stamp) => Found::Changed(stamp.changes(wanted)),
+            None => Found::Foreign,
+        })
+    }))
+    .await
+}
+
+/// Tells why tags need a build.
+pub(super) fn tell(
+    found: &[Found],
+    tags: &[Reference],
+    asked: &Asked,
+    planned: &Planned<'_>,
+    report: &Report,
+) {
+    for (found, tag) in found.iter().zip(tags) {
+        match found {
+            Found::Fresh(_) => {}
+            Found::Gone => report.note(&format!("{tag} is not there yet")),
+            Found::Foreign => {
+                report.note(&format!("{tag} is an image that was not built by ipybox, or was changed since"));
+            }
+            Found::Changed(changes) => {
+                let lines = lines(&placed(changes, asked, planned));
+                report.note(&format!("{tag} is of another plan:\n{}", lines.join("\n")));
+            }
+        }
+    }
+}
+
+/// What an image says it was built from, where it is just that: one that was built on it, or made from a container of it,
+/// has its labels as well.
+pub(super) async fn stamp_of(
+    engine: &Engine,
+    image: &Image,
+    cache: &Path,
+) -> Result<Option<Stamp>, EngineError> {
+    let Some(stamp) = Stamp::read(&image.labels) else { return Ok(None) };
+    if known(cache, &image.id).exists() {
+        return Ok(Some(stamp));
+    }
+    // Its labels are the last instructions of an image of ours.
+    let history = engine.history(&image.id).await?;
+    let mut last =
+        history.iter().map(|layer| layer.command.as_str()).take_while(|command| command.contains("LABEL "));
+    let fingerprint = stamp.fingerprint();
+    let is_ours = last.any(|command| command.contains(FINGERPRINT_LABEL) && command.contains(&fingerprint));
+    if is_ours {
+        remember(cache, &image.id);
+    }
+    Ok(is_ours.then_some(stamp))
+}
+
+/// Keeps in mind that an image is just what its labels say. Where that fails, the engine is asked once more.
+pub(super) fn remember(cache: &Path, image: &ImageId) {
+    let known = known(cache, image);
+    let made = known.parent().map_or(Ok(()), fs::create_dir_all);
+    let _ = made.and_then(|()| fs::write(known, ""));
+}
+
+fn known(cache: &Path, image: &ImageId) -> PathBuf {
+    cache.join("images").join(image.as_str().trim_start_matches("sha256:"))
+}
+
+/// A change, and where the entry is that it is about.
+#[derive(Serialize)]
+pub(super) struct Placed<'a> {
+    #[serde(flatten)]
+    change: &'a Change,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    line: Option<usize>,
+}
+
+/// Changes at the lines of the list.
+pub(super) fn placed<'a>(changes: &'a [Change], asked: &Asked, planned: &Planned<'_>) -> Vec<Placed<'a>> {
+    let place = |change: &'a Change| {
+        let name = change.entry.as_deref().and_then(Name::parse);
+        let entry = name.and_then(|name| planned.needed.iter().find(|entry| entry.name == name));
+        let place = entry.and_then(|entry| asked.inputs.documents.find(&entry.at));
+        let (file, line) = place.map(|place| (place.document.name().into_owned(), place.line())).unzip();
+        Placed { change, file, line }
+    };
+    changes.iter().map(place).collect()
+}
+
+/// Lines that tell of changes; those that follow from others are indented.
+pub(super) fn lines(changes: &[Placed<'_>]) -> Vec<String> {
+    let line = |Placed { change, file, line }: &Placed<'_>| {
+        let place = match (file, line) {
+            (Some(file), Some(line)) => format!(" ({file}:{line})"),
+            _ => String::new(),
+        };
+        format!("{}{}{place}", if change.follows { "    so " } else { "  " }, change.what)
+    };
+    changes.iter().map(line).collect()
+}
+
+/// A check that found something to build.
+pub(super) fn stale() -> Failure {
+    let what = Diagnostic::new("there is something to build").advice("run the same without `--check`");
+    Failure { kind: FailureKind::ToDo, ..Failure::refused(what) }
+}
