@@ -6,7 +6,7 @@ use ipybox::accounts::User;
 use ipybox::base::Base;
 use ipybox::deps::Spec;
 use ipybox::image::context::{self, Local};
-use ipybox::image::dockerfile::{self, Supply};
+use ipybox::image::dockerfile::{self, Goal, Supply};
 use ipybox::inputs::templates::Templates;
 use ipybox::plan::{Installer, Materials, Plan, Target};
 use ipybox::request::Request;
@@ -79,14 +79,15 @@ fn plan_example(bencher: divan::Bencher<'_, '_>) {
 fn render(bencher: divan::Bencher<'_, '_>) {
     let stages = Stages::of_example();
     let plan = stages.plan(&Spec::parse(EXAMPLE).expect("a right list"));
-    bencher.bench(|| dockerfile::render(&plan, &stages.base, &stages.templates, Supply::Engine));
+    bencher.bench(|| dockerfile::render(&plan, &stages.base, &stages.templates, Supply::Engine, Goal::Image));
 }
 
 #[divan::bench]
 fn context(bencher: divan::Bencher<'_, '_>) {
     let Stages { base, templates, .. } = &Stages::of_example();
     let plan = Stages::of_example().plan(&Spec::parse(EXAMPLE).expect("a right list"));
-    let dockerfile = dockerfile::render(&plan, base, templates, Supply::Engine).expect("a shipped template");
+    let dockerfile =
+        dockerfile::render(&plan, base, templates, Supply::Engine, Goal::Image).expect("a shipped template");
     bencher.bench(|| {
         let context = context::of(&plan, base, templates, dockerfile.clone(), &Local::default(), None)
             .expect("no file is read");

@@ -195,6 +195,27 @@ pub fn only_text(tar: &[u8]) -> io::Result<String> {
     Ok(text)
 }
 
+/// Writes the regular files of a tar archive into a folder, each by the last part of its path.
+///
+/// # Errors
+///
+/// Of reading and writing; where two files have one name.
+pub fn files_into(folder: &Path, tar: impl Read) -> io::Result<Vec<PathBuf>> {
+    let mut written = Vec::new();
+    for entry in tar::Archive::new(tar).entries()? {
+        let mut entry = entry?;
+        if !entry.header().entry_type().is_file() {
+            continue;
+        }
+        let path = entry.path()?.into_owned();
+        let name = path.file_name().ok_or(io::ErrorKind::InvalidData)?;
+        let path = folder.join(name);
+        io::copy(&mut entry, &mut fs::File::create_new(&path)?)?;
+        written.push(path);
+    }
+    Ok(written)
+}
+
 /// A file's bytes, and an error instead of its end where they are not what was seen before.
 struct Unchanged<'a> {
     file: fs::File,

@@ -11,7 +11,8 @@
 //! [`request::Request`] names, [`base`] asks the engine; from there to [`archive::Archive`] every stage is a pure function of
 //! its inputs. [`plan::Target`] is chosen once, before anything is fetched; [`plan::Plan`] is printed and read back; what only
 //! rendering needs travels beside it. [`installer`] knows uv, pip and apt, [`explain`] says what a failed step means at the
-//! lines of the list, [`doctor`] what keeps a host from building, and [`report`] is the one door to the terminal. [`freshness`] compares a plan with what an image says of its own.
+//! lines of the list, [`doctor`] what keeps a host from building, and [`report`] is the one door to the terminal. [`freshness`] compares a plan with what an image says of its own,
+//! [`lock`] holds what is installed to what was resolved once.
 //! `tests/arrows.rs` holds the order of the rooms.
 
 pub mod accounts;
@@ -30,6 +31,7 @@ pub mod image;
 pub mod inputs;
 pub mod installer;
 pub mod kept;
+pub mod lock;
 pub mod plan;
 pub mod reference;
 pub mod report;

@@ -12,6 +12,15 @@ use crate::base::Platform;
 use crate::deps::{Index, Name, Selection};
 use crate::reference::Reference;
 
+/// What is asked of a lock.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Locking {
+    /// Its file, where it is not beside the list.
+    pub file: Option<PathBuf>,
+    /// Whether nothing is installed but what it says.
+    pub is_demanded: bool,
+}
+
 /// What one image is asked to be. Paths are of this host, and nothing of it has been looked at.
 #[derive(Debug, Clone)]
 pub struct Request {
@@ -25,6 +34,8 @@ pub struct Request {
     pub dependencies: Vec<PathBuf>,
     /// What is asked for beside a project's own dependencies.
     pub selection: Selection,
+    /// What is asked of a lock.
+    pub lock: Locking,
     /// The image built on.
     pub base: Option<Reference>,
     /// A file with the facts of the image built on, which then is not asked.
@@ -81,6 +92,7 @@ impl Request {
             templates: None,
             dependencies: Vec::new(),
             selection: Selection::default(),
+            lock: Locking::default(),
             base: None,
             base_facts: None,
             python: None,

@@ -357,6 +357,8 @@ fn every_option_can_come_from_the_environment() {
         ("uv", "missing", "the installer"),
         ("from-source", "auto docopt", "is no name of a package"),
         ("build-apt", "a;b", "Debian package"),
+        ("lock", "lock.toml", "a lock is called `pylock.toml`"),
+        ("locked", "1", "there is no lock `pylock.minimal.toml`"),
         ("secret", "id=x", "expected id=ID"),
         ("build-arg", "A=1", "no step uses the build argument `A`"),
         ("platform", "linux/arm64", "is for linux/amd64, and not for linux/arm64"),

@@ -8,7 +8,7 @@ use ipybox::base::{Base, Distribution};
 use ipybox::deps::{Constraint, Marker, Name, Spec, pep508};
 use ipybox::engine::Host;
 use ipybox::image::context::{self, Local};
-use ipybox::image::dockerfile::{self, DockerfileError, Supply};
+use ipybox::image::dockerfile::{self, DockerfileError, Goal, Supply};
 use ipybox::inputs::python_archive::PythonArchive;
 use ipybox::inputs::templates::Templates;
 use ipybox::plan::{Installer, Materials, Plan, PlanError, Target};
@@ -94,13 +94,13 @@ fn resolve_as(
 
 /// How many instructions a Dockerfile has.
 fn instructions(Planned { plan, base }: &Planned) -> Result<usize, DockerfileError> {
-    let text = dockerfile::render(plan, base, &Templates::shipped(), Supply::Context)?;
+    let text = dockerfile::render(plan, base, &Templates::shipped(), Supply::Context, Goal::Image)?;
     Ok(text.lines().filter(|line| !line.starts_with("    ")).count())
 }
 
 fn context_bytes(Planned { plan, base }: &Planned) -> Vec<u8> {
     let templates = Templates::shipped();
-    let dockerfile = dockerfile::render(plan, base, &templates, Supply::Engine).unwrap();
+    let dockerfile = dockerfile::render(plan, base, &templates, Supply::Engine, Goal::Image).unwrap();
     context::of(plan, base, &templates, dockerfile, &Local::default(), None).unwrap().to_tar().unwrap()
 }
 
@@ -283,7 +283,7 @@ proptest! {
             // Each file of the context is well-formed, whatever the base says.
             let templates = Templates::shipped();
             let Planned { plan, base } = &hostile;
-            let dockerfile = dockerfile::render(plan, base, &templates, Supply::Engine).unwrap();
+            let dockerfile = dockerfile::render(plan, base, &templates, Supply::Engine, Goal::Image).unwrap();
             prop_assert!(context::of(plan, base, &templates, dockerfile, &Local::default(), None).unwrap().to_tar().is_ok());
             prop_assert_eq!(&read_back(&hostile).plan, plan);
         }

@@ -1,7 +1,7 @@
 //! What the environment says: the one place where it is read.
 
 use std::collections::HashMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use crate::engine::Choice;
@@ -62,6 +62,15 @@ pub struct Environment {
     pub ids: (u32, u32),
     /// Which engine is meant, as far as nothing typed says so.
     pub engine: Choice,
+    /// All of it that installers on this host may know: what sets them up is told to them in other ways.
+    pub of_installers: Vec<(OsString, OsString)>,
+}
+
+/// Whether a variable says how packages are resolved, and where they are installed.
+fn sets_up_installers(name: &OsStr) -> bool {
+    let name = name.to_string_lossy();
+    ["UV_", "PIP_"].iter().any(|prefix| name.starts_with(prefix))
+        || ["VIRTUAL_ENV", "CONDA_PREFIX", "NETRC", "PYTHONPATH", "PYTHONHOME"].contains(&name.as_ref())
 }
 
 impl Environment {
@@ -113,6 +122,7 @@ impl Environment {
             },
             ids,
             engine,
+            of_installers: std::env::vars_os().filter(|(name, _)| !sets_up_installers(name)).collect(),
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::accounts::User;
 use crate::base::Platform;
 use crate::deps::{Index, Name, Priority, Selection};
 use crate::reference::Reference;
-use crate::request::{FromSource, PythonVersion, Request, SecretFrom, Tools};
+use crate::request::{FromSource, Locking, PythonVersion, Request, SecretFrom, Tools};
 use crate::variant::{self, executor_name};
 
 /// What an image is made from; the same for every command that makes a plan.
@@ -29,6 +29,18 @@ pub struct ImageArgs {
     #[command(flatten)]
     #[expect(missing_docs, reason = "described by its type")]
     pub selection: SelectionArgs,
+
+    /// Lock that says which versions are installed [default: `pylock.toml` beside `dependencies.txt`, `pylock.NAME.toml`
+    /// beside `NAME.txt`]
+    ///
+    /// `ipybox lock` makes it, and `ipybox build` brings it up to date where the list has changed. Without one, the newest
+    /// versions are taken that will do.
+    #[arg(long, value_name = "FILE", value_parser = lock_file, env = "IPYBOX_LOCK", hide_env = true)]
+    pub lock: Option<PathBuf>,
+
+    /// Install nothing but what the lock says; refuse where there is none, or where it is not what is asked for
+    #[arg(long, value_parser = BoolishValueParser::new(), env = "IPYBOX_LOCKED", hide_env = true)]
+    pub locked: bool,
 
     /// Kind of image; see `ipybox variants`
     #[arg(
@@ -293,6 +305,7 @@ impl ImageArgs {
             templates: self.templates,
             dependencies: self.dependencies,
             selection: self.selection.selection(),
+            lock: Locking { file: self.lock, is_demanded: self.locked },
             base: self.base,
             base_facts: self.base_facts,
             python: self.python,
@@ -418,6 +431,21 @@ fn secret_setting(text: &str) -> Result<(String, SecretFrom), &'static str> {
     let id = id.ok_or(EXPECTED)?;
     variant::secret_id(&id)?;
     Ok((id, from.ok_or(EXPECTED)?))
+}
+
+/// Rule: PEP 751, "File Name".
+fn lock_file(text: &str) -> Result<PathBuf, &'static str> {
+    let path = PathBuf::from(text);
+    let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".toml"));
+    let is_right = |name: &str| match name.strip_prefix("pylock") {
+        Some("") => true,
+        Some(rest) => rest.strip_prefix('.').is_some_and(|rest| !rest.is_empty() && !rest.contains('.')),
+        None => false,
+    };
+    match name {
+        Some(name) if is_right(name) => Ok(path),
+        _ => Err("a lock is called `pylock.toml` or `pylock.NAME.toml`, without further dots"),
+    }
 }
 
 fn copy_setting(text: &str) -> Result<(PathBuf, String), &'static str> {

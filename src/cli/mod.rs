@@ -10,6 +10,7 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use crate::deps::Name;
 use crate::reference::{Reference, ReferenceError};
 use crate::report::{MessageFormat, Progress};
 
@@ -106,6 +107,16 @@ pub enum Command {
         --no-cache from IPYBOX_NO_CACHE (0 or 1), --apt from IPYBOX_APT, where white space separates\n\
         several, and so on.")]
     Build(BuildArgs),
+    /// Resolve a dependency list once, and write exact versions and hashes beside it
+    #[command(after_help = "Examples:\n  \
+        ipybox lock -d dependencies.txt                 writes pylock.toml beside it\n  \
+        ipybox lock -d dependencies.txt --upgrade       with the newest versions that will do\n  \
+        ipybox lock -d dependencies.txt --check         exit code 3 where the lock is not what the list asks for\n\n\
+        It takes the options of `ipybox build`, so that both mean the same image; those that do not\n\
+        decide what is installed make no difference. Builds take the lock by themselves.\n\
+        The file is of PEP 751, and pip and uv install it as well: on the same kind of Python, and\n\
+        on top of the same base where that brings packages.")]
+    Lock(LockArgs),
     /// Print everything that decides an image, as JSON
     #[command(
         after_help = "The facts of the base can be saved and given back, to plan and render without an engine:\n  \
@@ -170,6 +181,7 @@ impl Command {
             Self::Build(args) => Some(&mut args.image),
             Self::Plan(args) => Some(&mut args.image),
             Self::Render(args) => Some(&mut args.image),
+            Self::Lock(args) => Some(&mut args.image),
             Self::Deps(_)
             | Self::Verify(_)
             | Self::Doctor(_)
@@ -184,6 +196,7 @@ impl Command {
             Self::Build(args) => Some(&args.image),
             Self::Plan(args) => Some(&args.image),
             Self::Render(args) => Some(&args.image),
+            Self::Lock(args) => Some(&args.image),
             Self::Deps(_)
             | Self::Verify(_)
             | Self::Doctor(_)
@@ -354,6 +367,43 @@ pub struct RenderArgs {
     pub tar: Option<PathBuf>,
 }
 
+/// Arguments of `ipybox lock`.
+#[derive(Debug, Args)]
+pub struct LockArgs {
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "described by its type")]
+    pub image: ImageArgs,
+
+    /// Take the newest versions that will do, whatever is locked
+    #[arg(long)]
+    pub upgrade: bool,
+
+    /// Take the newest version of this package that will do; may be repeated
+    #[arg(long, value_name = "NAME", value_parser = package_name)]
+    pub upgrade_package: Vec<String>,
+
+    /// Take nothing that its index got after this date, such as `2026-01-31` or `2026-01-31T12:00:00Z`; kept until another
+    /// is given, or `--upgrade`
+    #[arg(long, value_name = "DATE")]
+    pub exclude_newer: Option<String>,
+
+    /// Begin with the versions of this lock of another tool: `pylock.toml`, `uv.lock` or `poetry.lock`
+    #[arg(long, value_name = "FILE")]
+    pub from: Option<PathBuf>,
+
+    /// Only tell whether the lock is what the list asks for, and if not, why; exit code 3 if it is not
+    #[arg(long, conflicts_with_all = ["upgrade", "upgrade_package", "exclude_newer", "from"])]
+    pub check: bool,
+
+    /// Print what changed as JSON
+    #[arg(long)]
+    pub json: bool,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "described by its type")]
+    pub steps: StepsArgs,
+}
+
 /// Arguments of `ipybox verify`.
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
@@ -433,6 +483,11 @@ impl Network {
             Self::None => "none",
         }
     }
+}
+
+/// A name of a package, normalized.
+fn package_name(text: &str) -> Result<String, &'static str> {
+    Name::parse(text).map(String::from).ok_or("expected the name of a package")
 }
 
 /// A name that an image can be given.

@@ -1,18 +1,21 @@
 //! `ipybox build`: a dependency list in, a tagged image out.
 
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::time::Instant;
 
 use super::fresh::{self, Found};
+use super::image::failed_step;
+use super::lock::Standing;
 use super::outcome::{self, Clock, Unwritten};
 use super::{Asked, Caller, Failure, Planned, verify};
-use crate::cli::{BuildArgs, Network, variable_of_list};
+use crate::cli::{BuildArgs, ImageArgs, Network, StepsArgs, variable_of_list};
 use crate::deps::Name;
 use crate::diagnostic::Diagnostic;
 use crate::engine::{Build, BuildEvent, Builder, Engine, EngineError};
 use crate::freshness::Stamp;
 use crate::image::context;
-use crate::image::dockerfile;
+use crate::image::dockerfile::{self, Goal};
 use crate::inputs::templates::Templates;
 use crate::inputs::{secrets, trust};
 use crate::installer;
@@ -27,17 +30,9 @@ pub(super) async fn run(mut args: BuildArgs, caller: &mut Caller) -> Result<(), 
         let what = Diagnostic::new("progress cannot be told in the way that is asked for").why(why);
         Failure::usage(what.advice("leave out `--progress`: it is chosen by who reads"))
     })?;
-    let environment = &caller.environment;
-    let certificates = trust::bundle(environment.ssl_cert_file.as_deref(), args.steps.ca_cert.as_deref())?;
-    let mut proxies = environment.proxies.clone();
-    proxies.extend(args.image.take_proxies());
-    caller.report.conceal(|redaction| redaction.hide_addresses(proxies.values().map(String::as_str)));
+    let gathered = Gathered::of(&args.steps, &mut args.image, caller)?;
     let asked = Asked::read(args.image, caller).await?;
-    let secrets = secrets::read(&asked.request, &asked.inputs.variant, variable_of_list)?;
-    for id in asked.request.secrets.keys().filter(|id| !secrets.contains_key(*id)) {
-        let advice = "name it in `secrets` of a `[[step]]` in `variant.toml`";
-        caller.report.warning(&format!("no step of the variant uses the secret `{id}`"), advice);
-    }
+    let secrets = asked.secrets(&caller.report)?;
     let engine = asked.engine(caller).await?;
     if let (Builder::Classic, Some(network)) = (engine.builder(), args.steps.network) {
         let what = Diagnostic::new(format!("`--network {}` cannot be kept on podman", network.name()));
@@ -56,12 +51,17 @@ pub(super) async fn run(mut args: BuildArgs, caller: &mut Caller) -> Result<(), 
     clock.lap("base");
     let mut planned = asked.plan(base, caller).await?;
     clock.lap("plan");
-    let credentials = asked.inputs.credentials(&planned.plan.packages, variable_of_list)?;
-    let supplies = Supplies { certificates, proxies, credentials, secrets };
-    caller.conceal(&supplies);
+    let supplies = gathered.with(secrets, &asked, &planned.plan, caller)?;
     if let Some(refusal) = supplies.refusal(engine.builder()) {
         return Err(Failure::refused(refusal));
     }
+    let how = How { no_cache: args.no_cache, network: args.steps.network, supplies: &supplies };
+    if let (Standing::Stale(_, changes), true) = (&planned.standing, args.check) {
+        asked.tell_stale("the lock is not what the list asks for:", changes, &planned, &caller.report);
+        return Err(fresh::stale());
+    }
+    asked.relock(&mut planned, how, caller).await?;
+    clock.lap("lock");
     let found = fresh::look(&engine, &args.tag, &Stamp::of(&planned.plan), asked.cache()).await?;
     clock.lap("look");
     let there = found.iter().find_map(Found::fresh).filter(|_| !args.force && !args.no_cache);
@@ -77,8 +77,7 @@ pub(super) async fn run(mut args: BuildArgs, caller: &mut Caller) -> Result<(), 
     let image = match there {
         Some(image) => image.clone(),
         None => {
-            let how = How { no_cache: args.no_cache, network: args.steps.network, supplies: &supplies };
-            let image = built(&engine, &asked, &mut planned, how, caller, &mut sent).await?;
+            let image = built(&engine, &asked, &mut planned, how, Goal::Image, caller, &mut sent).await?;
             fresh::remember(asked.cache(), &image);
             clock.lap("build");
             image
@@ -113,18 +112,65 @@ pub(super) async fn run(mut args: BuildArgs, caller: &mut Caller) -> Result<(), 
 
 /// How an image is built, beside what its plan says.
 #[derive(Clone, Copy)]
-struct How<'a> {
-    no_cache: bool,
-    network: Option<Network>,
-    supplies: &'a Supplies,
+pub(super) struct How<'a> {
+    pub(super) no_cache: bool,
+    pub(super) network: Option<Network>,
+    pub(super) supplies: &'a Supplies,
 }
 
-/// The image of a plan, which may become another one on the way, where something turns out to have no wheel.
-async fn built(
+/// What a build may use and must not keep, as far as it is known before its list.
+pub(super) struct Gathered {
+    certificates: Option<Vec<u8>>,
+    proxies: HashMap<String, String>,
+}
+
+impl Gathered {
+    /// Reads certificates and proxies; nobody sees them from now on.
+    pub(super) fn of(steps: &StepsArgs, image: &mut ImageArgs, caller: &mut Caller) -> Result<Self, Failure> {
+        let environment = &caller.environment;
+        let certificates = trust::bundle(environment.ssl_cert_file.as_deref(), steps.ca_cert.as_deref())?;
+        let mut proxies = environment.proxies.clone();
+        proxies.extend(image.take_proxies());
+        caller.report.conceal(|redaction| redaction.hide_addresses(proxies.values().map(String::as_str)));
+        Ok(Self { certificates, proxies })
+    }
+
+    /// With what a plan wants to know.
+    pub(super) fn with(
+        self,
+        secrets: BTreeMap<String, Vec<u8>>,
+        asked: &Asked,
+        plan: &Plan,
+        caller: &mut Caller,
+    ) -> Result<Supplies, Failure> {
+        let Self { certificates, proxies } = self;
+        let credentials = asked.inputs.credentials(&plan.packages, variable_of_list)?;
+        let supplies = Supplies { certificates, proxies, credentials, secrets };
+        caller.conceal(&supplies);
+        Ok(supplies)
+    }
+}
+
+impl Asked {
+    /// The secrets that steps of the variant read; others are told of.
+    pub(super) fn secrets(&self, report: &Report) -> Result<BTreeMap<String, Vec<u8>>, Failure> {
+        let secrets = secrets::read(&self.request, &self.inputs.variant, variable_of_list)?;
+        for id in self.request.secrets.keys().filter(|id| !secrets.contains_key(*id)) {
+            let advice = "name it in `secrets` of a `[[step]]` in `variant.toml`";
+            report.warning(&format!("no step of the variant uses the secret `{id}`"), advice);
+        }
+        Ok(secrets)
+    }
+}
+
+/// The image of a plan, which may become another one on the way, where something turns out to have no wheel; or one with
+/// the wheels that are built for it.
+pub(super) async fn built(
     engine: &Engine,
     asked: &Asked,
     planned: &mut Planned<'_>,
     how: How<'_>,
+    goal: Goal,
     caller: &Caller,
     sent: &mut u64,
 ) -> Result<ImageId, Failure> {
@@ -141,7 +187,7 @@ async fn built(
             no_cache: how.no_cache,
             network: how.network.map(Network::name),
             platform: asked.request.platform.as_ref().map(ToString::to_string),
-            ..ordered(planned, &asked.inputs.templates, engine.builder(), how.supplies)?
+            ..ordered(planned, &asked.inputs.templates, engine.builder(), how.supplies, goal)?
         };
         let tell = |event| {
             if let BuildEvent::Sent { bytes } = event {
@@ -156,10 +202,13 @@ async fn built(
                 report.note("the step that runs goes on in the engine until it ends");
                 return Err(error.into());
             }
-            Err(error) => match asked.learn(planned, &error, report) {
-                Some(plan) => planned.plan = plan,
-                None => return Err(asked.explain(planned, error)),
-            },
+            Err(error) => {
+                let failed = failed_step(&planned.plan, &error);
+                match failed.and_then(|(step, output, _)| asked.learn(planned, step, output, report)) {
+                    Some(plan) => planned.plan = plan,
+                    None => return Err(asked.explain(planned, error)),
+                }
+            }
         }
     };
     report.ended(&work, began.elapsed());
@@ -188,8 +237,9 @@ fn ordered(
     templates: &Templates,
     builder: Builder,
     supplies: &Supplies,
+    goal: Goal,
 ) -> Result<Build, Failure> {
-    let dockerfile = dockerfile::render(plan, base, templates, supplies.kind(builder))?;
+    let dockerfile = dockerfile::render(plan, base, templates, supplies.kind(builder), goal)?;
     let context = context::of(plan, base, templates, dockerfile, local, None).map_err(|error| {
         Failure::refused(Diagnostic::new("cannot read a file of the build").why(error.to_string()))
     })?;

@@ -123,6 +123,23 @@ pub(super) struct Placed<'a> {
     line: Option<usize>,
 }
 
+impl Placed<'_> {
+    /// The distribution it is about.
+    pub(super) fn entry(&self) -> Option<Name> {
+        self.change.entry.as_deref().and_then(Name::parse)
+    }
+
+    /// In words.
+    pub(super) fn what(&self) -> &str {
+        &self.change.what
+    }
+
+    /// File and line, where it is about an entry that stands there.
+    pub(super) fn place(&self) -> Option<String> {
+        Some(format!("{}:{}", self.file.as_ref()?, self.line?))
+    }
+}
+
 /// Changes at the lines of the list.
 pub(super) fn placed<'a>(changes: &'a [Change], asked: &Asked, planned: &Planned<'_>) -> Vec<Placed<'a>> {
     let place = |change: &'a Change| {
@@ -137,12 +154,9 @@ pub(super) fn placed<'a>(changes: &'a [Change], asked: &Asked, planned: &Planned
 
 /// Lines that tell of changes; those that follow from others are indented.
 pub(super) fn lines(changes: &[Placed<'_>]) -> Vec<String> {
-    let line = |Placed { change, file, line }: &Placed<'_>| {
-        let place = match (file, line) {
-            (Some(file), Some(line)) => format!(" ({file}:{line})"),
-            _ => String::new(),
-        };
-        format!("{}{}{place}", if change.follows { "    so " } else { "  " }, change.what)
+    let line = |placed: &Placed<'_>| {
+        let place = placed.place().map_or(String::new(), |place| format!(" ({place})"));
+        format!("{}{}{place}", if placed.change.follows { "    so " } else { "  " }, placed.what())
     };
     changes.iter().map(line).collect()
 }

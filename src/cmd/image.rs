@@ -1,11 +1,13 @@
 //! From what is asked to a plan: the part that building, planning and rendering have in common.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use super::lock::Standing;
 use super::memory::Memory;
 use super::{Caller, Failure, FailureKind};
-use crate::base::Base;
+use crate::base::{Base, Platform};
 use crate::cli::{EngineArgs, ImageArgs, variable_of_list};
 use crate::deps::Dependency;
 use crate::diagnostic::Diagnostic;
@@ -14,7 +16,7 @@ use crate::explain::{Explanation, explain, learn};
 use crate::image::context::Local;
 use crate::inputs::hashes::KnownHashes;
 use crate::inputs::{self, Inputs};
-use crate::plan::{Installer, Plan, PlanError, Provenance, Target, default_base, kernel_needs};
+use crate::plan::{Installer, Plan, PlanError, Provenance, StepId, Target, default_base, kernel_needs};
 use crate::reference::Reference;
 use crate::report::{Report, Work};
 use crate::request::Request;
@@ -35,6 +37,8 @@ pub(super) struct Planned<'a> {
     pub(super) local: Local,
     /// The entries of the list that are installed.
     pub(super) needed: Vec<&'a Dependency>,
+    /// What its lock has to do with it.
+    pub(super) standing: Standing,
     /// Where what builds of it teach is kept.
     memory: Memory,
 }
@@ -70,13 +74,28 @@ impl Asked {
         super::engine(&self.wanted, caller).await
     }
 
-    /// The plan, asking an engine only where the base's facts are in no file.
+    /// The plan, asking an engine only where the base's facts are in no file. It is held to its lock, and one whose lock
+    /// is stale is told of.
     pub(super) async fn resolve(&self, caller: &Caller) -> Result<Planned<'_>, Failure> {
-        let base = match &self.request.base_facts {
-            Some(file) => self.suits(Base::read(file)?)?,
-            None => self.base(&self.engine(caller).await?, false, &caller.report).await?,
-        };
-        self.plan(base, caller).await
+        let planned = self.plan(self.any_base(caller).await?, caller).await?;
+        if let Standing::Stale(..) = &planned.standing {
+            let advice = "bring it up to date with `ipybox lock`; `ipybox build` does so by itself";
+            caller.report.warning("the lock is not what the list asks for, and not in this plan", advice);
+        }
+        Ok(planned)
+    }
+
+    /// The same without its lock.
+    pub(super) async fn resolve_unlocked(&self, caller: &Caller) -> Result<Planned<'_>, Failure> {
+        self.plan_unlocked(self.any_base(caller).await?, caller).await
+    }
+
+    /// The facts of the base, asking an engine only where they are in no file.
+    async fn any_base(&self, caller: &Caller) -> Result<Base, Failure> {
+        match &self.request.base_facts {
+            Some(file) => self.suits(Base::read(file)?),
+            None => self.base(&self.engine(caller).await?, false, &caller.report).await,
+        }
     }
 
     /// The facts of the base, from a file or from an engine, which pulls the image where it has to.
@@ -149,8 +168,19 @@ impl Asked {
         }
     }
 
-    /// Chooses the target, then fetches what its list needs, then makes the plan.
+    /// The plan, held to its lock.
+    ///
+    /// Where nothing but a lock will do, one that is stale is refused.
     pub(super) async fn plan(&self, base: Base, caller: &Caller) -> Result<Planned<'_>, Failure> {
+        let mut planned = self.plan_unlocked(base, caller).await?;
+        self.tell(&planned.plan, caller.environment.is_root(), &caller.report);
+        self.hold(&mut planned, caller)?;
+        self.refuse_stale(&planned)?;
+        Ok(planned)
+    }
+
+    /// Chooses the target, then fetches what its list needs, then makes the plan.
+    async fn plan_unlocked(&self, base: Base, caller: &Caller) -> Result<Planned<'_>, Failure> {
         let Self { request, inputs, cache, .. } = self;
         let (spec, variant, report) = (&inputs.spec, &inputs.variant, &caller.report);
         let of_plan = |errors: Vec<PlanError>| Failure::of_plan(&inputs.documents, &errors);
@@ -175,7 +205,6 @@ impl Asked {
         };
         let memory = Memory::of(&plan, cache);
         let plan = plan.with_wheelless(memory.recall(), request, &base);
-        self.tell(&plan, caller.environment.is_root(), report);
         for (name, why) in &dropped {
             report.note(&format!("`{name}` is left out: {why}"));
         }
@@ -183,15 +212,20 @@ impl Asked {
             sources,
             copies: inputs.copies.iter().map(|(_, files)| files.clone()).collect(),
             python_archive: inputs.python_archive.as_ref().map(|archive| archive.path().to_owned()),
+            wheels: BTreeMap::new(),
         };
-        Ok(Planned { plan, base, local, needed, memory })
+        Ok(Planned { plan, base, local, needed, standing: Standing::Unlocked, memory })
     }
 
-    /// The plan that a failed build leads to, where it failed for want of a wheel, or of a compiler.
-    pub(super) fn learn(&self, planned: &Planned<'_>, error: &EngineError, report: &Report) -> Option<Plan> {
-        let EngineError::Step { title: Some(title), output, .. } = error else { return None };
+    /// The plan that a failed step leads to, where it failed for want of a wheel, or of a compiler.
+    pub(super) fn learn(
+        &self,
+        planned: &Planned<'_>,
+        step: StepId,
+        output: &[String],
+        report: &Report,
+    ) -> Option<Plan> {
         let Planned { plan, base, needed, memory, .. } = planned;
-        let step = plan.build_steps().get(*title).copied()?;
         let kernel = kernel_needs(&self.inputs.variant);
         let learnt = learn(plan, needed, &kernel, step, output, &self.request.from_source)?;
         let next = plan.clone().with_wheelless(learnt.clone(), &self.request, base);
@@ -230,7 +264,7 @@ impl Asked {
         }
     }
 
-    /// The program that installs packages, on this host.
+    /// The program that installs packages in build steps.
     pub(super) async fn installer(&self, plan: &Plan) -> Result<PathBuf, Failure> {
         match &self.request.installer {
             Some(program) => Ok(program.clone()),
@@ -238,19 +272,48 @@ impl Asked {
         }
     }
 
+    /// The program that resolves packages on this host: the same release where there is one for it, else its own.
+    pub(super) async fn installer_here(&self) -> Result<PathBuf, Failure> {
+        match (&self.request.installer, Installer::of(&Platform::here())) {
+            (Some(program), _) => Ok(program.clone()),
+            (None, Some(installer)) => Ok(installer.obtain(&self.cache).await?),
+            (None, None) => Ok("uv".into()),
+        }
+    }
+
     /// What a failed build means to the caller.
     pub(super) fn explain(&self, planned: &Planned<'_>, error: EngineError) -> Failure {
-        let EngineError::Step { title: Some(title), output, exit_code, .. } = &error else {
-            return error.into();
-        };
-        let Planned { plan, needed, .. } = planned;
-        let titled = plan.build_steps().get(*title).copied();
-        let kernel = kernel_needs(&self.inputs.variant);
-        let explained = titled.and_then(|id| explain(plan, needed, &kernel, id, output, *exit_code));
-        let Some(Explanation { diagnostics, is_worth_a_retry }) = explained else { return error.into() };
-        let kind = if is_worth_a_retry { FailureKind::Unreachable } else { FailureKind::Refused };
-        Failure { kind, documents: self.inputs.documents.clone(), diagnostics, ..Failure::from(error) }
+        let Some((step, output, exit_code)) = failed_step(&planned.plan, &error) else { return error.into() };
+        match self.explanation(planned, step, output, exit_code) {
+            Some(failure) => Failure { output: Failure::from(error).output, ..failure },
+            None => error.into(),
+        }
     }
+
+    /// What a step means that has failed, as far as that is known.
+    pub(super) fn explanation(
+        &self,
+        planned: &Planned<'_>,
+        step: StepId,
+        output: &[String],
+        exit_code: Option<i32>,
+    ) -> Option<Failure> {
+        let Planned { plan, needed, .. } = planned;
+        let kernel = kernel_needs(&self.inputs.variant);
+        let Explanation { diagnostics, is_worth_a_retry } =
+            explain(plan, needed, &kernel, step, output, exit_code)?;
+        let kind = if is_worth_a_retry { FailureKind::Unreachable } else { FailureKind::Refused };
+        Some(Failure { kind, ..Failure::in_documents(self.inputs.documents.clone(), diagnostics) })
+    }
+}
+
+/// The step of a plan that has failed, what it printed, and how it ended.
+pub(super) fn failed_step<'e>(
+    plan: &Plan,
+    error: &'e EngineError,
+) -> Option<(StepId, &'e [String], Option<i32>)> {
+    let EngineError::Step { title: Some(title), output, exit_code, .. } = error else { return None };
+    Some((*plan.build_steps().get(*title)?, output, *exit_code))
 }
 
 impl Caller {

@@ -6,6 +6,7 @@ mod doctor;
 mod failure;
 mod fresh;
 mod image;
+mod lock;
 mod memory;
 mod outcome;
 mod pages;
@@ -79,6 +80,7 @@ async fn engine(asked: &EngineArgs, caller: &Caller) -> Result<Engine, Failure> 
 pub async fn run(command: Command, caller: &mut Caller) -> Result<(), Failure> {
     match command {
         Command::Build(args) => Box::pin(build::run(args, caller)).await,
+        Command::Lock(args) => Box::pin(lock::run(args, caller)).await,
         Command::Plan(args) => plan::run(args, caller).await,
         Command::Render(args) => render::run(args, caller).await,
         Command::Deps(args) => deps::run(&args, caller),

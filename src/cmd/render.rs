@@ -10,7 +10,7 @@ use crate::archive::Archive;
 use crate::cli::RenderArgs;
 use crate::diagnostic::Diagnostic;
 use crate::image::context;
-use crate::image::dockerfile::{self, Supply};
+use crate::image::dockerfile::{self, Goal, Supply};
 
 pub(super) async fn run(args: RenderArgs, caller: &Caller) -> Result<(), Failure> {
     let asked = Asked::read(args.image, caller).await?;
@@ -19,7 +19,7 @@ pub(super) async fn run(args: RenderArgs, caller: &Caller) -> Result<(), Failure
     }
     let Planned { plan, base, local, .. } = asked.resolve(caller).await?;
     let templates = &asked.inputs.templates;
-    let dockerfile = dockerfile::render(&plan, &base, templates, Supply::Context)?;
+    let dockerfile = dockerfile::render(&plan, &base, templates, Supply::Context, Goal::Image)?;
     if args.out.is_none() && args.tar.is_none() {
         let written = caller.report.result(|out| out.write_all(dockerfile.as_bytes()));
         return written.map_err(|error| Failure::unwritable("stdout", &error));

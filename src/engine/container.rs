@@ -1,6 +1,7 @@
 //! Containers that run while something is tried, and are gone afterwards.
 
 use std::collections::HashMap;
+use std::io::Write;
 use std::time::{Duration, Instant, SystemTime};
 
 use bollard::container::LogOutput;
@@ -242,6 +243,26 @@ impl Container {
             }
         }
         Ok(Some(bytes))
+    }
+
+    /// Writes a file or folder as a tar archive; false where there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError`], also where nothing can be written.
+    pub async fn copy_out(&self, path: &str, mut to: impl Write) -> Result<bool, EngineError> {
+        let options = DownloadFromContainerOptionsBuilder::default().path(path).build();
+        let mut chunks = self.engine.docker.download_from_container(&self.id, Some(options));
+        while let Some(chunk) = chunks.next().await {
+            let chunk = match chunk {
+                Ok(chunk) => chunk,
+                Err(error) if error::status(&error) == Some(404) => return Ok(false),
+                Err(error) => return Err(EngineError::api("read a file of an image")(error)),
+            };
+            to.write_all(&chunk)
+                .map_err(|err| EngineError::api("keep a file of an image")(Api::IOError { err }))?;
+        }
+        Ok(true)
     }
 
     /// The way to a server; `None` once the container has ended.

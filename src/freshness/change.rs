@@ -30,8 +30,9 @@ impl Change {
     }
 }
 
-/// What the later of two plans has otherwise, roots before what follows from them.
-pub(super) fn between(earlier: &Value, later: &Value) -> Vec<Change> {
+/// What the later of two plans, or of the same parts of them, has otherwise; roots before what follows from them.
+#[must_use]
+pub fn between(earlier: &Value, later: &Value) -> Vec<Change> {
     let mut changes = Vec::new();
     compare("", earlier, later, &mut changes);
     let roots: Vec<&'static str> = changes.iter().filter_map(Change::root).collect();
@@ -70,7 +71,7 @@ fn consequence_of(path: &str) -> Option<&'static [&'static str]> {
         "foundation.interpreter.version",
     ];
     const VARIANT: &[&str] = &["variant"];
-    const TABLE: [(&str, &[&str]); 17] = [
+    const TABLE: [(&str, &[&str]); 18] = [
         ("foundation.templates", &["ipybox"]),
         ("foundation.template", VARIANT),
         ("foundation.servers", VARIANT),
@@ -83,6 +84,7 @@ fn consequence_of(path: &str) -> Option<&'static [&'static str]> {
         ("foundation.provenance", BASE),
         ("packages.held", BASE),
         ("packages.folders", BASE),
+        ("packages.locked", &["packages.requirements"]),
         ("foundation.installer", &["ipybox"]),
         ("finish.labels.ipybox.version", &["ipybox"]),
         ("finish.labels.ipybox.python", PYTHON),
@@ -94,7 +96,7 @@ fn consequence_of(path: &str) -> Option<&'static [&'static str]> {
 
 /// The order of a plan's parts, the first what decides most.
 fn rank(path: &str) -> usize {
-    const ORDER: [&str; 14] = [
+    const ORDER: [&str; 15] = [
         "format",
         "ipybox",
         "variant",
@@ -105,6 +107,7 @@ fn rank(path: &str) -> usize {
         "foundation.interpreter",
         "foundation.user",
         "packages.requirements",
+        "packages.locked",
         "packages",
         "foundation.apt",
         "foundation",
@@ -119,6 +122,15 @@ fn compare(path: &str, old: &Value, new: &Value, changes: &mut Vec<Change>) {
         return;
     }
     let below = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+    if let Some(name) = path.strip_prefix("packages.locked.") {
+        changes.push(relocked(path, name, old, new));
+        return;
+    }
+    if path == "packages.locked" && (old.is_null() || new.is_null()) {
+        let what = if old.is_null() { "versions are locked now" } else { "versions are not locked any more" };
+        changes.push(Change { path: path.to_owned(), what: what.to_owned(), follows: false, entry: None });
+        return;
+    }
     match (old, new) {
         (Value::Object(one), Value::Object(other)) => {
             let names = one.keys().chain(other.keys().filter(|name| !one.contains_key(*name)));
@@ -192,6 +204,19 @@ fn name_of(text: &str) -> &str {
     let end =
         text.find(|next: char| !next.is_ascii_alphanumeric() && !"-_.".contains(next)).unwrap_or(text.len());
     if end == 0 || text.starts_with('/') { text } else { &text[..end] }
+}
+
+/// A locked package that changed, in words.
+fn relocked(path: &str, name: &str, old: &Value, new: &Value) -> Change {
+    let version = |entry: &Value| entry.get("version").map(plain);
+    let what = match (version(old), version(new)) {
+        (Some(old), Some(new)) if old == new => format!("{name} {new} that is locked: another file"),
+        (Some(old), Some(new)) => format!("{name} that is locked: {old} → {new}"),
+        (None, Some(new)) => format!("{name} {new} that is locked is new"),
+        (Some(old), None) => format!("{name} {old} that was locked is gone"),
+        (None, None) => format!("{name} that is locked changed"),
+    };
+    Change { path: path.to_owned(), what, follows: false, entry: Some(name.to_owned()) }
 }
 
 /// A change of one value, in words.

@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 
 use crate::archive::hexadecimal;
 use crate::plan::Plan;
-pub use change::Change;
+pub use change::{Change, between};
 
 /// The label with the fingerprint of the plan that an image was built from.
 pub const FINGERPRINT_LABEL: &str = "ipybox.fingerprint";
@@ -39,13 +39,14 @@ pub struct Stamp {
 }
 
 /// Values that are told by their digest alone, by their paths; `*` stands for any name.
-const KEPT_BACK: [&str; 6] = [
+const KEPT_BACK: [&str; 7] = [
     "foundation.env.*",
     "finish.args.*",
     "finish.labels.*",
     "foundation.steps.*.run",
     "finish.steps.*.run",
     "packages.sources.*.from",
+    "packages.locked.*.url",
 ];
 
 impl Stamp {
@@ -103,6 +104,19 @@ impl Stamp {
         ZlibDecoder::new(packed.as_slice()).take(MOST_PLAN).read_to_end(&mut text).ok()?;
         let stamp = Self { plan: serde_json::from_slice(&text).ok()? };
         (stamp.fingerprint() == *fingerprint).then_some(stamp)
+    }
+
+    /// Some parts of it, by their paths.
+    #[must_use]
+    pub fn parts(&self, paths: &[&str]) -> Value {
+        let mut parts = Value::Object(serde_json::Map::new());
+        for path in paths {
+            let names: Vec<&str> = path.split('.').collect();
+            let part = names.iter().try_fold(&self.plan, |value, name| value.get(name));
+            let place = names.iter().fold(&mut parts, |value, name| &mut value[*name]);
+            *place = part.cloned().unwrap_or_default();
+        }
+        parts
     }
 
     /// What a later one has otherwise, roots before what follows from them.
@@ -179,6 +193,10 @@ mod tests {
                 "unbuilt": { "docopt": ">=0.6" }, "build_apt": ["gcc"],
                 "held": { "torch": { "version": "2.3.0", "requires": ["numpy"], "extras": [] } },
                 "folders": ["/opt/conda/lib"],
+                "locked": { "numpy": {
+                    "version": "2.1.0", "file": "numpy-2.1.0-py3-none-any.whl", "url": "https://f.test/numpy", "is_direct": false,
+                    "sha256": "67".repeat(32),
+                } },
             },
             "finish": {
                 "copies": [{ "to": "/late", "is_folder": false, "owner": [0, 0], "digest": "45".repeat(32) }],
@@ -267,6 +285,10 @@ mod tests {
         set(&mut after, "/finish/args/MODEL", "large".into());
         set(&mut after, "/finish/labels/ipybox.dependencies", "numpy".into());
         set(&mut after, "/foundation/copies/0/digest", "ee".repeat(32).into());
+        set(&mut after, "/packages/locked/numpy/version", "2.2.0".into());
+        set(&mut after, "/packages/locked/numpy/sha256", "68".repeat(32).into());
+        after["packages"]["locked"]["rich"] =
+            serde_json::json!({ "version": "13.1", "sha256": "69".repeat(32) });
         after["packages"]["requirements"].as_array_mut().unwrap().push("rich>=13".into());
         let changes = stamp(before).changes(&stamp(after));
         let told: Vec<_> = changes.iter().map(|change| (change.what.as_str(), change.follows)).collect();
@@ -282,6 +304,8 @@ mod tests {
                 ("the variable `MODE` changed", false),
                 ("the build argument `MODEL` changed", false),
                 ("Python: 3.12.8 → 3.12.9", true),
+                ("numpy that is locked: 2.1.0 → 2.2.0", true),
+                ("rich 13.1 that is locked is new", true),
                 ("the label `ipybox.dependencies` changed", true),
             ]
         );

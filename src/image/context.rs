@@ -11,7 +11,7 @@ use crate::base::Base;
 use crate::deps::Name;
 use crate::inputs::local::{LocalFile, LocalSource};
 use crate::inputs::templates::Templates;
-use crate::installer;
+use crate::installer::{self, Reader};
 use crate::plan::Plan;
 use crate::variant::{Placement, Who};
 
@@ -35,13 +35,13 @@ pub fn of(
         context.add("server.txt", runtime(templates, &plan.foundation.servers_lock));
     }
     context.add(INDEX, installer::default_index(plan));
-    for (name, content) in installer::request(plan)? {
+    for (name, content) in installer::request(plan, Reader::Step)? {
         context.add(&format!("request/{name}"), content);
     }
     if plan.foundation.placement != Placement::Isolated {
         context.add_directory("request/base", 0o755, Owner::default());
     }
-    if plan.packages.checks_hashes() {
+    if plan.packages.checks_hashes() && plan.packages.locked.is_none() {
         context.add("request/hashes.py", build_file(templates, "hashes.py"));
     }
     if plan.packages.builds() {
@@ -57,6 +57,13 @@ pub fn of(
     for (name, source) in local.sources.iter().filter(|(name, _)| plan.packages.sources.contains_key(*name)) {
         for file in source.files() {
             add(&mut context, &format!("sources/{name}"), file);
+        }
+    }
+    for (name, pin) in plan.packages.locked.iter().flatten() {
+        if let Some(wheel) = local.wheels.get(name) {
+            let place = format!("request/{}/{}", installer::WHEELS, pin.file);
+            context.add_file(&place, 0o644, wheel)?;
+            context.expect_sha256(&place, &pin.sha256);
         }
     }
     let copies: Vec<_> = plan.copies().collect();
@@ -115,6 +122,8 @@ pub struct Local {
     pub copies: Vec<LocalSource>,
     /// The archive of an interpreter.
     pub python_archive: Option<PathBuf>,
+    /// Locked wheels that are files.
+    pub wheels: BTreeMap<Name, PathBuf>,
 }
 
 fn build_file<'a>(templates: &'a Templates, file: &str) -> &'a str {

@@ -140,6 +140,12 @@ struct Values<'a> {
     bounds: bool,
     /// Whether hashes are checked apart from the installer.
     hashes: bool,
+    /// Whether wheels are built and nothing else.
+    only_wheels: bool,
+    /// Whether a lock says what is installed.
+    locked: bool,
+    /// Where what is installed is said.
+    pylock: &'static str,
     /// Debian packages, with a blank between them.
     apt: String,
     /// Those that are installed where that can be.
@@ -200,6 +206,21 @@ struct Titles {
     copies: String,
 }
 
+impl Titles {
+    fn all() -> Self {
+        Self {
+            python: StepId::Python.title(),
+            apt: StepId::Apt.title(),
+            servers: StepId::Servers.title(),
+            build_apt: StepId::BuildApt.title(),
+            wheels: StepId::Wheels.title(),
+            resolve: StepId::Resolve.title(),
+            packages: StepId::Packages.title(),
+            copies: StepId::Copies.title(),
+        }
+    }
+}
+
 /// What the installer says where other alternatives are tried, and where they are not.
 #[derive(Serialize)]
 struct Words {
@@ -233,6 +254,15 @@ struct Setting<'a> {
     value: String,
 }
 
+/// What comes of a Dockerfile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Goal {
+    /// The image.
+    Image,
+    /// The wheels that are built for it, below `/wheels`, and nothing else.
+    Wheels,
+}
+
 /// Renders the Dockerfile of a plan. It stays inside what the frontend built into Docker 20.10
 /// accepts.
 ///
@@ -244,6 +274,7 @@ pub fn render(
     base: &Base,
     templates: &Templates,
     supply: Supply,
+    goal: Goal,
 ) -> Result<String, DockerfileError> {
     let (uid, gid) = plan.foundation.user.ids();
     let steps = |at: When| {
@@ -305,7 +336,10 @@ pub fn render(
         builds: wheels(packages),
         build_apt: packages.build_apt.join(" "),
         bounds: !packages.bounds.is_empty(),
+        only_wheels: goal == Goal::Wheels,
         hashes: packages.checks_hashes(),
+        locked: packages.locked.is_some(),
+        pylock: if packages.locked.is_some() { "request/pylock.toml" } else { "pylock.toml" },
         apt: foundation.apt.join(" "),
         wishes: &foundation.wishes,
         bytecode: foundation.bytecode,
@@ -325,16 +359,7 @@ pub fn render(
         names_hosts,
         indexed: !packages.indexes.is_empty(),
         replaces_index: installer::replaces_own(&packages.indexes),
-        titles: Titles {
-            python: StepId::Python.title(),
-            apt: StepId::Apt.title(),
-            servers: StepId::Servers.title(),
-            build_apt: StepId::BuildApt.title(),
-            wheels: StepId::Wheels.title(),
-            resolve: StepId::Resolve.title(),
-            packages: StepId::Packages.title(),
-            copies: StepId::Copies.title(),
-        },
+        titles: Titles::all(),
         words: Words {
             no_solution: words::NO_SOLUTION,
             spoilt: words::SPOILT,
@@ -346,7 +371,7 @@ pub fn render(
     let text = filled(templates, &plan.foundation.template, &values)?;
     match supply {
         Supply::Engine | Supply::Context => Ok(text),
-        Supply::Plain { .. } => marked(text, plan),
+        Supply::Plain { .. } => marked(text, plan, goal),
     }
 }
 
@@ -396,7 +421,7 @@ pub fn question(
 
 /// Gives each step the digest of its part of the plan: buildah takes a step for done where its text is the same, whatever
 /// is in the files that are mounted.
-fn marked(text: String, plan: &Plan) -> Result<String, DockerfileError> {
+fn marked(text: String, plan: &Plan, goal: Goal) -> Result<String, DockerfileError> {
     let Plan { foundation, packages, finish, .. } = plan;
     let (early, late) = (foundation.digest(), finish.digest());
     let of_foundation = |is_early: bool| if is_early { &early } else { &late };
@@ -409,7 +434,7 @@ fn marked(text: String, plan: &Plan) -> Result<String, DockerfileError> {
             StepId::Own(number) => of_foundation(number < foundation.steps.len()),
         };
         let titled = format!(": \"{}\" &&", step.title());
-        if !text.contains(&titled) {
+        if goal == Goal::Image && !text.contains(&titled) {
             return Err(DockerfileError::Untitled(step.title()));
         }
         Ok(text.replace(&titled, &format!("{titled} : {digest} &&")))

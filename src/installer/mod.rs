@@ -4,8 +4,12 @@
 mod debian;
 mod release;
 mod request;
+mod resolve;
 pub mod words;
 
 pub use debian::Missing;
 pub use release::{UvError, image};
-pub use request::{builds, default_index, index_order, index_settings, replaces_own, request};
+pub use request::{
+    Reader, WHEELS, builds, default_index, index_order, index_settings, replaces_own, request,
+};
+pub use resolve::{Resolve, ResolveError, Upgrade, resolve};

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
+use std::path::Path;
 
 use pep440_rs::Version;
 use serde::Serialize;
@@ -10,7 +11,7 @@ use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, DateTime, ZipWriter};
 
 use crate::deps::{Name, Priority, Source, percent_encoded};
-use crate::plan::{Held, PackageIndex, Plan, Requirement};
+use crate::plan::{Held, PackageIndex, Pin, Plan, Requirement};
 use crate::variant::Placement;
 
 /// What the project is called that stands for the user's list; uv says it in its reasons.
@@ -19,21 +20,56 @@ pub(super) const PROJECT: &str = "your-list";
 /// Where build steps find what is built.
 const SOURCES: &str = "/dev/ipybox/sources";
 
+/// Who reads a request.
+#[derive(Debug, Clone, Copy)]
+pub enum Reader<'a> {
+    /// A build step, which installs what it resolves.
+    Step,
+    /// This host, in a folder. What the base holds is told as well, with what needs it.
+    Host(&'a Path),
+}
+
+/// The name of uv's settings in a request.
+pub(super) const SETTINGS: &str = "uv.toml";
+
+/// The name of what keeps the base's distributions at their versions.
+pub(super) const BASE_CONSTRAINTS: &str = "base.txt";
+
+/// The name of bounds and hashes.
+pub(super) const CONSTRAINTS: &str = "constraints.txt";
+
+/// The name of what makes folders of the base visible.
+const BASE_FOLDERS: &str = "base.pth";
+
+/// The name of what is installed, where that is locked; uv takes no other for it.
+const PYLOCK: &str = "pylock.toml";
+
+/// The folder of locked wheels that are files of this host.
+pub const WHEELS: &str = "wheels";
+
 /// The files of a request by their names: `NN/pyproject.toml` for each choice of alternatives, the newest
 /// first, and what holds for all of them.
 ///
 /// # Errors
 ///
 /// Of writing a wheel or JSON to memory.
-pub fn request(plan: &Plan) -> io::Result<BTreeMap<String, Vec<u8>>> {
+pub fn request(plan: &Plan, reader: Reader<'_>) -> io::Result<BTreeMap<String, Vec<u8>>> {
     let mut files = BTreeMap::new();
     let mut add = |name: &str, text: Vec<u8>| drop(files.insert(name.to_owned(), text));
+    if let Some(pins) = &plan.packages.locked {
+        add(SETTINGS, uv_settings(plan, reader).into());
+        add(PYLOCK, pylock(pins, plan).into());
+        if !plan.packages.folders.is_empty() {
+            add(BASE_FOLDERS, folders(&plan.packages.folders).into());
+        }
+        return Ok(files);
+    }
     for (number, requirements) in choices(plan).iter().enumerate() {
         add(&format!("{:02}/pyproject.toml", number + 1), pyproject(requirements, plan).into());
     }
-    add("uv.toml", uv_settings(plan).into());
+    add(SETTINGS, uv_settings(plan, reader).into());
     if plan.foundation.placement != Placement::Isolated {
-        add("base.txt", base_constraints(plan).into());
+        add(BASE_CONSTRAINTS, base_constraints(plan).into());
         for (name, held) in &plan.packages.held {
             if let Some(version) = &held.version {
                 let wheel = format!("{}-{version}-py3-none-any.whl", name.as_str().replace('-', "_"));
@@ -42,10 +78,10 @@ pub fn request(plan: &Plan) -> io::Result<BTreeMap<String, Vec<u8>>> {
         }
     }
     if !plan.packages.folders.is_empty() {
-        add("base.pth", folders(&plan.packages.folders).into());
+        add(BASE_FOLDERS, folders(&plan.packages.folders).into());
     }
     if !plan.packages.bounds.is_empty() {
-        add("constraints.txt", constraints(plan).into());
+        add(CONSTRAINTS, constraints(plan).into());
     }
     if plan.packages.checks_hashes() {
         let hashes: BTreeMap<_, _> =
@@ -75,6 +111,39 @@ fn choices(plan: &Plan) -> Vec<Vec<String>> {
         texts
     };
     choices.into_iter().map(request).collect()
+}
+
+/// Locked wheels as uv reads them.
+///
+/// Rule: PEP 751, "Specification".
+fn pylock(pins: &BTreeMap<Name, Pin>, plan: &Plan) -> String {
+    let mut document = DocumentMut::new();
+    document["lock-version"] = value("1.0");
+    document["created-by"] = value("ipybox");
+    let minor = plan.foundation.interpreter.version.splitn(3, '.').take(2).collect::<Vec<_>>().join(".");
+    document["requires-python"] = value(format!("=={minor}.*"));
+    let package = |(name, pin): (&Name, &Pin)| {
+        let mut hashes = InlineTable::new();
+        hashes.insert("sha256", pin.sha256.as_str().into());
+        let mut file = InlineTable::new();
+        match &pin.url {
+            Some(url) => file.insert("url", url.as_str().into()),
+            None => file.insert("path", format!("{WHEELS}/{}", pin.file).into()),
+        };
+        file.insert("hashes", hashes.into());
+        let mut table = Table::new();
+        table["name"] = value(name.as_str());
+        table["version"] = value(&pin.version);
+        if pin.is_direct {
+            table["archive"] = value(file);
+        } else {
+            file.insert("name", pin.file.as_str().into());
+            table["wheels"] = value(Array::from_iter([file]));
+        }
+        table
+    };
+    document["packages"] = Item::ArrayOfTables(pins.iter().map(package).collect());
+    document.to_string()
 }
 
 /// What keeps the base's distributions at their versions.
@@ -198,7 +267,7 @@ fn asked_tables(indexes: &[PackageIndex]) -> ArrayOfTables {
 
 /// uv's settings. It takes a distribution from the first index that has it, and asks the default one
 /// last.
-fn uv_settings(plan: &Plan) -> String {
+fn uv_settings(plan: &Plan, reader: Reader<'_>) -> String {
     let mut tables = asked_tables(&plan.packages.indexes);
     // The project describes them as well; uv says of those in its settings alone why they gave nothing.
     for (name, index) in asked_for_some(&plan.packages.indexes) {
@@ -217,9 +286,15 @@ fn uv_settings(plan: &Plan) -> String {
         });
         document["dependency-metadata"] = value(metadata.collect::<Array>());
         let mut pip = Table::new();
-        let omitted: Array = plan.packages.held.keys().map(Name::as_str).collect();
-        pip["no-emit-package"] = value(omitted);
-        pip["find-links"] = value(Array::from_iter(["/dev/ipybox/request/base"]));
+        let stand_ins = match reader {
+            Reader::Step => {
+                let omitted: Array = plan.packages.held.keys().map(Name::as_str).collect();
+                pip["no-emit-package"] = value(omitted);
+                "/dev/ipybox/request/base".to_owned()
+            }
+            Reader::Host(folder) => folder.join("base").to_string_lossy().into_owned(),
+        };
+        pip["find-links"] = value(Array::from_iter([stand_ins]));
         document["pip"] = pip.into();
     }
     if !tables.is_empty() {
@@ -367,7 +442,7 @@ mod tests {
         let materials = Materials { installer, ..Materials::default() };
         let target = Target::choose(&request, &spec, &variant, &base, &materials).unwrap();
         let plan = Plan::resolve(&request, &spec, &variant, &base, target, materials).unwrap();
-        let settings = uv_settings(&plan);
+        let settings = uv_settings(&plan, Reader::Step);
         let torch = r#"{ name = "torch", version = "2.3.0+cu121", requires-dist = ["numpy", "sympy; extra == 'opt'"], provides-extra = ["opt"] }"#;
         assert!(settings.contains(torch), "{settings}");
         assert!(settings.contains(r#"no-emit-package = ["numpy", "torch"]"#), "{settings}");

@@ -113,6 +113,24 @@ pub struct Packages {
     pub held: BTreeMap<Name, Held>,
     /// Folders of distributions that a layered environment would not see by itself.
     pub folders: Vec<String>,
+    /// What is installed, where a lock says so; nothing is resolved or built then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locked: Option<BTreeMap<Name, Pin>>,
+}
+
+/// A wheel that a lock names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pin {
+    /// Its version.
+    pub version: String,
+    /// The name of its file.
+    pub file: String,
+    /// Its address; `None` where it is a file of this host.
+    pub url: Option<String>,
+    /// SHA-256 of it.
+    pub sha256: String,
+    /// Whether the list asks for this file itself.
+    pub is_direct: bool,
 }
 
 /// The part of an image that comes last.
@@ -319,6 +337,18 @@ impl Plan {
     pub fn with_wheelless(mut self, wheelless: Wheelless, request: &Request, base: &Base) -> Self {
         let interpreter = &self.foundation.interpreter;
         self.packages = packages::with_builds(self.packages, wheelless, interpreter, base, request);
+        self
+    }
+
+    /// The plan where a lock says what is installed.
+    #[must_use]
+    pub fn with_lock(mut self, pins: BTreeMap<Name, Pin>) -> Self {
+        let Packages { sources, unbuilt, build_apt, locked, .. } = &mut self.packages;
+        // What is built has become a wheel of the lock.
+        sources.clear();
+        unbuilt.clear();
+        build_apt.clear();
+        *locked = Some(pins);
         self
     }
 

@@ -59,6 +59,7 @@ pub(super) fn packages(
         build_apt: Vec::new(),
         held: BTreeMap::new(),
         folders: Vec::new(),
+        locked: None,
     };
     let mut indexes = Indexes::of(spec);
     let mut choices = 1_usize;

@@ -68,6 +68,7 @@ pub(super) fn title(work: &Work) -> String {
         Work::Pull(name) => format!("pulling {name}"),
         Work::Probe(name) => format!("looking at {name}"),
         Work::Load(what) => format!("loading {what} into the engine, once"),
+        Work::Resolve => "resolving the packages".to_owned(),
         Work::Build { .. } => "building the image".to_owned(),
         Work::Verify => "verifying the image".to_owned(),
     }

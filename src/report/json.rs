@@ -177,6 +177,7 @@ fn named(work: &Work) -> Named<'_> {
         Work::Pull(name) => ("pull", Some(name.as_str())),
         Work::Probe(name) => ("probe", Some(name.as_str())),
         Work::Load(what) => ("load", Some(what.as_str())),
+        Work::Resolve => ("resolve", None),
         Work::Build { .. } => ("build", None),
         Work::Verify => ("verify", None),
     };

@@ -241,7 +241,7 @@ impl View {
                 match work {
                     Work::Pull(name) => Some(line("pulled", name, after.as_secs_f64())),
                     Work::Load(what) => Some(line("loaded", what, after.as_secs_f64())),
-                    Work::Probe(_) | Work::Build { .. } | Work::Verify => None,
+                    Work::Probe(_) | Work::Resolve | Work::Build { .. } | Work::Verify => None,
                 }
             }
             Event::Layer(layer) => {

@@ -71,6 +71,8 @@ pub enum Work {
     Probe(String),
     /// Something is loaded into the engine.
     Load(String),
+    /// It is resolved on this host what a list asks for.
+    Resolve,
     /// An image is built, with so many steps that run something.
     Build {
         /// How many.
