@@ -12,7 +12,7 @@
 //! its inputs. [`plan::Target`] is chosen once, before anything is fetched; [`plan::Plan`] is printed and read back; what only
 //! rendering needs travels beside it. [`installer`] knows uv, pip and apt, [`explain`] says what a failed step means at the
 //! lines of the list, [`doctor`] what keeps a host from building, and [`report`] is the one door to the terminal. [`freshness`] compares a plan with what an image says of its own,
-//! [`lock`] holds what is installed to what was resolved once.
+//! [`lock`] holds what is installed to what was resolved once, [`inside`] tells what an image has.
 //! `tests/arrows.rs` holds the order of the rooms.
 
 pub mod accounts;
@@ -29,6 +29,7 @@ pub mod freshness;
 pub mod harmless;
 pub mod image;
 pub mod inputs;
+pub mod inside;
 pub mod installer;
 pub mod kept;
 pub mod lock;

@@ -144,6 +144,16 @@ pub enum Command {
         Containers are started as the clients of ipybox and smolagents start them, and removed at the\n\
         end. Exit code 1 if a check fails. `ipybox build --verify` does this before a tag moves.")]
     Verify(VerifyArgs),
+    /// Tell what is inside an image: its packages, what they take, and who asked for each
+    #[command(after_help = "Examples:\n  \
+        ipybox inspect sandbox                        the largest packages first\n  \
+        ipybox inspect sandbox --json                 for programs\n  \
+        ipybox inspect sandbox --format cyclonedx     a bill of materials, for scanners")]
+    Inspect(InspectArgs),
+    /// Tell why a package is in an image
+    Why(WhyArgs),
+    /// Tell what an image has otherwise than another
+    Diff(DiffArgs),
     /// Look whether this host is able to build, and tell what to mend
     #[command(after_help = "Examples:\n  \
         ipybox doctor                         with the default base\n  \
@@ -184,6 +194,9 @@ impl Command {
             Self::Lock(args) => Some(&mut args.image),
             Self::Deps(_)
             | Self::Verify(_)
+            | Self::Inspect(_)
+            | Self::Why(_)
+            | Self::Diff(_)
             | Self::Doctor(_)
             | Self::Variants(_)
             | Self::Completions { .. }
@@ -199,6 +212,9 @@ impl Command {
             Self::Lock(args) => Some(&args.image),
             Self::Deps(_)
             | Self::Verify(_)
+            | Self::Inspect(_)
+            | Self::Why(_)
+            | Self::Diff(_)
             | Self::Doctor(_)
             | Self::Variants(_)
             | Self::Completions { .. }
@@ -419,6 +435,75 @@ pub struct VerifyArgs {
     pub own: VariantsFolder,
 
     /// Print the checks as JSON
+    #[arg(long)]
+    pub json: bool,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "described by its type")]
+    pub engine: EngineArgs,
+}
+
+/// Arguments of `ipybox inspect`.
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// A local image: a name or an id
+    pub image: String,
+
+    /// What to print
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    pub format: BillFormat,
+
+    /// Print everything as JSON; the same as `--format json`
+    #[arg(long, conflicts_with = "format")]
+    pub json: bool,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "described by its type")]
+    pub engine: EngineArgs,
+}
+
+/// What `ipybox inspect` prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum BillFormat {
+    /// A table, the largest packages first
+    #[default]
+    Text,
+    /// Everything that is known, as JSON
+    Json,
+    /// A bill of materials of `CycloneDX` 1.6, as JSON
+    Cyclonedx,
+    /// A bill of materials of SPDX 2.3, as JSON
+    Spdx,
+}
+
+/// Arguments of `ipybox why`.
+#[derive(Debug, Args)]
+pub struct WhyArgs {
+    /// A local image: a name or an id
+    pub image: String,
+
+    /// The package
+    pub package: String,
+
+    /// Print the ways to it as JSON
+    #[arg(long)]
+    pub json: bool,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "described by its type")]
+    pub engine: EngineArgs,
+}
+
+/// Arguments of `ipybox diff`.
+#[derive(Debug, Args)]
+pub struct DiffArgs {
+    /// The earlier image: a name or an id
+    pub earlier: String,
+
+    /// The later one
+    pub later: String,
+
+    /// Print what differs as JSON
     #[arg(long)]
     pub json: bool,
 

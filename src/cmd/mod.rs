@@ -6,6 +6,7 @@ mod doctor;
 mod failure;
 mod fresh;
 mod image;
+mod inspect;
 mod lock;
 mod memory;
 mod outcome;
@@ -85,6 +86,9 @@ pub async fn run(command: Command, caller: &mut Caller) -> Result<(), Failure> {
         Command::Render(args) => render::run(args, caller).await,
         Command::Deps(args) => deps::run(&args, caller),
         Command::Verify(args) => verify::run(args, caller).await,
+        Command::Inspect(args) => inspect::inspect(args, caller).await,
+        Command::Why(args) => inspect::why(args, caller).await,
+        Command::Diff(args) => inspect::diff(args, caller).await,
         Command::Doctor(args) => Box::pin(doctor::run(args, caller)).await,
         Command::Variants(args) => variants::run(&args, &caller.report),
         Command::Completions { shell } => pages::completions(shell, &caller.report),

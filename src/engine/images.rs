@@ -40,6 +40,12 @@ pub struct Image {
     pub health: Vec<String>,
     /// Instructions that run when something is built on it.
     pub on_build: Vec<String>,
+    /// When it was made, as RFC 3339 has it, to the second.
+    pub created: Option<String>,
+    /// Its size, in bytes.
+    pub bytes: u64,
+    /// The digests of its layers, uncompressed, the lowest first.
+    pub layers: Vec<String>,
 }
 
 /// An instruction that made a part of an image.
@@ -105,6 +111,12 @@ impl Engine {
             labels: config.labels.unwrap_or_default().into_iter().collect(),
             health,
             on_build: config.on_build.unwrap_or_default(),
+            created: inspected.created.filter(|time| time.offset().is_utc()).map(|time| {
+                let date = format!("{:04}-{:02}-{:02}", time.year(), u8::from(time.month()), time.day());
+                format!("{date}T{:02}:{:02}:{:02}Z", time.hour(), time.minute(), time.second())
+            }),
+            bytes: inspected.size.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or_default(),
+            layers: inspected.root_fs.and_then(|root| root.layers).unwrap_or_default(),
         }))
     }
 

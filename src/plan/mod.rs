@@ -24,7 +24,7 @@ pub use packages::{PlannedSource, kernel_needs};
 pub use python::{Provenance, default_base};
 pub use requirement::Requirement;
 pub use steps::StepId;
-pub use target::Target;
+pub use target::{Environment, Target};
 
 use crate::accounts::User;
 use crate::archive::hexadecimal;
@@ -257,7 +257,7 @@ pub const WORKSPACE: &str = "/workspace";
 pub const SERVES_LABEL: &str = "ipybox.serves";
 
 /// The label that names the distributions of the list, with a blank between them.
-const DEPENDENCIES_LABEL: &str = "ipybox.dependencies";
+pub const DEPENDENCIES_LABEL: &str = "ipybox.dependencies";
 
 impl Plan {
     /// Makes a plan for a target that was chosen from the same request, list, variant and base.

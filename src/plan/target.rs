@@ -79,11 +79,11 @@ impl<'a> Target<'a> {
 
 /// What decides whether a marker holds.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Environment<'a> {
+pub struct Environment<'a> {
     /// What images of it run on.
-    pub(super) platform: &'a Platform,
+    pub platform: &'a Platform,
     /// The interpreter's version, where there is one yet.
-    pub(super) python: Option<&'a str>,
+    pub python: Option<&'a str>,
 }
 
 /// The dependencies that are needed on a base, and the names of the others with the reason. A marker
@@ -117,7 +117,8 @@ impl Environment<'_> {
     /// A variable of markers; `None` where the target does not decide it.
     ///
     /// Rule: PEP 508, "Environment Markers".
-    fn variable(self, name: &str) -> Option<String> {
+    #[must_use]
+    pub fn variable(self, name: &str) -> Option<String> {
         let Self { platform, python } = self;
         Some(match name {
             "os_name" => "posix".to_owned(),

@@ -196,7 +196,8 @@ impl<'a> Excerpt<'a> {
 }
 
 /// A number of bytes for people, in powers of 1000.
-pub(super) fn size(bytes: u64) -> String {
+#[must_use]
+pub fn size(bytes: u64) -> String {
     match bytes {
         0..1000 => format!("{bytes} B"),
         1000..1_000_000 => format!("{} kB", bytes.div_ceil(1000)),

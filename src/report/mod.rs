@@ -16,7 +16,7 @@ use clap::ValueEnum;
 use crate::diagnostic::{Diagnostic, Documents, Fix};
 use crate::engine::{BuildEvent, LayerEvent};
 use crate::verify::Finding;
-pub use human::finding;
+pub use human::{finding, size};
 pub use redact::Redaction;
 
 /// How a caller is told things.
