@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
+use ipybox::base::{Interpreter, Platform};
 use ipybox::deps::{Constraint, Form, Marker, Selection, Source, Spec, Surroundings, pep508};
 use ipybox::diagnostic::{Diagnostic, Document, Fix};
+use ipybox::lock::{Lock, Tags, versions};
 use ipybox::plan::Requirement;
 
 /// Reads a list in a form and as the command line reads it, and checks what that gives.
@@ -61,6 +63,30 @@ pub(crate) fn requirement(text: &str) {
         }
         Err(error) => assert!(text.get(error.at).is_some()),
     }
+}
+
+/// Reads a text as a lock; what is one is read as it is written.
+pub(crate) fn lock(text: &str) {
+    let interpreter = Interpreter {
+        path: "/usr/bin/python3".to_owned(),
+        version: "3.12.8".to_owned(),
+        implementation: "cpython".to_owned(),
+        libc: Some("glibc 2.36".to_owned()),
+    };
+    let platform = Platform { os: "linux".to_owned(), architecture: "amd64".to_owned() };
+    let tags = Tags::of(&interpreter, &platform).unwrap();
+    match Lock::parse(text) {
+        Ok(lock) => {
+            let written = lock.write(&tags);
+            assert_eq!(Lock::parse(&written).unwrap(), lock, "{written}");
+            for entry in lock.entries.values() {
+                let _ = tags.rank(&entry.wheel.file);
+            }
+        }
+        Err(error) => assert!(!error.diagnostic("pylock.toml").what.is_empty()),
+    }
+    let _ = versions(text);
+    let _ = tags.rank(text);
 }
 
 fn right(spec: &Spec, text: &str) {

@@ -10,7 +10,7 @@ use crate::deps::{Dependency, Name};
 use crate::diagnostic::Diagnostic;
 use crate::installer::Missing;
 use crate::installer::words::{Cause, Fact, Term};
-use crate::plan::{Plan, Requirement, StepId, Wheelless};
+use crate::plan::{Learnt, Plan, Requirement, StepId};
 use crate::request::FromSource;
 
 /// What a failed build teaches of distributions that no index has as a wheel: what was known before and more, or `None`
@@ -23,10 +23,13 @@ pub fn learn(
     step: StepId,
     output: &[String],
     may: &FromSource,
-) -> Option<Wheelless> {
+) -> Option<Learnt> {
     let packages = &plan.packages;
-    let mut known =
-        Wheelless { names: packages.unbuilt.clone(), needs_compiler: !packages.build_apt.is_empty() };
+    let mut known = Learnt {
+        names: packages.unbuilt.clone(),
+        needs_compiler: !packages.build_apt.is_empty(),
+        ..Learnt::default()
+    };
     match (step, Cause::of(output)?) {
         (StepId::Packages | StepId::Resolve, Cause::NoSolution(facts)) => {
             let list = List { plan, needed, kernel };

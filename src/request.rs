@@ -12,6 +12,16 @@ use crate::base::Platform;
 use crate::deps::{Index, Name, Selection};
 use crate::reference::Reference;
 
+/// What becomes of shared libraries that packages need and nothing brings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Libraries {
+    /// They are told of.
+    #[default]
+    Told,
+    /// The Debian packages that have them are installed.
+    Added,
+}
+
 /// What is asked of a lock.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Locking {
@@ -54,6 +64,8 @@ pub struct Request {
     pub user_is_chosen: bool,
     /// Debian packages beside the variant's.
     pub apt: Vec<String>,
+    /// What becomes of shared libraries that packages need and nothing brings.
+    pub libraries: Libraries,
     /// What may be built from its source where no index has a wheel of it.
     pub from_source: FromSource,
     /// Debian packages that such builds need.
@@ -102,6 +114,7 @@ impl Request {
             user,
             user_is_chosen: false,
             apt: Vec::new(),
+            libraries: Libraries::default(),
             from_source: FromSource::Auto,
             build_apt: Vec::new(),
             tools: None,

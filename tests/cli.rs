@@ -278,7 +278,8 @@ fn the_executors_of_the_examples_render() {
 }
 
 /// Options that need an engine.
-const OF_BUILD: [&str; 16] = [
+const OF_BUILD: [&str; 17] = [
+    "max-size",
     "tag",
     "no-cache",
     "verify",

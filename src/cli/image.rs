@@ -11,8 +11,11 @@ use crate::accounts::User;
 use crate::base::Platform;
 use crate::deps::{Index, Name, Priority, Selection};
 use crate::reference::Reference;
-use crate::request::{FromSource, Locking, PythonVersion, Request, SecretFrom, Tools};
+use crate::request::{FromSource, Libraries, Locking, PythonVersion, Request, SecretFrom, Tools};
 use crate::variant::{self, executor_name};
+
+/// The word in place of Debian packages that are found out.
+const AUTO: &str = "auto";
 
 /// What an image is made from; the same for every command that makes a plan.
 #[derive(Debug, Args)]
@@ -75,7 +78,10 @@ pub struct ImageArgs {
     )]
     pub python_archive: Option<PathBuf>,
 
-    /// Debian package to install; may be repeated
+    /// Debian package to install; may be repeated. `auto` adds those that installed packages turn out to need
+    ///
+    /// After each build it is looked which shared libraries packages need and nothing in the image has, such as `libGL.so.1`
+    /// of opencv-python. They are told with the Debian packages that have them; `--apt auto` builds once more, with these.
     #[arg(long, value_name = "PACKAGE", value_parser = variant::package)]
     pub apt: Vec<String>,
 
@@ -314,7 +320,12 @@ impl ImageArgs {
             name: self.name,
             user,
             user_is_chosen: self.root || self.uid.is_some() || self.gid.is_some(),
-            apt: self.apt,
+            libraries: if self.apt.iter().any(|name| name == AUTO) {
+                Libraries::Added
+            } else {
+                Libraries::Told
+            },
+            apt: self.apt.into_iter().filter(|name| name != AUTO).collect(),
             from_source: from_source(&self.from_source).unwrap_or(FromSource::Auto),
             build_apt: self.build_apt,
             tools: self.tools.map(|ToolsFor::Agent| Tools::Agent),

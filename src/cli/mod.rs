@@ -324,6 +324,10 @@ pub struct BuildArgs {
     #[arg(long, value_parser = BoolishValueParser::new(), env = "IPYBOX_VERIFY", hide_env = true)]
     pub verify: bool,
 
+    /// Refuse an image that is larger than this, such as 800MB or 2GB, before any tag moves
+    #[arg(long, value_name = "SIZE", value_parser = size, env = "IPYBOX_MAX_SIZE", hide_env = true)]
+    pub max_size: Option<u64>,
+
     /// Look for a newer base first
     #[arg(
         long,
@@ -568,6 +572,32 @@ impl Network {
             Self::None => "none",
         }
     }
+}
+
+/// A number of bytes, with or without a unit in powers of 1000 or, as `GiB`, of 1024.
+fn size(text: &str) -> Result<u64, &'static str> {
+    const EXPECTED: &str = "expected a size, such as 800MB or 1.5GB";
+    let digits = text.find(|next: char| !next.is_ascii_digit() && next != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1.0,
+        "k" | "kb" => 1e3,
+        "m" | "mb" => 1e6,
+        "g" | "gb" => 1e9,
+        "kib" => 1024.0,
+        "mib" => 1024.0 * 1024.0,
+        "gib" => 1024.0 * 1024.0 * 1024.0,
+        _ => return Err(EXPECTED),
+    };
+    let number: f64 = number.parse().map_err(|_| EXPECTED)?;
+    let bytes = number * unit;
+    // Sizes of images are far below what a double holds exactly.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "checked to be small and positive"
+    )]
+    if bytes.is_finite() && (0.0..1e15).contains(&bytes) { Ok(bytes as u64) } else { Err(EXPECTED) }
 }
 
 /// A name of a package, normalized.

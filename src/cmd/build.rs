@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::fresh::{self, Found};
 use super::image::failed_step;
+use super::installed::Installed;
 use super::lock::Standing;
 use super::outcome::{self, Clock, Unwritten};
 use super::{Asked, Caller, Failure, Planned, verify};
@@ -62,6 +63,9 @@ pub(super) async fn run(mut args: BuildArgs, caller: &mut Caller) -> Result<(), 
     }
     asked.relock(&mut planned, how, caller).await?;
     clock.lap("lock");
+    if let Some(most) = args.max_size {
+        wheels_within(most, &planned)?;
+    }
     let found = fresh::look(&engine, &args.tag, &Stamp::of(&planned.plan), asked.cache()).await?;
     clock.lap("look");
     let there = found.iter().find_map(Found::fresh).filter(|_| !args.force && !args.no_cache);
@@ -83,6 +87,9 @@ pub(super) async fn run(mut args: BuildArgs, caller: &mut Caller) -> Result<(), 
             image
         }
     };
+    if let Some(most) = args.max_size {
+        within(most, &engine, &image).await?;
+    }
     if args.verify {
         verify::prove(&engine, &image, &asked.inputs.variant, asked.request.variants.as_deref(), report)
             .await?;
@@ -108,6 +115,36 @@ pub(super) async fn run(mut args: BuildArgs, caller: &mut Caller) -> Result<(), 
         (false, _) => format!("built {names} in {}", report::duration(clock.elapsed())),
     });
     report.result(|out| writeln!(out, "{image}")).map_err(|error| Failure::unwritable("stdout", &error))
+}
+
+/// Refuses a plan whose locked wheels alone are larger than an image may be.
+fn wheels_within(most: u64, planned: &Planned<'_>) -> Result<(), Failure> {
+    let locked: u64 = planned.plan.packages.locked.iter().flatten().filter_map(|(_, pin)| pin.size).sum();
+    if locked <= most {
+        return Ok(());
+    }
+    let what = format!("the image would be larger than {}", report::size(most));
+    let why = format!("its packages take {} already as they are downloaded", report::size(locked));
+    Err(Failure::refused(Diagnostic::new(what).why(why).advice("leave something out, or raise `--max-size`")))
+}
+
+/// Refuses an image that is larger than it may be.
+async fn within(most: u64, engine: &Engine, image: &ImageId) -> Result<(), Failure> {
+    let bytes = engine.image(image.as_str()).await?.map_or(0, |image| image.bytes);
+    if bytes <= most {
+        return Ok(());
+    }
+    let layers = engine.history(image).await?;
+    let mut largest: Vec<_> =
+        layers.iter().map(|layer| (layer.bytes, outcome::title(&layer.command))).collect();
+    largest.sort_unstable_by(|one, other| other.cmp(one));
+    let largest = largest.iter().take(3).map(|(bytes, step)| match *step {
+        "" => format!("{} by the base", report::size(*bytes)),
+        step => format!("{} by `{step}`", report::size(*bytes)),
+    });
+    let what = format!("the image has {}, and may have {}", report::size(bytes), report::size(most));
+    let why = format!("no tag was moved; the most was added {}", largest.collect::<Vec<_>>().join(", "));
+    Err(Failure::refused(Diagnostic::new(what).why(why).advice("leave something out, or raise `--max-size`")))
 }
 
 /// How an image is built, beside what its plan says.
@@ -180,7 +217,7 @@ pub(super) async fn built(
     }
     supply(engine, &planned.plan, asked, report).await?;
     let began = Instant::now();
-    let (image, work) = loop {
+    let (image, work, installed) = loop {
         let work = Work::Build { steps: planned.plan.build_steps().len() };
         report.began(&work);
         let build = Build {
@@ -189,15 +226,34 @@ pub(super) async fn built(
             platform: asked.request.platform.as_ref().map(ToString::to_string),
             ..ordered(planned, &asked.inputs.templates, engine.builder(), how.supplies, goal)?
         };
+        let mut installed = None;
         let tell = |event| {
-            if let BuildEvent::Sent { bytes } = event {
-                *sent += bytes;
+            match &event {
+                BuildEvent::Sent { bytes } => *sent += bytes,
+                BuildEvent::Output { line, .. } => {
+                    if let Some(told) = Installed::read(line) {
+                        // It is told in other words, once the image is there.
+                        installed = Some(told);
+                        return;
+                    }
+                }
+                _ => {}
             }
             report.event(&event);
         };
         // What was built before it failed is not built again.
         match engine.build(build, tell).await {
-            Ok(image) => break (image, work),
+            Ok(image) => {
+                let lacking = installed.as_ref().map(Installed::lacking);
+                if let Some(plan) =
+                    lacking.and_then(|lacking| asked.with_libraries(planned, &lacking, report))
+                {
+                    planned.plan = plan;
+                    engine.remove_image(&image).await?;
+                    continue;
+                }
+                break (image, work, installed);
+            }
             Err(error @ EngineError::Interrupted) if engine.builder() == Builder::Classic => {
                 report.note("the step that runs goes on in the engine until it ends");
                 return Err(error.into());
@@ -212,6 +268,9 @@ pub(super) async fn built(
         }
     };
     report.ended(&work, began.elapsed());
+    if let Some(installed) = installed {
+        installed.tell(report);
+    }
     let built: Vec<_> = planned.plan.packages.unbuilt.keys().map(Name::as_str).collect();
     if !built.is_empty() {
         report

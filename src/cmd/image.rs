@@ -1,9 +1,10 @@
 //! From what is asked to a plan: the part that building, planning and rendering have in common.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use super::installed::Lacking;
 use super::lock::Standing;
 use super::memory::Memory;
 use super::{Caller, Failure, FailureKind};
@@ -16,7 +17,9 @@ use crate::explain::{Explanation, explain, learn};
 use crate::image::context::Local;
 use crate::inputs::hashes::KnownHashes;
 use crate::inputs::{self, Inputs};
-use crate::plan::{Installer, Plan, PlanError, Provenance, StepId, Target, default_base, kernel_needs};
+use crate::plan::{
+    Installer, Learnt, Plan, PlanError, Provenance, StepId, Target, default_base, kernel_needs,
+};
 use crate::reference::Reference;
 use crate::report::{Report, Work};
 use crate::request::Request;
@@ -204,7 +207,7 @@ impl Asked {
             }
         };
         let memory = Memory::of(&plan, cache);
-        let plan = plan.with_wheelless(memory.recall(), request, &base);
+        let plan = plan.with_learnt(memory.recall(), request, &base);
         for (name, why) in &dropped {
             report.note(&format!("`{name}` is left out: {why}"));
         }
@@ -228,7 +231,8 @@ impl Asked {
         let Planned { plan, base, needed, memory, .. } = planned;
         let kernel = kernel_needs(&self.inputs.variant);
         let learnt = learn(plan, needed, &kernel, step, output, &self.request.from_source)?;
-        let next = plan.clone().with_wheelless(learnt.clone(), &self.request, base);
+        let learnt = Learnt { libraries: memory.recall().libraries, ..learnt };
+        let next = plan.clone().with_learnt(learnt.clone(), &self.request, base);
         if next.packages == plan.packages {
             return None;
         }
@@ -241,6 +245,36 @@ impl Asked {
             None => report.note("a build needs compilers: they are installed for it, and not in the image"),
         }
         memory.keep(&learnt);
+        Some(next)
+    }
+
+    /// The plan that has the libraries which installed packages lack, where they are to be added and are known.
+    pub(super) fn with_libraries(
+        &self,
+        planned: &Planned<'_>,
+        lacking: &Lacking,
+        report: &Report,
+    ) -> Option<Plan> {
+        let Planned { plan, base, memory, .. } = planned;
+        let found: BTreeSet<String> = lacking.packages().map(str::to_owned).collect();
+        let before = memory.recall();
+        let libraries: BTreeSet<String> = before.libraries.union(&found).cloned().collect();
+        if libraries == before.libraries {
+            return None;
+        }
+        let learnt = Learnt {
+            names: plan.packages.unbuilt.clone(),
+            needs_compiler: !plan.packages.build_apt.is_empty(),
+            libraries,
+        };
+        memory.keep(&learnt);
+        // What is locked stays so.
+        let mut next = plan.clone().with_learnt(learnt, &self.request, base);
+        next.packages = plan.packages.clone();
+        if next == *plan {
+            return None;
+        }
+        report.note(&format!("built once more with {}", found.into_iter().collect::<Vec<_>>().join(", ")));
         Some(next)
     }
 

@@ -7,6 +7,7 @@ mod failure;
 mod fresh;
 mod image;
 mod inspect;
+mod installed;
 mod lock;
 mod memory;
 mod outcome;

@@ -111,7 +111,7 @@ struct Size<'a> {
 }
 
 /// The title of one of our steps, or the beginning of another instruction.
-fn title(command: &str) -> &str {
+pub(super) fn title(command: &str) -> &str {
     const MOST: usize = 120;
     let titled = command.split_once(": \"").and_then(|(_, rest)| rest.split_once("\" && "));
     let end = command.char_indices().nth(MOST).map_or(command.len(), |(end, _)| end);

@@ -195,7 +195,7 @@ mod tests {
                 "folders": ["/opt/conda/lib"],
                 "locked": { "numpy": {
                     "version": "2.1.0", "file": "numpy-2.1.0-py3-none-any.whl", "url": "https://f.test/numpy", "is_direct": false,
-                    "sha256": "67".repeat(32),
+                    "sha256": "67".repeat(32), "size": 7,
                 } },
             },
             "finish": {

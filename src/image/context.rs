@@ -35,6 +35,7 @@ pub fn of(
         context.add("server.txt", runtime(templates, &plan.foundation.servers_lock));
     }
     context.add(INDEX, installer::default_index(plan));
+    context.add("look.py", build_file(templates, "look.py"));
     for (name, content) in installer::request(plan, Reader::Step)? {
         context.add(&format!("request/{name}"), content);
     }

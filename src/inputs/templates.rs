@@ -43,6 +43,7 @@ const SHIPPED: &[(&str, &str)] = shipped![
     "build/copy.py",
     "build/hashes.py",
     "build/index.py",
+    "build/look.py",
     "build/wheel.py",
     "runtime/executor.txt",
     "runtime/gateway.txt",

@@ -5,6 +5,7 @@ mod debian;
 mod release;
 mod request;
 mod resolve;
+mod shared;
 pub mod words;
 
 pub use debian::Missing;
@@ -13,3 +14,4 @@ pub use request::{
     Reader, WHEELS, builds, default_index, index_order, index_settings, replaces_own, request,
 };
 pub use resolve::{Resolve, ResolveError, Upgrade, resolve};
+pub use shared::package_of;

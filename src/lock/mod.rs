@@ -344,6 +344,7 @@ impl Lock {
             file: entry.wheel.file.clone(),
             url: entry.wheel.url.clone(),
             sha256: entry.wheel.sha256.clone(),
+            size: entry.wheel.size,
             is_direct: entry.wheel.is_direct,
         };
         self.entries.iter().map(|(name, entry)| (name.clone(), pin(entry))).collect()

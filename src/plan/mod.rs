@@ -31,7 +31,7 @@ use crate::archive::hexadecimal;
 use crate::base::{Base, Interpreter, Platform};
 use crate::deps::{Name, Source, Spec, Url};
 use crate::reference::{ImageId, Reference};
-use crate::request::Request;
+use crate::request::{Libraries, Request};
 use crate::variant::{Placement, Server, Step, Variant, When};
 
 /// Everything that decides an image, with nothing left to decide. It is printed as JSON, and read back.
@@ -129,6 +129,8 @@ pub struct Pin {
     pub url: Option<String>,
     /// SHA-256 of it.
     pub sha256: String,
+    /// In bytes.
+    pub size: Option<u64>,
     /// Whether the list asks for this file itself.
     pub is_direct: bool,
 }
@@ -220,13 +222,17 @@ pub struct Materials {
     pub sources: BTreeMap<Name, Files>,
 }
 
-/// What is known of distributions that no index has as a wheel, from builds that failed for want of them.
+/// What earlier builds have taught: what no index has as a wheel, from those that failed for want of it, and what
+/// installed packages lack.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Wheelless {
+pub struct Learnt {
     /// With the versions that will do.
     pub names: BTreeMap<Name, VersionSpecifiers>,
     /// Whether one of them does not build without a compiler.
     pub needs_compiler: bool,
+    /// Debian packages with shared libraries that installed packages need.
+    #[serde(default)]
+    pub libraries: BTreeSet<String>,
 }
 
 /// What a plan of this program looks like.
@@ -329,14 +335,21 @@ impl Plan {
             packages,
             finish: Finish { copies: late, steps: at(When::End), args: request.args.clone(), ports, labels },
         };
-        Ok(plan.with_wheelless(Wheelless::default(), request, base))
+        Ok(plan.with_learnt(Learnt::default(), request, base))
     }
 
-    /// The plan where something is known to have no wheel: it is built, as far as `request` lets it.
+    /// The plan with what is known of it from earlier builds, as far as `request` lets that count: what has no wheel is
+    /// built, and libraries that are lacking are installed.
     #[must_use]
-    pub fn with_wheelless(mut self, wheelless: Wheelless, request: &Request, base: &Base) -> Self {
+    pub fn with_learnt(mut self, learnt: Learnt, request: &Request, base: &Base) -> Self {
+        if request.libraries == Libraries::Added && base.has("apt-get") {
+            let apt = self.foundation.apt.drain(..).chain(learnt.libraries.iter().cloned());
+            let apt: BTreeSet<String> = apt.collect();
+            self.foundation.wishes.retain(|wish| !apt.contains(wish));
+            self.foundation.apt = apt.into_iter().collect();
+        }
         let interpreter = &self.foundation.interpreter;
-        self.packages = packages::with_builds(self.packages, wheelless, interpreter, base, request);
+        self.packages = packages::with_builds(self.packages, learnt, interpreter, base, request);
         self
     }
 

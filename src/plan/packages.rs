@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::held;
 use super::index::Indexes;
-use super::{Files, Held, Packages, PlanError, Requirement, Wheelless};
+use super::{Files, Held, Learnt, Packages, PlanError, Requirement};
 use crate::base::{Base, Interpreter, Python};
 use crate::deps::{Dependency, Name, Priority, Source, Spec, pep508};
 use crate::request::Request;
@@ -133,14 +133,14 @@ const OF_DISTRIBUTION: &str = "/usr/bin/python3";
 /// Adds what is built from sources, and what that takes.
 pub(super) fn with_builds(
     packages: Packages,
-    wheelless: Wheelless,
+    learnt: Learnt,
     interpreter: &Interpreter,
     base: &Base,
     request: &Request,
 ) -> Packages {
-    let unbuilt = wheelless.names.into_iter().filter(|(name, _)| request.from_source.allows(name));
+    let unbuilt = learnt.names.into_iter().filter(|(name, _)| request.from_source.allows(name));
     let mut packages = Packages { unbuilt: unbuilt.collect(), build_apt: Vec::new(), ..packages };
-    let compiles = wheelless.needs_compiler && base.has("apt-get") || !request.build_apt.is_empty();
+    let compiles = learnt.needs_compiler && base.has("apt-get") || !request.build_apt.is_empty();
     if packages.builds() && compiles {
         let of_distribution = interpreter.path.starts_with(OF_DISTRIBUTION);
         let headers = of_distribution.then_some("python3-dev");

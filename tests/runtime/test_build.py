@@ -5,9 +5,12 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import importlib.metadata
 import io
 import json
 import os
+import runpy
+import struct
 import subprocess
 import sys
 import tarfile
@@ -514,3 +517,44 @@ def test_builds_and_what_they_need_come_from_the_first_index_without_its_credent
     assert made(tmp_path, "ours", indexes, env=env) == (0, "", ["ours-1.0-py3-none-any.whl"])
     assert {authorization for _, authorization in one.asked} == {AUTHORIZATION}
     assert other.asked == []
+
+
+def elf(*libraries: str) -> bytes:
+    """A shared library that needs others, and is nothing else."""
+    strings = b"\0" + b"".join(name.encode() + b"\0" for name in libraries)
+    places = [strings.index(name.encode() + b"\0") for name in libraries]
+    at = 64 + 2 * 56
+    entries = [(5, at), *((1, place) for place in places), (0, 0)]
+    dynamic = b"".join(struct.pack("<qQ", *entry) for entry in entries)
+    size = at + len(strings) + len(dynamic)
+    head = b"\x7fELF\x02\x01\x01".ljust(16, b"\0") + struct.pack("<HHIQQQIHHHHHH", 3, 62, 1, 0, 64, 0, 0, 64, 56, 2, 0, 0, 0)
+    load = struct.pack("<IIQQQQQQ", 1, 4, 0, 0, 0, size, size, 4096)
+    table = struct.pack("<IIQQQQQQ", 2, 4, at + len(strings), 0, 0, len(dynamic), len(dynamic), 8)
+    return head + load + table + strings + dynamic
+
+
+def test_libraries_that_nothing_has_are_told_with_what_needs_them(tmp_path: Path) -> None:
+    look = runpy.run_path(str(FILES / "look.py"))
+    for name, files in {
+        "needy": {"needy/a.so": elf("libacme.so.7", "libown-1.so", "libsystem.so.1"), "needy.libs/libown-1.so": elf()},
+        "driven": {"driven/b.cpython-311.so": elf("libcuda.so.1", "libacme.so.7"), "driven/text.so": b"no library"},
+    }.items():
+        info = tmp_path / f"{name}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (info / "RECORD").write_text("".join(f"{file},,\n" for file in [*files, f"{name}/gone.so"]))
+        for file, content in files.items():
+            (tmp_path / file).parent.mkdir(exist_ok=True)
+            (tmp_path / file).write_bytes(content)
+    installed = list(importlib.metadata.distributions(path=[str(tmp_path)]))
+    told = look["look"](installed, {"libsystem.so.1"})
+    assert told["missing"] == {"libacme.so.7": ["driven", "needy"]}
+    assert [name for name, _ in told["largest"]] == ["needy", "driven"] and told["cuda"] == 0
+
+
+def test_what_the_system_has_is_found() -> None:
+    look = runpy.run_path(str(FILES / "look.py"))
+    assert any(name.startswith("libc.") for name in look["system"]())
+    assert any("libc." in name for name in look["needed"](os.path.realpath(sys.executable)))
+    ended = run("look.py")
+    assert ended.returncode == 0 and json.loads(ended.stdout.split(": ", 1)[1])["bytes"] > 0
