@@ -278,7 +278,8 @@ fn the_executors_of_the_examples_render() {
 }
 
 /// Options that need an engine.
-const OF_BUILD: [&str; 17] = [
+const OF_BUILD: [&str; 18] = [
+    "reproducible",
     "max-size",
     "tag",
     "no-cache",

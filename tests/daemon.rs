@@ -299,15 +299,22 @@ fn neither_certificates_nor_proxies_nor_the_installer_stay_in_the_image() {
 #[test]
 fn builds_without_cache_from_two_folders_have_equal_layers() {
     let list = "numpy = \"^2.2\"\nrich = \"*\"\n";
-    let build = |name| {
+    let build = |name, how: &[&str]| {
         let (folder, _) = self::list(list);
         let mut command = ipybox();
-        command.args(["build", "--base", &base(), "--no-cache", "-d", "dependencies.txt"]);
+        command.args(["build", "--base", &base(), "-d", "dependencies.txt"]).args(how);
         Image::build_with(name, command.current_dir(folder.path()))
     };
-    let (first, second) = (build("first"), build("second"));
+    let (first, second) =
+        (build("first", &["--no-cache"]), build("second", &["--no-cache", "--reproducible"]));
     assert_ne!(first.id, second.id, "the second build was not a build of its own");
     assert_eq!(first.layers(), second.layers());
+    // With one time in their configuration they are the same image, and that one runs.
+    let first = build("first", &["--reproducible"]);
+    assert_eq!(first.id, second.id);
+    assert_eq!(first.inspect("{{.Created}}"), "1980-01-01T00:00:00Z");
+    assert_eq!(first.run(&["python", "-c", "import rich; print(1)"]), "1\n");
+    assert!(build("first", &["--reproducible"]).said.contains("up to date"));
 }
 
 /// Commits everything in a folder to a repository of its own.

@@ -62,6 +62,10 @@ pub struct Environment {
     pub ids: (u32, u32),
     /// Which engine is meant, as far as nothing typed says so.
     pub engine: Choice,
+    /// The time that repeatable images have: `SOURCE_DATE_EPOCH`, in seconds since 1970.
+    ///
+    /// Rule: reproducible-builds.org, "`SOURCE_DATE_EPOCH`".
+    pub source_date_epoch: Option<String>,
     /// All of it that installers on this host may know: what sets them up is told to them in other ways.
     pub of_installers: Vec<(OsString, OsString)>,
 }
@@ -122,6 +126,7 @@ impl Environment {
             },
             ids,
             engine,
+            source_date_epoch: variable_of_list("SOURCE_DATE_EPOCH"),
             of_installers: std::env::vars_os().filter(|(name, _)| !sets_up_installers(name)).collect(),
         }
     }

@@ -140,7 +140,8 @@ pub enum Command {
     #[command(after_help = "Examples:\n  \
         ipybox verify sandbox                 as the variant its label names\n  \
         ipybox verify sandbox -V kernel       as another, such as an image that was built elsewhere\n  \
-        ipybox verify sandbox --json          for programs\n\n\
+        ipybox verify sandbox --json          for programs\n  \
+        ipybox verify --rebuild sandbox       built again, is it the same?\n\n\
         Containers are started as the clients of ipybox and smolagents start them, and removed at the\n\
         end. Exit code 1 if a check fails. `ipybox build --verify` does this before a tag moves.")]
     Verify(VerifyArgs),
@@ -324,6 +325,11 @@ pub struct BuildArgs {
     #[arg(long, value_parser = BoolishValueParser::new(), env = "IPYBOX_VERIFY", hide_env = true)]
     pub verify: bool,
 
+    /// Give the image the time of `SOURCE_DATE_EPOCH` instead of now, so that equal layers make an equal image id
+    /// [default time: 1980-01-01]
+    #[arg(long, value_parser = BoolishValueParser::new(), env = "IPYBOX_REPRODUCIBLE", hide_env = true)]
+    pub reproducible: bool,
+
     /// Refuse an image that is larger than this, such as 800MB or 2GB, before any tag moves
     #[arg(long, value_name = "SIZE", value_parser = size, env = "IPYBOX_MAX_SIZE", hide_env = true)]
     pub max_size: Option<u64>,
@@ -441,6 +447,21 @@ pub struct VerifyArgs {
     /// Print the checks as JSON
     #[arg(long)]
     pub json: bool,
+
+    /// Build the image again from what it says of itself, and compare the layers, instead of starting it
+    ///
+    /// What an image does not tell cannot be built again: files, secrets and own steps of whoever built it. Without a lock,
+    /// versions are those of today.
+    #[arg(long, conflicts_with_all = ["json", "variant", "variants"])]
+    pub rebuild: bool,
+
+    /// Folder for what need not be asked or fetched twice [default: `~/.cache/ipybox`]
+    #[arg(long, value_name = "DIR", env = "IPYBOX_CACHE_DIR", hide_env = true)]
+    pub cache_dir: Option<PathBuf>,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "described by its type")]
+    pub steps: StepsArgs,
 
     #[command(flatten)]
     #[expect(missing_docs, reason = "described by its type")]

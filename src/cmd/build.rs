@@ -1,7 +1,7 @@
 //! `ipybox build`: a dependency list in, a tagged image out.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::fresh::{self, Found};
@@ -10,12 +10,14 @@ use super::installed::Installed;
 use super::lock::Standing;
 use super::outcome::{self, Clock, Unwritten};
 use super::{Asked, Caller, Failure, Planned, verify};
-use crate::cli::{BuildArgs, ImageArgs, Network, StepsArgs, variable_of_list};
+use crate::archive::EPOCH;
+use crate::base::Base;
+use crate::cli::{BuildArgs, Environment, ImageArgs, Network, StepsArgs, variable_of_list};
 use crate::deps::Name;
 use crate::diagnostic::Diagnostic;
 use crate::engine::{Build, BuildEvent, Builder, Engine, EngineError};
 use crate::freshness::Stamp;
-use crate::image::context;
+use crate::image::context::{self, Local};
 use crate::image::dockerfile::{self, Goal};
 use crate::inputs::templates::Templates;
 use crate::inputs::{secrets, trust};
@@ -56,7 +58,8 @@ pub(super) async fn run(mut args: BuildArgs, caller: &mut Caller) -> Result<(), 
     if let Some(refusal) = supplies.refusal(engine.builder()) {
         return Err(Failure::refused(refusal));
     }
-    let how = How { no_cache: args.no_cache, network: args.steps.network, supplies: &supplies };
+    let epoch = args.reproducible.then(|| time(&caller.environment)).transpose()?;
+    let how = How { no_cache: args.no_cache, network: args.steps.network, epoch, supplies: &supplies };
     if let (Standing::Stale(_, changes), true) = (&planned.standing, args.check) {
         asked.tell_stale("the lock is not what the list asks for:", changes, &planned, &caller.report);
         return Err(fresh::stale());
@@ -87,6 +90,10 @@ pub(super) async fn run(mut args: BuildArgs, caller: &mut Caller) -> Result<(), 
             image
         }
     };
+    let image = match epoch {
+        Some(seconds) => normalised(&engine, image, &planned, seconds, asked.cache(), &caller.report).await?,
+        None => image,
+    };
     if let Some(most) = args.max_size {
         within(most, &engine, &image).await?;
     }
@@ -97,7 +104,7 @@ pub(super) async fn run(mut args: BuildArgs, caller: &mut Caller) -> Result<(), 
     }
     let layers = if metadata_file.is_some() { engine.history(&image).await? } else { Vec::new() };
     for (tag, found) in args.tag.iter().zip(&found) {
-        if found.fresh() != Some(&image) {
+        if found.fresh() != Some(&image) || epoch.is_some() {
             engine.tag(&image, tag).await?;
         }
     }
@@ -115,6 +122,38 @@ pub(super) async fn run(mut args: BuildArgs, caller: &mut Caller) -> Result<(), 
         (false, _) => format!("built {names} in {}", report::duration(clock.elapsed())),
     });
     report.result(|out| writeln!(out, "{image}")).map_err(|error| Failure::unwritable("stdout", &error))
+}
+
+/// The time of repeatable images, in seconds since 1970.
+fn time(environment: &Environment) -> Result<u64, Failure> {
+    let Some(text) = &environment.source_date_epoch else { return Ok(EPOCH) };
+    text.trim().parse().map_err(|_| {
+        let what = format!("`SOURCE_DATE_EPOCH` is `{}`", text.escape_debug());
+        Failure::usage(Diagnostic::new(what).why("it is a number of seconds since 1970"))
+    })
+}
+
+/// The image with one time in its configuration, in place of the other.
+async fn normalised(
+    engine: &Engine,
+    image: ImageId,
+    planned: &Planned<'_>,
+    seconds: u64,
+    cache: &Path,
+    report: &Report,
+) -> Result<ImageId, Failure> {
+    let base = &planned.plan.foundation.base.id;
+    let Some(same) = engine.with_time(&image, base, seconds).await? else {
+        let what = "this engine makes no image with a time of ours: its id is another each time it is built";
+        report.warning(what, "compare its layers, which are equal, or build with an engine of Docker");
+        return Ok(image);
+    };
+    if same != image {
+        fresh::remember(cache, &same);
+        // It may have other names, and keeps them.
+        let _ = engine.remove_image(&image).await;
+    }
+    Ok(same)
 }
 
 /// Refuses a plan whose locked wheels alone are larger than an image may be.
@@ -152,6 +191,8 @@ async fn within(most: u64, engine: &Engine, image: &ImageId) -> Result<(), Failu
 pub(super) struct How<'a> {
     pub(super) no_cache: bool,
     pub(super) network: Option<Network>,
+    /// The time of the image, where that is not now; engines since Docker 23 heed it.
+    pub(super) epoch: Option<u64>,
     pub(super) supplies: &'a Supplies,
 }
 
@@ -215,7 +256,7 @@ pub(super) async fn built(
     if how.network != Some(Network::Host) && engine.builder() == Builder::BuildKit {
         warn_of_loopback(&planned.plan, report);
     }
-    supply(engine, &planned.plan, asked, report).await?;
+    supply(engine, &planned.plan, asked.installer(&planned.plan), report).await?;
     let began = Instant::now();
     let (image, work, installed) = loop {
         let work = Work::Build { steps: planned.plan.build_steps().len() };
@@ -224,7 +265,13 @@ pub(super) async fn built(
             no_cache: how.no_cache,
             network: how.network.map(Network::name),
             platform: asked.request.platform.as_ref().map(ToString::to_string),
-            ..ordered(planned, &asked.inputs.templates, engine.builder(), how.supplies, goal)?
+            ..ordered(
+                (&planned.plan, &planned.base, &planned.local),
+                &asked.inputs.templates,
+                engine.builder(),
+                how,
+                goal,
+            )?
         };
         let mut installed = None;
         let tell = |event| {
@@ -291,13 +338,14 @@ fn warn_of_loopback(plan: &Plan, report: &Report) {
 }
 
 /// The build of a plan: its files, what its steps are called, and what they may use.
-fn ordered(
-    Planned { plan, base, local, .. }: &Planned<'_>,
+pub(super) fn ordered(
+    (plan, base, local): (&Plan, &Base, &Local),
     templates: &Templates,
     builder: Builder,
-    supplies: &Supplies,
+    how: How<'_>,
     goal: Goal,
 ) -> Result<Build, Failure> {
+    let supplies = how.supplies;
     let dockerfile = dockerfile::render(plan, base, templates, supplies.kind(builder), goal)?;
     let context = context::of(plan, base, templates, dockerfile, local, None).map_err(|error| {
         Failure::refused(Diagnostic::new("cannot read a file of the build").why(error.to_string()))
@@ -305,6 +353,7 @@ fn ordered(
     let titles = plan.build_steps().into_iter().map(StepId::title).collect();
     let mut build = Build { titles, ..Build::of(context) };
     supplies.bring(builder, &mut build);
+    build.build_args.extend(how.epoch.map(|seconds| ("SOURCE_DATE_EPOCH".to_owned(), seconds.to_string())));
     Ok(build)
 }
 
@@ -342,7 +391,12 @@ async fn dry_run(
 
 /// Makes sure that the engine has what the Dockerfile names: the base under its private tag, and
 /// the installer.
-async fn supply(engine: &Engine, plan: &Plan, asked: &Asked, report: &Report) -> Result<(), Failure> {
+pub(super) async fn supply(
+    engine: &Engine,
+    plan: &Plan,
+    program: impl Future<Output = Result<PathBuf, Failure>>,
+    report: &Report,
+) -> Result<(), Failure> {
     let Foundation { base, installer: release, .. } = &plan.foundation;
     let installer = release.private_tag();
     let installer_name = installer.to_string();
@@ -358,7 +412,7 @@ async fn supply(engine: &Engine, plan: &Plan, asked: &Asked, report: &Report) ->
     if present?.is_none() {
         let (began, work) = (Instant::now(), Work::Load(release.to_string()));
         report.began(&work);
-        let program = engine.unless_interrupted(asked.installer(plan)).await??;
+        let program = engine.unless_interrupted(program).await??;
         engine.import(installer::image(&program)?, &installer).await?;
         report.ended(&work, began.elapsed());
     }

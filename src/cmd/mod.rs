@@ -13,6 +13,7 @@ mod memory;
 mod outcome;
 mod pages;
 mod plan;
+mod rebuild;
 mod render;
 mod variants;
 mod verify;
@@ -86,6 +87,7 @@ pub async fn run(command: Command, caller: &mut Caller) -> Result<(), Failure> {
         Command::Plan(args) => plan::run(args, caller).await,
         Command::Render(args) => render::run(args, caller).await,
         Command::Deps(args) => deps::run(&args, caller),
+        Command::Verify(args) if args.rebuild => Box::pin(rebuild::run(args, caller)).await,
         Command::Verify(args) => verify::run(args, caller).await,
         Command::Inspect(args) => inspect::inspect(args, caller).await,
         Command::Why(args) => inspect::why(args, caller).await,

@@ -1,6 +1,7 @@
 //! Images: what they say of themselves, fetching them and naming them.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::time::Duration;
 
 use bollard::models::{CreateImageInfo, HealthConfig, ImageHistoryResponseItem};
@@ -204,12 +205,35 @@ impl Engine {
         tagged.map_err(|source| EngineError::Tag { reference: reference.clone(), source: Box::new(source) })
     }
 
-    /// Removes an image that has no name.
+    /// Writes an image with all its layers, as `docker save` does.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError`], also where it cannot be written.
+    pub async fn save(&self, image: &ImageId, mut to: impl Write) -> Result<(), EngineError> {
+        let failed = EngineError::api("save an image");
+        let docker = self.docker.clone().with_timeout(PATIENCE);
+        let mut chunks = docker.export_image(image.as_str());
+        let write = async {
+            while let Some(chunk) = chunks.next().await {
+                to.write_all(&chunk?).map_err(|err| bollard::errors::Error::IOError { err })?;
+            }
+            Ok(())
+        };
+        self.unless_interrupted(write).await?.map_err(failed)
+    }
+
+    /// Removes an image, unless it has a name: the engine would take that from it.
     ///
     /// # Errors
     ///
     /// [`EngineError`].
     pub async fn remove_image(&self, image: &ImageId) -> Result<(), EngineError> {
+        let inspected = self.docker.inspect_image(image.as_str()).await;
+        let names = inspected.map(|image| image.repo_tags.unwrap_or_default());
+        if names.is_ok_and(|names| !names.is_empty()) {
+            return Ok(());
+        }
         let removed = self.docker.remove_image(image.as_str(), None::<RemoveImageOptions>, None).await;
         removed.map(drop).map_err(EngineError::api("remove an image"))
     }

@@ -10,6 +10,7 @@ mod error;
 mod host;
 mod images;
 mod info;
+mod normal;
 mod transport;
 
 use std::future::Future;

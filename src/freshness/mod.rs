@@ -39,14 +39,13 @@ pub struct Stamp {
 }
 
 /// Values that are told by their digest alone, by their paths; `*` stands for any name.
-const KEPT_BACK: [&str; 7] = [
+const KEPT_BACK: [&str; 6] = [
     "foundation.env.*",
     "finish.args.*",
     "finish.labels.*",
     "foundation.steps.*.run",
     "finish.steps.*.run",
     "packages.sources.*.from",
-    "packages.locked.*.url",
 ];
 
 impl Stamp {
@@ -117,6 +116,60 @@ impl Stamp {
             *place = part.cloned().unwrap_or_default();
         }
         parts
+    }
+
+    /// The plan, with what it keeps back taken from the image's configuration.
+    ///
+    /// # Errors
+    ///
+    /// The parts that neither of them tells: files, secrets and commands of whoever built it.
+    pub fn restored(
+        &self,
+        env: &BTreeMap<String, String>,
+        labels: &BTreeMap<String, String>,
+    ) -> Result<Plan, Vec<&'static str>> {
+        let mut plan = self.plan.clone();
+        let mut lacking = Vec::new();
+        for (pointer, known, what) in
+            [("/foundation/env", env, "values of the environment"), ("/finish/labels", labels, "labels")]
+        {
+            for (name, value) in
+                plan.pointer_mut(pointer).and_then(Value::as_object_mut).into_iter().flatten()
+            {
+                match known.get(name).map(|text| Value::from(text.as_str())) {
+                    Some(text) if value.as_str() == Some(&short_digest(&text)) => *value = text,
+                    _ => lacking.push(what),
+                }
+            }
+        }
+        for (pointer, what) in [
+            ("/finish/args", "build arguments"),
+            ("/foundation/steps", "own steps"),
+            ("/finish/steps", "own steps"),
+            ("/foundation/copies", "copied files"),
+            ("/finish/copies", "copied files"),
+            ("/packages/sources", "sources of this or another host"),
+        ] {
+            let is_empty = |value: &Value| match value {
+                Value::Array(list) => list.is_empty(),
+                Value::Object(map) => map.is_empty(),
+                _ => true,
+            };
+            lacking.extend(plan.pointer(pointer).filter(|value| !is_empty(value)).map(|_| what));
+        }
+        lacking.dedup();
+        match serde_json::from_value::<Plan>(plan) {
+            Ok(plan)
+                if plan.foundation.python_archive.is_some()
+                    || plan.packages.locked.iter().flatten().any(|(_, pin)| pin.url.is_none()) =>
+            {
+                lacking.push("files of this host");
+                Err(lacking)
+            }
+            Ok(plan) if lacking.is_empty() => Ok(plan),
+            Ok(_) => Err(lacking),
+            Err(_) => Err(vec!["what another version of this program wrote"]),
+        }
     }
 
     /// What a later one has otherwise, roots before what follows from them.

@@ -2,6 +2,7 @@
 
 mod bill;
 mod compare;
+mod layers;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -11,6 +12,7 @@ use serde_json::Value;
 
 pub use bill::{cyclone_dx, spdx};
 pub use compare::{Comparison, compare};
+pub use layers::{FirstDifference, Saved, first_difference};
 
 use crate::base::Platform;
 use crate::deps::{Dependency, Name, pep508};

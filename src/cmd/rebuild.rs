@@ -1,0 +1,147 @@
+//! `ipybox verify --rebuild`: is an image what comes of the plan that it tells?
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::time::Instant;
+
+use super::build::{How, ordered, supply};
+use super::outcome::title;
+use super::{Caller, Failure};
+use crate::base::Base;
+use crate::cli::{VerifyArgs, variable_of_list};
+use crate::diagnostic::Diagnostic;
+use crate::engine::{BuildEvent, Engine, Image, Layer};
+use crate::freshness::Stamp;
+use crate::image::context::Local;
+use crate::image::dockerfile::Goal;
+use crate::inputs::credentials::Credentials;
+use crate::inputs::templates::Templates;
+use crate::inputs::trust;
+use crate::inside::{FirstDifference, Saved, first_difference};
+use crate::plan::Plan;
+use crate::reference::ImageId;
+use crate::report::{self, Work};
+use crate::supply::Supplies;
+
+pub(super) async fn run(args: VerifyArgs, caller: &mut Caller) -> Result<(), Failure> {
+    let engine = super::engine(&args.engine, caller).await?;
+    let cache = caller.cache(args.cache_dir)?;
+    let name = args.image.escape_debug().to_string();
+    let Some(image) = engine.image(&args.image).await? else {
+        let what = Diagnostic::new(format!("the engine has no image `{name}`"));
+        return Err(Failure::refused(what.advice("build or pull it first, or correct its name")));
+    };
+    let plan = plan_of(&image, &name)?;
+    let base = base_of(&plan, &engine, &cache).await?;
+    let environment = &caller.environment;
+    let certificates = trust::bundle(environment.ssl_cert_file.as_deref(), args.steps.ca_cert.as_deref())?;
+    let credentials = Credentials::read(&plan.packages.hosts(), &[], &[], &variable_of_list)?;
+    let (proxies, secrets) = (environment.proxies.clone(), BTreeMap::new());
+    let supplies = Supplies { certificates, proxies, credentials, secrets };
+    caller.conceal(&supplies);
+    if let Some(refusal) = supplies.refusal(engine.builder()) {
+        return Err(Failure::refused(refusal));
+    }
+    let report = &caller.report;
+    if plan.packages.locked.is_none() {
+        let advice = "build it with a lock (`ipybox lock`), so that it can be built again as it is";
+        report.warning("the image has no lock: packages are resolved anew, and may be others", advice);
+    }
+    let installer = plan.foundation.installer.clone();
+    supply(&engine, &plan, async { Ok(installer.obtain(&cache).await?) }, report).await?;
+    let how = How { no_cache: true, network: args.steps.network, epoch: None, supplies: &supplies };
+    let local = Local::default();
+    let mut build =
+        ordered((&plan, &base, &local), &Templates::shipped(), engine.builder(), how, Goal::Image)?;
+    build.no_cache = true;
+    build.network = how.network.map(crate::cli::Network::name);
+    let (began, work) = (Instant::now(), Work::Build { steps: plan.build_steps().len() });
+    report.began(&work);
+    let again = engine.build(build, |event: BuildEvent| report.event(&event)).await?;
+    report.ended(&work, began.elapsed());
+    let compared = compare(&engine, &image, &again).await;
+    let _ = engine.remove_image(&again).await;
+    let Some((steps, difference)) = compared? else {
+        let count = image.layers.len();
+        let after = report::duration(began.elapsed());
+        let line = format!("{}: built again in {after}, all {count} layers are equal", args.image);
+        let written = report.result(|out| writeln!(out, "{line}"));
+        return written.map_err(|error| Failure::unwritable("stdout", &error));
+    };
+    let what = Diagnostic::new(format!("`{name}` is not what comes of its plan: {steps}"));
+    Err(Failure::refused(match difference {
+        Some(difference) => what.why(difference.to_string()),
+        None => what,
+    }))
+}
+
+/// The plan that an image was built from.
+fn plan_of(image: &Image, name: &str) -> Result<Plan, Failure> {
+    let cannot = |why: String| {
+        Failure::refused(
+            Diagnostic::new(format!("`{name}` cannot be built again from what it tells")).why(why),
+        )
+    };
+    let stamp = Stamp::read(&image.labels);
+    let stamp = stamp.ok_or_else(|| cannot("it does not say what it was built from".to_owned()))?;
+    let env = image.env.iter().filter_map(|variable| variable.split_once('='));
+    let env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    let plan = stamp.restored(&env, &image.labels);
+    let plan = plan.map_err(|lacking| cannot(format!("it keeps back {}", lacking.join(", "))))?;
+    if plan.foundation.templates != Templates::shipped().digest() {
+        let by = format!("it was built by ipybox {} with other templates than these", plan.ipybox);
+        return Err(cannot(by));
+    }
+    if plan.foundation.installer.version == "custom" {
+        return Err(cannot("it was built with an installer of somebody's own".to_owned()));
+    }
+    Ok(plan)
+}
+
+/// The base of a plan, by its id.
+async fn base_of(plan: &Plan, engine: &Engine, cache: &std::path::Path) -> Result<Base, Failure> {
+    let planned = &plan.foundation.base;
+    for reference in [&planned.private_tag(), &planned.reference] {
+        if let Some(base) = Base::of(engine, reference, cache).await?
+            && base.id == planned.id
+        {
+            return Ok(Base { reference: planned.reference.clone(), ..base });
+        }
+    }
+    let what = format!("the base `{}` ({}) is not here any more", planned.reference, planned.id.short());
+    Err(Failure::refused(Diagnostic::new(what).advice("pull it by its digest, if its registry has it still")))
+}
+
+/// The step whose layer differs first, and what differs in it; `None` where all layers are equal.
+async fn compare(
+    engine: &Engine,
+    image: &Image,
+    again: &ImageId,
+) -> Result<Option<(String, Option<FirstDifference>)>, Failure> {
+    let built = engine.image(again.as_str()).await?;
+    let layers = built.map(|built| built.layers).unwrap_or_default();
+    let pairs = image.layers.iter().zip(&layers);
+    let Some(number) = pairs.clone().position(|(one, other)| one != other) else {
+        let (had, has) = (image.layers.len(), layers.len());
+        return Ok(
+            (had != has).then(|| (format!("it has {had} layers, and {has} when it is built again"), None))
+        );
+    };
+    let history = engine.history(&image.id).await?;
+    let steps: Vec<&Layer> = history.iter().rev().filter(|layer| layer.bytes > 0).collect();
+    let step = match steps.get(number) {
+        Some(layer) if steps.len() == image.layers.len() => format!(", `{}`,", title(&layer.command)),
+        _ => String::new(),
+    };
+    let what = format!("layer {} of {}{step} differs", number + 1, image.layers.len());
+    let failed = |error: io::Error| Failure::unwritable("what is compared", &error);
+    let mut saved = Vec::new();
+    for image in [&image.id, again] {
+        let file: File = tempfile::tempfile().map_err(failed)?;
+        engine.save(image, &file).await?;
+        saved.push(Saved::read(file).map_err(failed)?);
+    }
+    let [one, other] = saved.as_mut_slice() else { unreachable!("two were saved") };
+    Ok(Some((what, first_difference(one, other, number).map_err(failed)?)))
+}
