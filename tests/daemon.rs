@@ -11,11 +11,13 @@ mod engine;
 
 use std::fs;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use engine::{Container, Image, ROOT, base, docker, ipybox, list, python_with, run, setting};
+use engine::{
+    Container, Image, ROOT, base, client_with_buildkit, docker, ipybox, list, python_with, run, setting,
+};
 
 #[test]
 fn basic_runs_code_keeps_state_loses_nothing_and_stops_at_once() {
@@ -258,19 +260,6 @@ fn programs_read_what_became_of_a_build() {
     assert!(layers.iter().all(|layer| layer["bytes"].as_u64().unwrap() > 0));
     assert!(told["seconds"]["build"].as_f64().unwrap() <= told["seconds"]["total"].as_f64().unwrap());
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "nothing unfinished is left");
-}
-
-/// The folder of a `docker` that can drive BuildKit without a plug-in, or has the plug-in.
-fn client_with_buildkit() -> PathBuf {
-    let path = setting("PATH");
-    let mut folders = std::env::split_paths(&path).filter(|folder| folder.join("docker").is_file());
-    let able = |folder: &PathBuf| {
-        let client = folder.join("docker");
-        let output = |arguments: &[&str]| Command::new(&client).args(arguments).output().unwrap();
-        let version = String::from_utf8(output(&["--version"]).stdout).unwrap();
-        version.contains(" 20.10.") || output(&["buildx", "version"]).status.success()
-    };
-    folders.find(able).expect("a docker client that can build with BuildKit")
 }
 
 #[test]

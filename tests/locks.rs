@@ -123,6 +123,35 @@ fn what_is_built_from_a_source_enters_a_lock_as_a_wheel() {
 }
 
 #[test]
+fn an_image_that_somebody_changed_is_not_what_comes_of_its_plan() {
+    let (folder, file) = list("tomli-w = \"*\"\n");
+    let (code, told) = lock(&file, &[]);
+    assert!(code == 0, "{told}");
+    let context = folder.path().join("context");
+    let arguments = ["--base", &base(), "-V", "kernel", "-d", &file, "--out", context.to_str().unwrap()];
+    let (code, told) = said(&[&["render"], &arguments[..]].concat());
+    assert!(code == 0, "{told}");
+    let dockerfile = context.join("Dockerfile");
+    let marker = "rm -f /opt/venv/.lock;";
+    let change = "sed -i '1i # more' /opt/venv/lib/python*/site-packages/tomli_w/__init__.py;";
+    let changed = text(&dockerfile).replacen(marker, &format!("{marker} {change}"), 1);
+    assert!(changed.contains(change), "{changed}");
+    fs::write(&dockerfile, changed).unwrap();
+    let mut build = Command::new(engine::client_with_buildkit().join("docker"));
+    let image = Image { tag: Image::tag("changed"), id: String::new(), said: String::new() };
+    build.args(["build", "--quiet", "-t", &image.tag]);
+    if let Ok(certificates) = std::env::var("SSL_CERT_FILE") {
+        build.arg(format!("--secret=id=ipybox-ca,src={certificates}"));
+    }
+    engine::run(build.arg(&context).env("DOCKER_BUILDKIT", "1"));
+    let (code, told) = said(&["verify", "--rebuild", &image.tag]);
+    assert!(code == 1 && told.contains("is not what comes of its plan"), "{told}");
+    assert!(told.contains("tomli_w/__init__.py`: ") && told.contains(" bytes"), "{told}");
+    let (code, told) = said(&["verify", "--rebuild", &base()]);
+    assert!(code == 1 && told.contains("it does not say what it was built from"), "{told}");
+}
+
+#[test]
 fn what_cannot_be_resolved_is_told_without_a_container() {
     let (folder, file) = list("rich = \">=99\"\nnumpy = \"*\"\n");
     let (code, told) = lock(&file, &[]);

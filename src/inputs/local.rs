@@ -253,7 +253,9 @@ fn collect(
         };
         let is_link = entry.file_type().is_ok_and(|kind| kind.is_symlink());
         // Links to nothing are leftovers of editors; links to folders could lead around in a circle.
-        let target = match (fs::canonicalize(&path), which) {
+        // What is no link is where it is found, since the folder is.
+        let target = if is_link { fs::canonicalize(&path) } else { Ok(path.clone()) };
+        let target = match (target, which) {
             (Ok(target), Which::Sources) if is_left_out(&name, &path) || is_link && target.is_dir() => {
                 continue;
             }

@@ -75,6 +75,19 @@ pub fn python_with(client: &str) -> PathBuf {
     Path::new(&setting("IPYBOX_TEST_CLIENTS")).join(client).join("bin/python")
 }
 
+/// The folder of a `docker` that can drive BuildKit without a plug-in, or has the plug-in.
+pub fn client_with_buildkit() -> PathBuf {
+    let path = setting("PATH");
+    let mut folders = std::env::split_paths(&path).filter(|folder| folder.join("docker").is_file());
+    let able = |folder: &PathBuf| {
+        let client = folder.join("docker");
+        let output = |arguments: &[&str]| Command::new(&client).args(arguments).output().unwrap();
+        let version = String::from_utf8(output(&["--version"]).stdout).unwrap();
+        version.contains(" 20.10.") || output(&["buildx", "version"]).status.success()
+    };
+    folders.find(able).expect("a docker client that can build with BuildKit")
+}
+
 /// A folder with a dependency list.
 pub fn list(text: &str) -> (tempfile::TempDir, String) {
     let folder = tempfile::tempdir().unwrap();
