@@ -9,7 +9,7 @@
 use std::time::Instant;
 
 use ipybox::archive::Archive;
-use ipybox::engine::{Build, BuildEvent, Choice, Engine};
+use ipybox::engine::{Build, BuildEvent, Choice, Engine, KnownEngines};
 use tokio_util::sync::CancellationToken;
 
 /// Bytes of the one large file.
@@ -30,7 +30,13 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut context = Archive::default();
     context.add("Dockerfile", format!("FROM {base}\n"));
     context.add_file("large", 0o644, file.path())?;
-    let engine = Engine::connect(choice.candidates()?, choice.auth_files(), CancellationToken::new()).await?;
+    let engine = Engine::connect(
+        choice.candidates()?,
+        choice.auth_files(),
+        &KnownEngines::default(),
+        CancellationToken::new(),
+    )
+    .await?;
     let before = peak_memory()?;
     let begun = Instant::now();
     let mut sent = 0;

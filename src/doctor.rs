@@ -11,7 +11,9 @@ use tokio_util::sync::CancellationToken;
 use crate::archive::Archive;
 use crate::base::{Base, BaseError, Platform};
 use crate::diagnostic::{Diagnostic, Fix};
-use crate::engine::{Build, Builder, Choice, Container, Engine, EngineError, Image, Info, Spec};
+use crate::engine::{
+    Build, Builder, Choice, Container, Engine, EngineError, Image, Info, KnownEngines, Spec,
+};
 use crate::image::{context, dockerfile};
 use crate::inputs::trust::TrustError;
 use crate::installer;
@@ -109,19 +111,20 @@ pub async fn examine(
     note(cache_folder(subject.cache));
     note(certificates(&subject));
     note(credentials(&subject));
-    let engine =
-        match subject.choice.candidates() {
-            Ok(candidates) => Engine::connect(candidates, subject.choice.auth_files(), interrupt)
+    let engine = match subject.choice.candidates() {
+        Ok(candidates) => {
+            Engine::connect(candidates, subject.choice.auth_files(), &KnownEngines::default(), interrupt)
                 .await
                 .map_err(|error| match error {
                     EngineError::Interrupted => Err(error),
                     error => Ok(Finding::of("engine", &error)),
-                }),
-            Err(error) => {
-                let what = Diagnostic::new(error.what).why(error.why).advice(error.advice);
-                Err(Ok(Finding::refused("engine", State::Error, what)))
-            }
-        };
+                })
+        }
+        Err(error) => {
+            let what = Diagnostic::new(error.what).why(error.why).advice(error.advice);
+            Err(Ok(Finding::refused("engine", State::Error, what)))
+        }
+    };
     let engine = match engine {
         Ok(engine) => engine,
         Err(refused) => {

@@ -14,7 +14,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::Instant;
 
 use engine::{Image, ROOT, base, docker, ipybox, run};
-use ipybox::engine::{AuthFiles, Choice, Engine};
+use ipybox::engine::{AuthFiles, Choice, Engine, KnownEngines};
 use tokio_util::sync::CancellationToken;
 
 /// The socket of the engine that tests use.
@@ -229,11 +229,17 @@ fn engines_of_the_desktop_are_found_where_they_listen() {
         assert_eq!(found.host.to_string(), format!("unix://{}", place.display()));
         let interrupt = CancellationToken::new();
         runtime
-            .block_on(Engine::connect(candidates.clone(), AuthFiles::default(), interrupt.clone()))
+            .block_on(Engine::connect(
+                candidates.clone(),
+                AuthFiles::default(),
+                &KnownEngines::default(),
+                interrupt.clone(),
+            ))
             .unwrap();
         fs::remove_file(&place).unwrap();
-        let error =
-            runtime.block_on(Engine::connect(candidates, AuthFiles::default(), interrupt)).unwrap_err();
+        let error = runtime
+            .block_on(Engine::connect(candidates, AuthFiles::default(), &KnownEngines::default(), interrupt))
+            .unwrap_err();
         let told = error.diagnostic();
         assert!(error.is_worth_a_retry() && told.why.contains(by), "{}", told.why);
     }

@@ -12,7 +12,7 @@ use crate::base::{Base, Platform};
 use crate::cli::{EngineArgs, ImageArgs, variable_of_list};
 use crate::deps::Dependency;
 use crate::diagnostic::Diagnostic;
-use crate::engine::{Engine, EngineError};
+use crate::engine::{Engine, EngineError, KnownEngines};
 use crate::explain::{Explanation, explain, learn};
 use crate::image::context::Local;
 use crate::inputs::hashes::KnownHashes;
@@ -74,7 +74,7 @@ impl Asked {
     }
 
     pub(super) async fn engine(&self, caller: &Caller) -> Result<Engine, Failure> {
-        super::engine(&self.wanted, caller).await
+        super::engine(&self.wanted, &KnownEngines::in_cache(&self.cache), caller).await
     }
 
     /// The plan, asking an engine only where the base's facts are in no file. It is held to its lock, and one whose lock

@@ -8,6 +8,7 @@ use super::{Caller, Failure};
 use crate::cli::{BillFormat, DiffArgs, EngineArgs, InspectArgs, WhyArgs};
 use crate::deps::Name;
 use crate::diagnostic::Diagnostic;
+use crate::engine::KnownEngines;
 use crate::freshness::{Change, Stamp};
 use crate::inside::{Comparison, Inside, InsideError, Package, compare, cyclone_dx, spdx};
 use crate::report::size;
@@ -83,7 +84,7 @@ async fn inside(
     engine: &EngineArgs,
     caller: &Caller,
 ) -> Result<(Inside, Option<Stamp>), Failure> {
-    let engine = super::engine(engine, caller).await?;
+    let engine = super::engine(engine, &KnownEngines::default(), caller).await?;
     let Some(image) = engine.image(name).await? else {
         let what = Diagnostic::new(format!("the engine has no image `{}`", name.escape_debug()));
         return Err(Failure::refused(what.advice("build or pull it first, or correct its name")));

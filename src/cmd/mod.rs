@@ -24,7 +24,7 @@ pub use failure::{Failure, FailureKind};
 use image::{Asked, Planned};
 
 use crate::cli::{Command, EngineArgs, Environment};
-use crate::engine::{Choice, Engine};
+use crate::engine::{Choice, Engine, KnownEngines};
 use crate::inputs::credentials::Login;
 use crate::report::Report;
 use crate::supply::Supplies;
@@ -69,10 +69,10 @@ fn choice(asked: &EngineArgs, caller: &Caller) -> Choice {
     }
 }
 
-/// A connection to the engine that is meant.
-async fn engine(asked: &EngineArgs, caller: &Caller) -> Result<Engine, Failure> {
+/// A connection to the engine that is meant; the cache may know what kind it is.
+async fn engine(asked: &EngineArgs, known: &KnownEngines, caller: &Caller) -> Result<Engine, Failure> {
     let choice = choice(asked, caller);
-    Ok(Engine::connect(choice.candidates()?, choice.auth_files(), caller.interrupt.clone()).await?)
+    Ok(Engine::connect(choice.candidates()?, choice.auth_files(), known, caller.interrupt.clone()).await?)
 }
 
 /// Runs one command.

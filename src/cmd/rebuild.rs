@@ -11,7 +11,7 @@ use super::{Caller, Failure};
 use crate::base::Base;
 use crate::cli::{VerifyArgs, variable_of_list};
 use crate::diagnostic::Diagnostic;
-use crate::engine::{BuildEvent, Engine, Image, Layer};
+use crate::engine::{BuildEvent, Engine, Image, KnownEngines, Layer};
 use crate::freshness::Stamp;
 use crate::image::context::Local;
 use crate::image::dockerfile::Goal;
@@ -25,7 +25,7 @@ use crate::report::{self, Work};
 use crate::supply::Supplies;
 
 pub(super) async fn run(args: VerifyArgs, caller: &mut Caller) -> Result<(), Failure> {
-    let engine = super::engine(&args.engine, caller).await?;
+    let engine = super::engine(&args.engine, &KnownEngines::default(), caller).await?;
     let cache = caller.cache(args.cache_dir)?;
     let name = args.image.escape_debug().to_string();
     let Some(image) = engine.image(&args.image).await? else {

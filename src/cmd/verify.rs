@@ -8,7 +8,7 @@ use serde_json::json;
 use super::{Caller, Failure};
 use crate::cli::VerifyArgs;
 use crate::diagnostic::Diagnostic;
-use crate::engine::{Engine, Image};
+use crate::engine::{Engine, Image, KnownEngines};
 use crate::plan::{EXECUTOR_LABEL, VARIANT_LABEL};
 use crate::reference::ImageId;
 use crate::report::{Report, Work, finding};
@@ -16,7 +16,7 @@ use crate::variant::{Placement, Variant, VariantError};
 use crate::verify::{self, Finding};
 
 pub(super) async fn run(args: VerifyArgs, caller: &Caller) -> Result<(), Failure> {
-    let engine = super::engine(&args.engine, caller).await?;
+    let engine = super::engine(&args.engine, &KnownEngines::default(), caller).await?;
     let Some(image) = engine.image(&args.image).await? else {
         let what = Diagnostic::new(format!("the engine has no image `{}`", args.image.escape_debug()));
         return Err(Failure::refused(what.advice("build or pull it first, or correct its name")));

@@ -10,6 +10,7 @@ mod error;
 mod host;
 mod images;
 mod info;
+mod known;
 mod normal;
 mod transport;
 
@@ -27,6 +28,7 @@ pub use error::{EngineError, PullCause};
 pub use host::Host;
 pub use images::{Image, Layer, LayerEvent};
 pub use info::Info;
+pub use known::KnownEngines;
 use transport::Dialer;
 pub use transport::Stream;
 
@@ -54,7 +56,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Connects to the first of the candidates that answers.
+    /// Connects to the first of the candidates that answers. One that is `known` is only reached, and asked nothing.
     ///
     /// # Errors
     ///
@@ -62,6 +64,7 @@ impl Engine {
     pub async fn connect(
         candidates: Vec<Candidate>,
         auth: AuthFiles,
+        known: &KnownEngines,
         interrupt: CancellationToken,
     ) -> Result<Self, EngineError> {
         let mut tried = Vec::new();
@@ -70,7 +73,12 @@ impl Engine {
             let opened = async {
                 let dialer = Dialer::new(host.clone())
                     .map_err(|source| EngineError::Connect { host: host.clone().into(), source })?;
-                Ok((transport::client(&dialer).await?, dialer))
+                let is_known = known.builder(host);
+                let (docker, builder) = transport::client(&dialer, is_known).await?;
+                if is_known.is_none() {
+                    known.keep(host, builder);
+                }
+                Ok(((docker, builder), dialer))
             };
             let opened = interrupt.run_until_cancelled(opened).await.ok_or(EngineError::Interrupted)?;
             match opened {

@@ -7,6 +7,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD_NO_PAD as BASE64;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -26,8 +28,7 @@ pub(super) struct Hashes {
     /// Where they are kept.
     file: Option<PathBuf>,
     known: HashMap<String, Entry>,
-    /// Those of this time, which replace the others.
-    found: HashMap<String, Entry>,
+    /// Whether a file was read.
     is_new: bool,
 }
 
@@ -35,9 +36,15 @@ pub(super) struct Hashes {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Entry {
     /// Size, device, inode, and when content and inode changed last, in nanoseconds since 1970.
-    seen: (u64, u64, u64, i128, i128),
-    sha256: [u8; 32],
+    seen: Seen,
+    /// SHA-256, in base64.
+    sha256: String,
+    /// Whether it was looked at this time. The others are forgotten.
+    #[serde(skip)]
+    is_met: bool,
 }
+
+type Seen = (u64, u64, u64, i64, i64);
 
 impl KnownHashes {
     /// In a folder of the cache.
@@ -59,19 +66,24 @@ impl KnownHashes {
         let file = self.0.as_ref().map(|folder| folder.join(name).with_extension("json"));
         let text = file.as_ref().and_then(|file| fs::read(file).ok());
         let known = text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
-        Hashes { file, known, found: HashMap::new(), is_new: false }
+        Hashes { file, known, is_new: false }
     }
 }
 
 impl Hashes {
-    /// Size and SHA-256 of a file, which is read unless it is as it was.
-    pub(super) fn look(&mut self, path: &Path, buffer: &mut [u8]) -> io::Result<(u64, [u8; 32])> {
-        let name = path.to_string_lossy().into_owned();
-        let seen = seen(&fs::metadata(path)?);
-        if let Some(entry) = self.known.get(&name).filter(|entry| entry.seen == seen) {
-            let (size, sha256) = (seen.0, entry.sha256);
-            self.found.insert(name, entry.clone());
-            return Ok((size, sha256));
+    /// Size and SHA-256 of a file, which is read unless its `metadata` are as they were.
+    pub(super) fn look(
+        &mut self,
+        path: &Path,
+        metadata: &Metadata,
+        buffer: &mut [u8],
+    ) -> io::Result<(u64, [u8; 32])> {
+        let (name, seen) = (path.to_string_lossy(), seen(metadata));
+        if let Some(entry) = self.known.get_mut(&*name).filter(|entry| entry.seen == seen)
+            && let Ok(sha256) = <[u8; 32]>::try_from(BASE64.decode(&entry.sha256).unwrap_or_default())
+        {
+            entry.is_met = true;
+            return Ok((seen.0, sha256));
         }
         let (mut content, mut size) = (Sha256::new(), 0);
         let mut file = fs::File::open(path)?;
@@ -86,25 +98,28 @@ impl Hashes {
                 }
             }
         }
-        let sha256 = content.finalize().into();
+        let sha256: [u8; 32] = content.finalize().into();
         self.is_new = true;
         if before == self::seen(&file.metadata()?) && before.0 == size && is_settled(before.3.max(before.4)) {
-            self.found.insert(name, Entry { seen: before, sha256 });
+            let entry = Entry { seen: before, sha256: BASE64.encode(sha256), is_met: true };
+            self.known.insert(name.into_owned(), entry);
         }
         Ok((size, sha256))
     }
 
     /// Keeps them for the next time. Where that fails, files are read again.
     pub(super) fn keep(self) {
-        let Self { file: Some(file), known, found, is_new } = self else { return };
-        if is_new || known.len() != found.len() {
-            let _ = keep(&file, &found);
+        let Self { file: Some(file), mut known, is_new } = self else { return };
+        let before = known.len();
+        known.retain(|_, entry| entry.is_met);
+        if is_new || known.len() != before {
+            let _ = keep(&file, &known);
         }
     }
 }
 
-fn seen(metadata: &Metadata) -> (u64, u64, u64, i128, i128) {
-    let nanoseconds = |seconds: i64, rest: i64| i128::from(seconds) * 1_000_000_000 + i128::from(rest);
+fn seen(metadata: &Metadata) -> Seen {
+    let nanoseconds = |seconds: i64, rest: i64| seconds.saturating_mul(1_000_000_000).saturating_add(rest);
     (
         metadata.size(),
         metadata.dev(),
@@ -115,9 +130,9 @@ fn seen(metadata: &Metadata) -> (u64, u64, u64, i128, i128) {
 }
 
 /// Whether a time lies far enough in the past; one in the future does not.
-fn is_settled(time: i128) -> bool {
+fn is_settled(time: i64) -> bool {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i128::try_from(now.saturating_sub(SETTLED).as_nanos()).is_ok_and(|limit| time < limit)
+    i64::try_from(now.saturating_sub(SETTLED).as_nanos()).is_ok_and(|limit| time < limit)
 }
 
 #[cfg(test)]
@@ -132,7 +147,7 @@ mod tests {
         let known = KnownHashes::in_cache(cache.path());
         let look = |known: &KnownHashes| {
             let mut hashes = known.of(folder.path());
-            let (_, sha256) = hashes.look(&path, &mut [0; 64]).unwrap();
+            let (_, sha256) = hashes.look(&path, &fs::metadata(&path).unwrap(), &mut [0; 64]).unwrap();
             let was_read = hashes.is_new;
             hashes.keep();
             (sha256, was_read)

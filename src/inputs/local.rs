@@ -136,7 +136,12 @@ impl LocalSource {
             if !(is_distribution(name) && plain) {
                 return Err(LocalError::NoDistribution(path.to_owned()));
             }
-            files.push((name.to_owned(), path.to_owned(), 0o644));
+            files.push(Found {
+                name: name.to_owned(),
+                path: path.to_owned(),
+                mode: 0o644,
+                metadata: metadata.clone(),
+            });
         }
         Self::of(files, !metadata.is_dir(), known.of(path))
     }
@@ -163,7 +168,13 @@ impl LocalSource {
             let Some(name) = name.file_name().and_then(|name| name.to_str()) else {
                 return Err(LocalError::Unpackable { path: path.to_owned(), why: "its name is not UTF-8" });
             };
-            files.push((name.to_owned(), path.to_owned(), mode(&metadata)));
+            let mode = mode(&metadata);
+            files.push(Found {
+                name: name.to_owned(),
+                path: path.to_owned(),
+                mode,
+                metadata: metadata.clone(),
+            });
         }
         Self::of(files, !metadata.is_dir(), known.of(path))
     }
@@ -185,12 +196,8 @@ impl LocalSource {
         }
     }
 
-    fn of(
-        mut found: Vec<(String, PathBuf, u32)>,
-        is_file: bool,
-        mut hashes: Hashes,
-    ) -> Result<Self, LocalError> {
-        found.sort();
+    fn of(mut found: Vec<Found>, is_file: bool, mut hashes: Hashes) -> Result<Self, LocalError> {
+        found.sort_by(|one, other| one.name.cmp(&other.name));
         let files = looked_at(found, &mut hashes)?;
         hashes.keep();
         let digest = digest(&files);
@@ -228,6 +235,14 @@ impl LocalSource {
     }
 }
 
+/// A file that is there.
+struct Found {
+    name: String,
+    path: PathBuf,
+    mode: u32,
+    metadata: fs::Metadata,
+}
+
 /// Which files of a folder count.
 #[derive(Debug, Clone, Copy)]
 enum Which {
@@ -242,7 +257,7 @@ fn collect(
     folder: &Path,
     prefix: &str,
     which: Which,
-    files: &mut Vec<(String, PathBuf, u32)>,
+    files: &mut Vec<Found>,
 ) -> Result<(), LocalError> {
     let unreadable = |source| LocalError::Unreadable { path: folder.to_owned(), source };
     for entry in folder.read_dir().map_err(unreadable)? {
@@ -269,8 +284,8 @@ fn collect(
         if !target.starts_with(root) {
             return Err(LocalError::Escapes(path));
         }
-        let metadata =
-            fs::metadata(&path).map_err(|source| LocalError::Unreadable { path: path.clone(), source })?;
+        let metadata = if is_link { fs::metadata(&path) } else { entry.metadata() };
+        let metadata = metadata.map_err(|source| LocalError::Unreadable { path: path.clone(), source })?;
         let relative = format!("{prefix}{name}");
         if metadata.is_dir() {
             collect(root, &path, &format!("{relative}/"), which, files)?;
@@ -281,7 +296,7 @@ fn collect(
                     why: "it holds more than 100,000 files",
                 });
             }
-            files.push((relative, path, mode(&metadata)));
+            files.push(Found { name: relative, path, mode: mode(&metadata), metadata });
         } else if let Which::All = which {
             return Err(LocalError::Unpackable { path, why: "it is neither a file nor a folder" });
         }
@@ -304,11 +319,11 @@ fn is_left_out(name: &str, folder: &Path) -> bool {
 }
 
 /// Looks at files, by their names, paths and modes.
-fn looked_at(found: Vec<(String, PathBuf, u32)>, hashes: &mut Hashes) -> Result<Vec<LocalFile>, LocalError> {
+fn looked_at(found: Vec<Found>, hashes: &mut Hashes) -> Result<Vec<LocalFile>, LocalError> {
     let mut buffer = vec![0; 64 << 10];
-    let mut look = |(name, path, mode): (String, PathBuf, u32)| {
+    let mut look = |Found { name, path, mode, metadata }| {
         let unreadable = |source| LocalError::Unreadable { path: path.clone(), source };
-        let (size, sha256) = hashes.look(&path, &mut buffer).map_err(unreadable)?;
+        let (size, sha256) = hashes.look(&path, &metadata, &mut buffer).map_err(unreadable)?;
         Ok(LocalFile { name, path, mode, size, sha256 })
     };
     found.into_iter().map(&mut look).collect()

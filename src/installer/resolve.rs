@@ -82,6 +82,12 @@ impl ResolveError {
     pub fn diagnostic(&self) -> Diagnostic {
         let what = Diagnostic::new(self.to_string());
         match self {
+            Self::Failed { output, .. }
+                if output.iter().any(|line| line.contains("No interpreter found")) =>
+            {
+                what.why("uv wants some Python 3 on this host, of whatever version, and there is none")
+                    .advice("install one (on Debian: `apt-get install python3`)")
+            }
             Self::Failed { output, .. } => what.why(output.join("\n")),
             Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
                 what.why("there is no such program").advice("install uv, or name it with `--uv PATH`")

@@ -78,11 +78,12 @@ fn why(name: &Name, earlier: &Lock, later: &Lock, reasons: &Reasons) -> String {
     if !later.entries.contains_key(name) {
         return "because nothing needs it any more".to_owned();
     }
-    match after.iter().find(|parent| !before.contains(parent)) {
+    let is_new = !earlier.entries.contains_key(name);
+    match after.iter().find(|parent| !before.contains(parent)).filter(|_| is_new || !reasons.upgrade) {
         Some((parent, version)) => format!("because {parent} {version} needs it"),
         None if reasons.upgrade => "the newest that will do".to_owned(),
         None => match after.first() {
-            Some((parent, version)) if !earlier.entries.contains_key(name) => {
+            Some((parent, version)) if is_new => {
                 format!("because {parent} {version} needs it")
             }
             _ => "the version before will not do, or is gone".to_owned(),

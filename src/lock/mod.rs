@@ -139,9 +139,8 @@ impl LockError {
     #[must_use]
     pub fn diagnostic(&self, file: &str) -> Diagnostic {
         let what = Diagnostic::new(format!("cannot use the lock `{file}`: {self}"));
-        let anew = "make it anew with `ipybox lock`";
+        let anew = "make it anew: remove it, then `ipybox lock`";
         match self {
-            Self::Syntax { why } => what.why(why.clone()).advice(format!("remove it, and {anew}")),
             Self::Newer { .. } => what.advice("use a newer version of ipybox"),
             Self::Foreign { .. } => what
                 .why("it does not say which base it is for")
@@ -149,7 +148,9 @@ impl LockError {
             Self::Edited => what
                 .why("what it says that it was made for does not agree with its digest")
                 .advice(format!("restore it, or {anew}")),
-            Self::Entry { why, .. } => what.why(why.clone()).advice(format!("restore it, or {anew}")),
+            Self::Syntax { why } | Self::Entry { why, .. } => {
+                what.why(why.clone()).advice(format!("restore it, or {anew}"))
+            }
             Self::Target(_) => what.why("wheels are locked for CPython 3 on Linux"),
             Self::NoWheel(_) => what,
         }

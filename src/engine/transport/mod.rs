@@ -164,8 +164,12 @@ impl Service<Uri> for Dialer {
     }
 }
 
-/// A client of the API, once the engine has answered, and what builds there.
-pub(super) async fn client(dialer: &Dialer) -> Result<(Docker, Builder), EngineError> {
+/// A client of the API, once the engine has answered, and what builds there; where that is known, it is enough that
+/// somebody listens.
+pub(super) async fn client(
+    dialer: &Dialer,
+    known: Option<Builder>,
+) -> Result<(Docker, Builder), EngineError> {
     let authority = dialer.authority();
     let client = Client::builder(TokioExecutor::new()).build(dialer.clone());
     let pinged = hyper::Request::builder()
@@ -173,6 +177,9 @@ pub(super) async fn client(dialer: &Dialer) -> Result<(Docker, Builder), EngineE
         .body(bollard::body_full(bytes::Bytes::new()))
         .map_err(io::Error::other);
     let answered = async {
+        if let Some(builder) = known {
+            return dialer.connect().await.map(|_| builder);
+        }
         let answer = client.request(pinged?).await.map_err(|error| root(&error))?;
         let (status, is_podman) = (answer.status(), answer.headers().contains_key("Libpod-Api-Version"));
         // Its body is two letters; read, so that the connection serves the next request.
