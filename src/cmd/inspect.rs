@@ -21,7 +21,7 @@ pub(super) async fn inspect(args: InspectArgs, caller: &Caller) -> Result<(), Fa
         (_, BillFormat::Cyclonedx) => cyclone_dx(&inside),
         (_, BillFormat::Spdx) => spdx(&inside),
     };
-    print(caller, |out| writeln!(out, "{json:#}"))
+    print_json(caller, &json)
 }
 
 pub(super) async fn why(args: WhyArgs, caller: &Caller) -> Result<(), Failure> {
@@ -43,7 +43,7 @@ pub(super) async fn why(args: WhyArgs, caller: &Caller) -> Result<(), Failure> {
     if args.json {
         let json =
             json!({ "package": name, "version": package.version, "of_base": package.of_base, "ways": ways });
-        return print(caller, |out| writeln!(out, "{json:#}"));
+        return print_json(caller, &json);
     }
     print(caller, |out| {
         writeln!(out, "{name} {} ({})", package.version, size(package.bytes))?;
@@ -73,7 +73,7 @@ pub(super) async fn diff(args: DiffArgs, caller: &Caller) -> Result<(), Failure>
     if args.json {
         let mut json = json!(comparison);
         json["asked"] = json!(asked);
-        return print(caller, |out| writeln!(out, "{json:#}"));
+        return print_json(caller, &json);
     }
     print(caller, |out| write_comparison(out, &comparison, &asked))
 }
@@ -100,8 +100,20 @@ async fn inside(
     }
 }
 
+fn print_json(caller: &Caller, json: &serde_json::Value) -> Result<(), Failure> {
+    let written = caller.report.result(|out| writeln!(out, "{json:#}"));
+    written.map_err(|error| Failure::unwritable("stdout", &error))
+}
+
+/// Prints what an image tells of itself, which does nothing to a terminal.
 fn print(caller: &Caller, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Failure> {
-    caller.report.result(write).map_err(|error| Failure::unwritable("stdout", &error))
+    let mut text = Vec::new();
+    write(&mut text).map_err(|error| Failure::unwritable("stdout", &error))?;
+    let text = caller.report.redacted(&String::from_utf8_lossy(&text));
+    caller
+        .report
+        .result(|out| out.write_all(text.as_bytes()))
+        .map_err(|error| Failure::unwritable("stdout", &error))
 }
 
 /// Why a package is there, in a few words.

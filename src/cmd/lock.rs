@@ -273,6 +273,10 @@ impl Asked {
         let name = file.display().to_string();
         match read(&file)? {
             Kept::Nothing if request.lock.is_demanded => Err(refused(format!("there is no lock `{name}`"))),
+            // What is named is meant to be there.
+            Kept::Nothing if request.lock.file.is_some() => {
+                Err(refused(format!("there is no lock `{name}`")))
+            }
             Kept::Nothing => Ok(()),
             Kept::Versions { by, .. } if request.lock.is_demanded => {
                 Err(Failure::refused(LockError::Foreign { by }.diagnostic(&name)))
@@ -339,6 +343,23 @@ impl Asked {
         };
         let file = place(&self.request).expect("what is stale was read from a file");
         let report = &caller.report;
+        let of_list = |change: &Change| {
+            ["packages.requirements", "packages.bounds", "packages.sources", "packages.indexes"]
+                .iter()
+                .any(|part| change.path.starts_with(part))
+        };
+        if earlier.made_for.variant != planned.plan.variant || !changes.iter().all(of_list) {
+            let why = lines(&placed(&changes, self, planned)).join("\n");
+            let what = format!(
+                "the lock `{}` is of another image: {} on {}",
+                file.display(),
+                earlier.made_for.variant,
+                earlier.made_for.base
+            );
+            let advice =
+                "make it anew with `ipybox lock`, or give each image a lock of its own with `--lock FILE`";
+            return Err(Failure::refused(Diagnostic::new(what).why(why).advice(advice)));
+        }
         self.tell_stale(&format!("{} is brought up to date:", file.display()), &changes, planned, report);
         let asked = reasons(&changes, self, planned);
         let exclude_newer = earlier.made_for.exclude_newer.clone();

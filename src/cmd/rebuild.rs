@@ -1,6 +1,5 @@
 //! `ipybox verify --rebuild`: is an image what comes of the plan that it tells?
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::time::Instant;
@@ -9,20 +8,20 @@ use super::build::{How, ordered, supply};
 use super::outcome::title;
 use super::{Caller, Failure};
 use crate::base::Base;
-use crate::cli::{VerifyArgs, variable_of_list};
+use crate::cli::VerifyArgs;
 use crate::diagnostic::Diagnostic;
 use crate::engine::{BuildEvent, Engine, Image, KnownEngines, Layer};
 use crate::freshness::Stamp;
 use crate::image::context::Local;
 use crate::image::dockerfile::Goal;
-use crate::inputs::credentials::Credentials;
 use crate::inputs::templates::Templates;
 use crate::inputs::trust;
 use crate::inside::{FirstDifference, Saved, first_difference};
-use crate::plan::Plan;
+use crate::plan::{Foundation, Installer, Plan, Provenance};
 use crate::reference::ImageId;
 use crate::report::{self, Work};
 use crate::supply::Supplies;
+use crate::variant;
 
 pub(super) async fn run(args: VerifyArgs, caller: &mut Caller) -> Result<(), Failure> {
     let engine = super::engine(&args.engine, &KnownEngines::default(), caller).await?;
@@ -36,13 +35,10 @@ pub(super) async fn run(args: VerifyArgs, caller: &mut Caller) -> Result<(), Fai
     let base = base_of(&plan, &engine, &cache).await?;
     let environment = &caller.environment;
     let certificates = trust::bundle(environment.ssl_cert_file.as_deref(), args.steps.ca_cert.as_deref())?;
-    let credentials = Credentials::read(&plan.packages.hosts(), &[], &[], &variable_of_list)?;
-    let (proxies, secrets) = (environment.proxies.clone(), BTreeMap::new());
-    let supplies = Supplies { certificates, proxies, credentials, secrets };
+    check(&plan, &base, &name)?;
+    // An image may name any host: nobody's logins are for whoever wrote that.
+    let supplies = Supplies { certificates, proxies: environment.proxies.clone(), ..Supplies::default() };
     caller.conceal(&supplies);
-    if let Some(refusal) = supplies.refusal(engine.builder()) {
-        return Err(Failure::refused(refusal));
-    }
     let report = &caller.report;
     if plan.packages.locked.is_none() {
         let advice = "build it with a lock (`ipybox lock`), so that it can be built again as it is";
@@ -55,6 +51,7 @@ pub(super) async fn run(args: VerifyArgs, caller: &mut Caller) -> Result<(), Fai
     let mut build =
         ordered((&plan, &base, &local), &Templates::shipped(), engine.builder(), how, Goal::Image)?;
     build.no_cache = true;
+    build.platform = Some(plan.foundation.base.platform.to_string());
     build.network = how.network.map(crate::cli::Network::name);
     let (began, work) = (Instant::now(), Work::Build { steps: plan.build_steps().len() });
     report.began(&work);
@@ -97,6 +94,34 @@ fn plan_of(image: &Image, name: &str) -> Result<Plan, Failure> {
         return Err(cannot("it was built with an installer of somebody's own".to_owned()));
     }
     Ok(plan)
+}
+
+/// Refuses a plan that this program cannot have made: what an image says becomes a part of commands.
+fn check(plan: &Plan, base: &Base, name: &str) -> Result<(), Failure> {
+    let Foundation { interpreter, provenance, installer, apt, wishes, env, template, servers_lock, .. } =
+        &plan.foundation;
+    let templates = Templates::shipped();
+    let is_of_base = *provenance == Provenance::Base
+        && base.pythons.iter().any(|python| python.interpreter == *interpreter);
+    let debian = apt.iter().chain(wishes).chain(&plan.packages.build_apt);
+    let is_ours = is_of_base
+        && Installer::of(&base.platform).as_ref() == Some(installer)
+        && debian.into_iter().all(|package| variant::package(package).is_ok())
+        && env.keys().chain(plan.finish.labels.keys()).all(|name| is_plain(name))
+        && ["server.tera", "extend.tera"].contains(&template.as_str())
+        && templates.get(&format!("runtime/{servers_lock}")).is_some();
+    if is_ours {
+        return Ok(());
+    }
+    let what = Diagnostic::new(format!("`{name}` cannot be built again from what it tells"));
+    Err(Failure::refused(
+        what.why("its interpreter, its installer or a name in it is none of this program and its base"),
+    ))
+}
+
+/// Whether a name is one wherever it stands.
+fn is_plain(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-/".contains(&byte))
 }
 
 /// The base of a plan, by its id.

@@ -142,7 +142,12 @@ fn pylock(pins: &BTreeMap<Name, Pin>, plan: &Plan) -> String {
         }
         table
     };
-    document["packages"] = Item::ArrayOfTables(pins.iter().map(package).collect());
+    // The standard wants the key also where there is nothing.
+    document["packages"] = if pins.is_empty() {
+        value(Array::new())
+    } else {
+        Item::ArrayOfTables(pins.iter().map(package).collect())
+    };
     document.to_string()
 }
 

@@ -144,6 +144,11 @@ pub async fn resolve(what: Resolve<'_>) -> Result<(String, String), ResolveError
         command.args(["--format", PYLOCK, "-o", PYLOCK]);
         what.upgrade.tell(&mut command);
         let resolved = command.output().await.map_err(io)?;
+        let said = String::from_utf8_lossy(&resolved.stderr).into_owned();
+        // An older version in place of a file that is no package is nobody's wish.
+        if said.contains(words::SPOILT) {
+            return Err(failed(&resolved));
+        }
         if resolved.status.success() {
             let annotated = what.annotated(folder, &choice).await.map_err(io)?;
             if !annotated.status.success() {
@@ -152,10 +157,9 @@ pub async fn resolve(what: Resolve<'_>) -> Result<(String, String), ResolveError
             let text = String::from_utf8_lossy(&annotated.stdout).into_owned();
             return Ok((fs::read_to_string(&pylock).map_err(io)?, text));
         }
-        let said = String::from_utf8_lossy(&resolved.stderr).into_owned();
         failure = Some(failed(&resolved));
         let has = |what: &str| said.contains(what);
-        if has(words::SPOILT) || !has(words::NO_SOLUTION) || has(words::REFUSING_INDEX) {
+        if !has(words::NO_SOLUTION) || has(words::REFUSING_INDEX) {
             break;
         }
     }

@@ -128,6 +128,9 @@ pub enum LockError {
     /// Something that was resolved has no wheel that fits.
     #[error("`{0}` has no wheel that fits")]
     NoWheel(Name),
+    /// What was resolved is no file that the list admits.
+    #[error("no file of `{0}` has a hash of the list")]
+    NotAdmitted(Name),
 }
 
 impl LockError {
@@ -153,6 +156,9 @@ impl LockError {
             }
             Self::Target(_) => what.why("wheels are locked for CPython 3 on Linux"),
             Self::NoWheel(_) => what,
+            Self::NotAdmitted(_) => what
+                .why("the index has other files of the version that was resolved")
+                .advice("ask whoever runs the index, or correct the hashes"),
         }
     }
 }
@@ -233,7 +239,20 @@ impl Lock {
             }
             let built = resolution.built.get(&found.name).cloned();
             let wheels = built.map_or(found.wheels, |wheel| vec![wheel]);
-            let fitting = wheels.into_iter().filter_map(|wheel| Some((tags.rank(&wheel.file)?, wheel)));
+            // A list may admit some files and no others; nothing else looks at that once it is locked.
+            let mut pinned = plan.packages.hashed().filter(|bound| bound.name == found.name).peekable();
+            let is_pinned = pinned.peek().is_some();
+            let admitted: Vec<&String> = pinned.flat_map(|bound| &bound.hashes).collect();
+            let is_admitted = |wheel: &Wheel| {
+                !is_pinned || admitted.iter().any(|hash| **hash == format!("sha256:{}", wheel.sha256))
+            };
+            if is_pinned && !wheels.iter().any(is_admitted) {
+                return Err(LockError::NotAdmitted(found.name));
+            }
+            let fitting = wheels
+                .into_iter()
+                .filter(is_admitted)
+                .filter_map(|wheel| Some((tags.rank(&wheel.file)?, wheel)));
             let Some((_, wheel)) = fitting.min_by_key(|(rank, _)| *rank) else {
                 return Err(LockError::NoWheel(found.name));
             };
@@ -241,6 +260,7 @@ impl Lock {
             let version = version.ok_or_else(|| LockError::NoWheel(found.name.clone()))?;
             let index = found.index.or_else(|| needed.get(&found.name)?.index.clone());
             let entry = Entry { version, index, wheel, dependencies: Vec::new(), generation: 0 };
+            entry.check_address(&found.name)?;
             entries.insert(found.name, entry);
         }
         for (name, Needed { by, .. }) in &needed {
@@ -280,7 +300,7 @@ impl Lock {
         };
         let same = self.entries.len() == earlier.entries.len()
             && self.entries.iter().all(|(name, entry)| is_kept(name, entry));
-        self.generation = if same { earlier.generation } else { earlier.generation + 1 };
+        self.generation = if same { earlier.generation } else { earlier.generation.saturating_add(1) };
         for (name, entry) in &mut self.entries {
             entry.generation =
                 if is_kept(name, entry) { earlier.entries[name].generation } else { self.generation };
@@ -359,6 +379,19 @@ impl Wheel {
 }
 
 impl Entry {
+    /// Refuses an address that would tell a password to whoever reads the lock, or the image.
+    fn check_address(&self, name: &Name) -> Result<(), LockError> {
+        let Some(url) = &self.wheel.url else { return Ok(()) };
+        match Url::parse(url) {
+            Some(address) if !address.has_credentials() => Ok(()),
+            Some(_) => {
+                let why = "its address holds a user name or a password".to_owned();
+                Err(LockError::Entry { name: name.clone(), why })
+            }
+            None => Err(LockError::Entry { name: name.clone(), why: "its address is none".to_owned() }),
+        }
+    }
+
     /// Refuses what no lock of ours has.
     fn check(&self, name: &Name, made_for: &MadeFor) -> Result<(), LockError> {
         let bad = |why: String| Err(LockError::Entry { name: name.clone(), why });
@@ -370,6 +403,7 @@ impl Entry {
         if !is_direct && version_of(file).as_ref() != Some(&self.version) {
             return bad(format!("`{}` is of another version", file.escape_debug()));
         }
+        self.check_address(name)?;
         match (url, path) {
             (Some(url), None) => match Url::parse(url).map(|url| url.host_name()) {
                 Some(host) if made_for.hosts.contains(&host) => Ok(()),

@@ -228,8 +228,7 @@ impl Lock {
         document["extras"] = value(Array::new());
         document["dependency-groups"] = value(Array::new());
         document["created-by"] = value(CREATED_BY);
-        let packages = entries.iter().map(|(name, entry)| package(name, entry));
-        document["packages"] = Item::ArrayOfTables(packages.collect::<ArrayOfTables>());
+        document["packages"] = tables(entries.iter().map(|(name, entry)| package(name, entry)));
         let mut ours = Table::new();
         ours["format"] = value(i64::from(FORMAT));
         for (key, text) in [
@@ -311,8 +310,14 @@ fn preferences(versions: impl Iterator<Item = (Name, Version)>) -> String {
         table["version"] = value(version.to_string());
         table
     };
-    document["packages"] = Item::ArrayOfTables(versions.map(package).collect());
+    document["packages"] = tables(versions.map(package));
     document.to_string()
+}
+
+/// An array of tables, which is there also where it is empty.
+fn tables(tables: impl Iterator<Item = Table>) -> Item {
+    let tables: ArrayOfTables = tables.collect();
+    if tables.is_empty() { value(Array::new()) } else { Item::ArrayOfTables(tables) }
 }
 
 fn package(name: &Name, entry: &Entry) -> Table {
