@@ -72,6 +72,21 @@ fn builds_keep_to_a_lock_and_say_what_differs() {
     assert!(second.contains("tool.ipybox = { generation = 1 }"), "{second}");
     assert_ne!(other.id, image.id);
 
+    // It is the lock of this image, and of no other.
+    let minimal = ["build", "--base", &base(), "-t", &Image::tag("refused"), "-V", "minimal", "-d", &file];
+    let (code, told) = said(&minimal);
+    assert!(code == 1 && told.contains("is of another image: kernel on "), "{told}");
+    assert_eq!(text(&pylock), second);
+    let (code, told) = refused(&["--lock", "pylock.elsewhere.toml"]);
+    assert!(code == 1 && told.contains("there is no lock `pylock.elsewhere.toml`"), "{told}");
+    // Versions of elsewhere are taken over into what is counted on from the lock that is there.
+    let from = folder.path().join("uv.lock");
+    fs::write(&from, "version = 1\n[[package]]\nname = \"tomli-w\"\nversion = \"0.4.0\"\n").unwrap();
+    let (code, told) = lock(&file, &["--from", from.to_str().unwrap()]);
+    assert!(code == 0 && told.contains("tomli-w 1.0.0 → 0.4.0"), "{told}");
+    assert!(text(&pylock).contains("generation = 2\n"), "{}", text(&pylock));
+    fs::write(&pylock, &second).unwrap();
+
     // A file that is not the one that was locked is not installed, and is told by its name.
     let sha256 = second.rsplit("rich-").next().unwrap().split("sha256 = \"").nth(1).unwrap()[..64].to_owned();
     fs::write(&pylock, second.replace(&sha256, &"0".repeat(64))).unwrap();
@@ -111,6 +126,8 @@ fn what_is_built_from_a_source_enters_a_lock_as_a_wheel() {
         assert!(folder.path().join("pylock.wheels").join(wheel).is_file());
     }
     assert!(pylock.contains("tomli_w-1.0.0-py3-none-any.whl"), "{pylock}");
+    let ours = &pylock[pylock.find("name = \"ours\"").unwrap()..];
+    assert!(ours[..ours.find("wheels").unwrap()].contains("{ name = \"tomli-w\" }"), "{pylock}");
     let image = Image::build("wheels", &["-V", "kernel", "-d", &file, "--locked"]);
     assert!(!image.said.contains("build wheels"), "{}", image.said);
     assert_eq!(image.run(&["python", "-c", "import ours, docopt; print(docopt.__version__)"]), "0.6.2\n");

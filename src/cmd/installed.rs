@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
+use crate::base::Base;
 use crate::installer::package_of;
+use crate::plan::Plan;
 use crate::report::{Report, size};
 
 /// What a line begins with that `templates/build/look.py` prints.
@@ -43,8 +45,8 @@ impl Installed {
         Lacking(self.missing.clone())
     }
 
-    /// Tells what of it is worth knowing.
-    pub(super) fn tell(&self, report: &Report) {
+    /// Tells what of it is worth knowing of an image by this plan, on this base.
+    pub(super) fn tell(&self, plan: &Plan, base: &Base, report: &Report) {
         let largest = self.largest.iter().map(|(name, bytes)| format!("{name} {}", size(*bytes)));
         let largest = largest.collect::<Vec<_>>().join(", ");
         report.note(&format!("packages take {}; the largest: {largest}", size(self.bytes)));
@@ -65,8 +67,13 @@ impl Installed {
             let what = format!("{} may not work: nothing has {}", names(&needed_by), names(&libraries));
             let packages: BTreeSet<&str> =
                 libraries.iter().filter_map(|library| package_of(library)).collect();
-            let advice = if packages.is_empty() {
-                "add the Debian package that has it with `--apt`, if this is used".to_owned()
+            let wishes = &plan.foundation.wishes;
+            let wished = wishes.iter().any(|wish| packages.contains(wish.as_str()));
+            let advice = if !base.has("apt-get") {
+                "take a base that has it, if this is used".to_owned()
+            } else if packages.is_empty() || wished {
+                "name the package of the base's distribution that has it with `--apt`, if this is used"
+                    .to_owned()
             } else {
                 let options = packages.iter().map(|package| format!("--apt {package}")).collect::<Vec<_>>();
                 format!("add `{}`, or let `--apt auto` do so", options.join(" "))

@@ -40,6 +40,17 @@ pub(super) enum Kept {
     Versions { by: String, versions: String },
 }
 
+impl Kept {
+    /// Its versions, for an installer that keeps them as long as they will do.
+    fn preferences(&self) -> Option<String> {
+        match self {
+            Self::Nothing => None,
+            Self::Ours(lock) => Some(lock.preferences()),
+            Self::Versions { versions, .. } => Some(versions.clone()),
+        }
+    }
+}
+
 /// What a plan has to do with a lock.
 #[derive(Debug)]
 pub(super) enum Standing {
@@ -67,10 +78,8 @@ pub(super) async fn run(mut args: LockArgs, caller: &mut Caller) -> Result<(), F
         return Err(Failure::usage(what.advice("say where it goes with `--lock FILE`")));
     };
     let mut planned = asked.resolve_unlocked(caller).await?;
-    let kept = match &args.from {
-        Some(from) => of_other_tool(from)?,
-        None => read(&file)?,
-    };
+    let kept = read(&file)?;
+    let others = args.from.as_deref().map(of_other_tool).transpose()?;
     let is_wanted = args.upgrade || !args.upgrade_package.is_empty() || args.from.is_some();
     let name = file.display().to_string();
     let (earlier, changes) = match &kept {
@@ -115,7 +124,8 @@ pub(super) async fn run(mut args: LockArgs, caller: &mut Caller) -> Result<(), F
     let wishes = Wishes { upgrade, exclude_newer };
     let supplies = gathered.with(asked.secrets(&caller.report)?, &asked, &planned.plan, caller)?;
     let how = How { no_cache: false, network: args.steps.network, epoch: None, supplies: &supplies };
-    let made = made(&asked, &mut planned, &kept, &wishes, how, caller).await?;
+    let preferences = others.or_else(|| kept.preferences());
+    let made = made(&asked, &mut planned, (earlier, preferences), &wishes, how, caller).await?;
     made.keep(&file)?;
     let lock = made.lock;
     let report = &caller.report;
@@ -208,13 +218,12 @@ fn read(file: &Path) -> Result<Kept, Failure> {
 }
 
 /// The versions in a lock of another tool.
-fn of_other_tool(file: &Path) -> Result<Kept, Failure> {
+fn of_other_tool(file: &Path) -> Result<String, Failure> {
     let name = file.display().to_string();
     let document = Document::read(file, MAX_BYTES).map_err(|error| {
         Failure::refused(Diagnostic::new(format!("cannot read the lock `{name}`")).why(error.to_string()))
     })?;
-    let versions = versions(&document.text).map_err(|error| Failure::refused(error.diagnostic(&name)))?;
-    Ok(Kept::Versions { by: name, versions })
+    versions(&document.text).map_err(|error| Failure::refused(error.diagnostic(&name)))
 }
 
 /// The folder of wheels that belong to a lock, from the folder of that.
@@ -364,8 +373,8 @@ impl Asked {
         let asked = reasons(&changes, self, planned);
         let exclude_newer = earlier.made_for.exclude_newer.clone();
         let wishes = Wishes { upgrade: Upgrade::Needed, exclude_newer };
-        let kept = Kept::Ours(earlier.clone());
-        let made = made(self, planned, &kept, &wishes, how, caller).await?;
+        let kept = (Some(&*earlier), Some(earlier.preferences()));
+        let made = made(self, planned, kept, &wishes, how, caller).await?;
         for difference in differences(&earlier, &made.lock, &Reasons { asked, upgrade: false }) {
             report.note(&format!("  {difference}"));
         }
@@ -452,11 +461,11 @@ fn sha256_of(path: &Path) -> io::Result<String> {
     }
 }
 
-/// Resolves anew, on this host.
+/// Resolves anew, on this host. Versions that are preferred are kept as long as they will do.
 async fn made(
     asked: &Asked,
     planned: &mut Planned<'_>,
-    kept: &Kept,
+    (earlier, preferences): (Option<&Lock>, Option<String>),
     wishes: &Wishes,
     how: How<'_>,
     caller: &Caller,
@@ -468,11 +477,6 @@ async fn made(
     let file = place(&asked.request).expect("a lock has a place");
     let folder = tempfile::tempdir().map_err(|error| Failure::unwritable("the wheels", &error))?;
     let (netrc, cache) = (how.supplies.credentials.netrc(), asked.cache().join("packages"));
-    let (earlier, preferences) = match kept {
-        Kept::Nothing => (None, None),
-        Kept::Ours(lock) => (Some(&**lock), Some(lock.preferences())),
-        Kept::Versions { versions, .. } => (None, Some(versions.clone())),
-    };
     let platform = tags.uv_platform();
     let mut built = BTreeMap::new();
     let mut built_for = None;
@@ -487,7 +491,8 @@ async fn made(
             }
             built_for = Some(planned.plan.packages.clone());
         }
-        let wheels: Vec<PathBuf> = built.values().map(|wheel| folder.path().join(&wheel.file)).collect();
+        let of_name = |(name, wheel): (&Name, &Wheel)| (name.clone(), folder.path().join(&wheel.file));
+        let wheels: Vec<(Name, PathBuf)> = built.iter().map(of_name).collect();
         let (began, work) = (Instant::now(), Work::Resolve);
         caller.report.began(&work);
         let resolving = resolve(Resolve {

@@ -170,3 +170,41 @@ async fn compare(
     let [one, other] = saved.as_mut_slice() else { unreachable!("two were saved") };
     Ok(Some((what, first_difference(one, other, number).map_err(failed)?)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::accounts::User;
+    use crate::deps::Spec;
+    use crate::plan::{Materials, Target};
+    use crate::request::Request;
+    use crate::variant::Variant;
+
+    #[test]
+    fn what_no_plan_of_this_program_says_is_not_built() {
+        let base = Base::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/base.json").as_ref()).unwrap();
+        let (spec, variant) =
+            (Spec::parse("rich = \"*\"\n").unwrap(), Variant::read("kernel", None).unwrap());
+        let request = Request::new(&variant.name, User::Root);
+        let materials = Materials { installer: Installer::of(&base.platform), ..Materials::default() };
+        let target = Target::choose(&request, &spec, &variant, &base, &materials).unwrap();
+        let plan = Plan::resolve(&request, &spec, &variant, &base, target, materials).unwrap();
+        check(&plan, &base, "x").unwrap();
+        let spoils: [fn(&mut Plan); 9] = [
+            |plan| plan.foundation.interpreter.path = "/tmp/x; id".into(),
+            |plan| plan.foundation.provenance = Provenance::Archive,
+            |plan| plan.foundation.installer.sha256 = "0".repeat(64),
+            |plan| plan.foundation.apt.push("a; id".to_owned()),
+            |plan| plan.foundation.wishes.push("$(id)".to_owned()),
+            |plan| plan.packages.build_apt.push("-o=x".to_owned()),
+            |plan| drop(plan.foundation.env.insert("A\nRUN id".to_owned(), String::new())),
+            |plan| plan.foundation.template = "../server.tera".to_owned(),
+            |plan| plan.foundation.servers_lock = "../server.txt".to_owned(),
+        ];
+        for (number, spoil) in spoils.iter().enumerate() {
+            let mut spoilt = plan.clone();
+            spoil(&mut spoilt);
+            assert!(check(&spoilt, &base, "x").is_err(), "{number}");
+        }
+    }
+}

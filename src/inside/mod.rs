@@ -176,6 +176,13 @@ impl Inside {
         let platform = Platform { os: image.os.clone(), architecture: image.architecture.clone() };
         let locked = said("packages.locked").filter(|locked| !locked.is_null());
         let asked = asked_for(&said("packages.requirements").unwrap_or_default(), image);
+        let mut packages = packages(facts.packages, &asked, locked.as_ref(), &platform, &facts.python);
+        // Where both are in one folder, only the plan tells them apart.
+        let held = said("packages.held").unwrap_or_default();
+        for (name, package) in &mut packages {
+            let version = held.get(name.as_str()).and_then(|held| held.get("version")?.as_str());
+            package.of_base |= version == Some(&package.version);
+        }
         Ok(Self {
             name: name.to_owned(),
             image: image.id.clone(),
@@ -184,7 +191,7 @@ impl Inside {
             variant: image.labels.get(VARIANT_LABEL).cloned(),
             base: text("foundation.base.reference"),
             locked: locked.is_some(),
-            packages: packages(facts.packages, &asked, locked.as_ref(), &platform, &facts.python),
+            packages,
             platform: platform.to_string(),
             python: facts.python,
             debian: facts.debian.into_iter().map(|one| (one.name, one.package)).collect(),

@@ -32,7 +32,7 @@ pub enum Reader<'a> {
 /// The name of uv's settings in a request.
 pub(super) const SETTINGS: &str = "uv.toml";
 
-/// The name of what keeps the base's distributions at their versions.
+/// The name of what keeps the base's distributions at their versions, and tells `look.py` which they are.
 pub(super) const BASE_CONSTRAINTS: &str = "base.txt";
 
 /// The name of bounds and hashes.
@@ -59,6 +59,9 @@ pub fn request(plan: &Plan, reader: Reader<'_>) -> io::Result<BTreeMap<String, V
     if let Some(pins) = &plan.packages.locked {
         add(SETTINGS, uv_settings(plan, reader).into());
         add(PYLOCK, pylock(pins, plan).into());
+        if plan.foundation.placement != Placement::Isolated {
+            add(BASE_CONSTRAINTS, base_constraints(plan).into());
+        }
         if !plan.packages.folders.is_empty() {
             add(BASE_FOLDERS, folders(&plan.packages.folders).into());
         }

@@ -12,6 +12,7 @@ use toml_edit::{DocumentMut, Item, Table};
 
 use super::request::{BASE_CONSTRAINTS, CONSTRAINTS, Reader, SETTINGS, request};
 use super::words;
+use crate::deps::{Name, percent_encoded};
 use crate::diagnostic::Diagnostic;
 use crate::plan::Plan;
 use crate::variant::Placement;
@@ -39,8 +40,8 @@ pub struct Resolve<'a> {
     pub upgrade: &'a Upgrade,
     /// Nothing newer than this is taken.
     pub exclude_newer: Option<&'a str>,
-    /// Wheels that were built, by their paths.
-    pub wheels: &'a [PathBuf],
+    /// Wheels that were built, by their absolute paths.
+    pub wheels: &'a [(Name, PathBuf)],
 }
 
 /// What is not kept as it was locked.
@@ -127,7 +128,10 @@ pub async fn resolve(what: Resolve<'_>) -> Result<(String, String), ResolveError
         choices.extend(name.ends_with("/pyproject.toml").then_some(name));
     }
     fs::create_dir_all(folder.join("base")).map_err(io)?;
-    let wheels = what.wheels.iter().fold(String::new(), |list, path| list + &path.to_string_lossy() + "\n");
+    // By their names, so that it is told by these what needs them.
+    let wheels = what.wheels.iter().fold(String::new(), |list, (name, path)| {
+        list + &format!("{name} @ file://{}\n", percent_encoded(path))
+    });
     fs::write(folder.join(WHEELS), wheels).map_err(io)?;
     secret_file(&folder.join("netrc"), what.netrc.unwrap_or_default()).map_err(io)?;
     if let Some(certificates) = what.certificates {

@@ -8,10 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path};
 
 use pep440_rs::Version;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
-use crate::archive::hexadecimal;
 use crate::deps::{Name, Url};
 use crate::diagnostic::Diagnostic;
 use crate::freshness::{Change, Stamp, between};
@@ -32,7 +31,8 @@ pub struct Lock {
 }
 
 /// What a lock was made for.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct MadeFor {
     /// The variant's name.
     pub variant: String,
@@ -49,10 +49,13 @@ pub struct MadeFor {
     /// Where it is given, nothing was taken that is newer.
     pub exclude_newer: Option<String>,
     /// Where its files are, sorted.
+    #[serde(default)]
     pub hosts: Vec<String>,
     /// What the base has and the packages need.
+    #[serde(default)]
     pub relies_on: BTreeMap<Name, Version>,
     /// The parts of a plan that decided it.
+    #[serde(default)]
     request: Value,
 }
 
@@ -197,13 +200,6 @@ fn without_nothing(value: &mut Value) {
         }
         Value::Array(list) => list.iter_mut().for_each(without_nothing),
         _ => {}
-    }
-}
-
-impl MadeFor {
-    /// SHA-256 over what was asked for.
-    fn request_sha256(&self) -> String {
-        hexadecimal(&Sha256::digest(self.request.to_string()))
     }
 }
 
@@ -379,17 +375,18 @@ impl Wheel {
 }
 
 impl Entry {
-    /// Refuses an address that would tell a password to whoever reads the lock, or the image.
+    /// Refuses an address that would tell a secret to whoever reads the lock, or the image.
     fn check_address(&self, name: &Name) -> Result<(), LockError> {
         let Some(url) = &self.wheel.url else { return Ok(()) };
-        match Url::parse(url) {
-            Some(address) if !address.has_credentials() => Ok(()),
-            Some(_) => {
-                let why = "its address holds a user name or a password".to_owned();
-                Err(LockError::Entry { name: name.clone(), why })
+        let why = match Url::parse(url) {
+            None => "its address is none",
+            Some(address) if address.has_credentials() => "its address holds a user name or a password",
+            Some(_) if url.contains('?') => {
+                "its address has a query, which may hold a token and end with it; have it as a file"
             }
-            None => Err(LockError::Entry { name: name.clone(), why: "its address is none".to_owned() }),
-        }
+            Some(_) => return Ok(()),
+        };
+        Err(LockError::Entry { name: name.clone(), why: why.to_owned() })
     }
 
     /// Refuses what no lock of ours has.
@@ -460,11 +457,14 @@ fn needed(annotated: &str) -> BTreeMap<Name, Needed> {
 
 #[cfg(test)]
 mod tests {
+    use sha2::{Digest, Sha256};
+
     use super::*;
     use crate::accounts::User;
+    use crate::archive::hexadecimal;
     use crate::base::{Base, Distribution};
     use crate::deps::Spec;
-    use crate::plan::{Installer, Materials, Target};
+    use crate::plan::{Installer, Materials, Requirement, Target};
     use crate::request::Request;
     use crate::variant::Variant;
 
@@ -544,6 +544,32 @@ mod tests {
     }
 
     #[test]
+    fn a_lock_of_nothing_is_one() {
+        let mut plan = plan("minimal", "pandas = \"^2.2\"\n", &[]);
+        plan.packages.requirements.clear();
+        let lock = Lock::of(resolution(&[]), &plan, None).unwrap();
+        let text = written(&lock, &plan);
+        assert!(text.contains("packages = []"), "{text}");
+        assert_eq!(Lock::parse(&text).unwrap(), lock);
+    }
+
+    #[test]
+    fn a_lock_keeps_to_the_hashes_of_its_list() {
+        let packages = [("pandas", "2.3.0", "your-list (pyproject.toml)")];
+        let locked = |sha256: &str| {
+            let mut plan = plan("minimal", "pandas = \"2.3.0\"\n", &[]);
+            let asked = plan.packages.requirements.iter().find(|asked| asked.name == name("pandas")).unwrap();
+            let bound = Requirement { hashes: vec![format!("sha256:{sha256}")], ..asked.clone() };
+            plan.packages.bounds.push(bound);
+            Lock::of(resolution(&packages), &plan, None)
+        };
+        let sha256 = hexadecimal(&Sha256::digest("pandas2.3.0"));
+        assert_eq!(locked(&sha256).unwrap().entries[&name("pandas")].wheel.sha256, sha256);
+        let other = locked(&"0".repeat(64)).unwrap_err();
+        assert_eq!(other.to_string(), "no file of `pandas` has a hash of the list");
+    }
+
+    #[test]
     fn a_lock_on_a_base_knows_what_it_relies_on() {
         let has = [("numpy", "1.26.4"), ("six", "1.16.0")];
         let plan_on = |has: &[(&str, &str)]| plan("any-base", "pandas = \"^2.2\"\n", has);
@@ -615,6 +641,11 @@ mod tests {
             ("lock-version = \"1.0\"", "lock-version = \"2.0\"", "newer format, `lock-version` 2.0"),
             ("format = 1", "format = 2", "newer format, format 2"),
             ("\"pandas>=2.2,<3.0\"", "\"pandas>=2.1,<3.0\"", "it was edited"),
+            ("hosts = [", "hosts = [\"other.test\", ", "it was edited"),
+            ("generation = 0", "generation = 1", "it was edited"),
+            ("sha256 = \"", "sha256 = \"0", "its SHA-256 is none"),
+            ("//files.test/", "//me:secret@files.test/", "holds a user name or a password"),
+            ("any.whl\", size", "any.whl?token=secret\", size", "its address has a query"),
             (&sha256, "12", "its SHA-256 is none"),
             (
                 "\"https://files.test/",

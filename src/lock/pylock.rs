@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 
 use pep440_rs::Version;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
+use sha2::{Digest, Sha256};
 use toml_edit::{Array, ArrayOfTables, Datetime, DocumentMut, InlineTable, Item, Table, Value, value};
 
-use super::{Entry, Lock, LockError, MadeFor, Wheel};
+use super::{Entry, Lock, LockError, MadeFor, Wheel, without_nothing};
+use crate::archive::hexadecimal;
 use crate::deps::{Name, percent_decoded};
 
 /// The version of the format.
@@ -42,28 +44,47 @@ struct File {
 
 #[derive(Deserialize, Default)]
 struct Tools {
-    ipybox: Option<Ours>,
+    ipybox: Option<Json>,
 }
 
 /// What is ours in a lock.
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Serialize, Deserialize)]
 struct Ours {
     format: u32,
-    variant: String,
-    base: String,
-    base_id: String,
-    python: String,
-    platform: String,
-    installer: String,
-    exclude_newer: Option<String>,
     generation: u32,
-    request_sha256: String,
-    #[serde(default)]
-    hosts: Vec<String>,
-    #[serde(default)]
-    relies_on: BTreeMap<Name, Version>,
-    request: Json,
+    #[serde(flatten)]
+    made_for: MadeFor,
+}
+
+/// The key of the digest over all else that is ours.
+const DIGEST: &str = "sha256";
+
+impl Ours {
+    /// As it is written, with its digest.
+    fn sealed(&self) -> Json {
+        let mut json = serde_json::to_value(self).expect("it is plain data");
+        without_nothing(&mut json);
+        json[DIGEST] = digest(&json).into();
+        json
+    }
+
+    /// Reads it, if nobody has changed it.
+    fn opened(mut json: Json) -> Result<Self, LockError> {
+        let format = json.get("format").and_then(Json::as_u64);
+        if let Some(format) = format.filter(|format| *format > u64::from(FORMAT)) {
+            return Err(LockError::Newer { what: format!("format {format}") });
+        }
+        let sealed = json.as_object_mut().and_then(|ours| ours.remove(DIGEST));
+        if sealed.as_ref().and_then(Json::as_str) != Some(&digest(&json)) {
+            return Err(LockError::Edited);
+        }
+        serde_json::from_value(json).map_err(|error| LockError::Syntax { why: error.to_string() })
+    }
+}
+
+/// SHA-256 over the names and values of a table, in the order of the names.
+fn digest(json: &Json) -> String {
+    hexadecimal(&Sha256::digest(json.to_string()))
 }
 
 #[derive(Deserialize)]
@@ -169,24 +190,7 @@ impl Lock {
         let file: File = toml_edit::de::from_str(text).map_err(|error| LockError::of_toml(&error))?;
         check_version(&file)?;
         let Some(ours) = file.tool.ipybox else { return Err(LockError::Foreign { by: file.created_by }) };
-        if ours.format > FORMAT {
-            return Err(LockError::Newer { what: format!("format {}", ours.format) });
-        }
-        let made_for = MadeFor {
-            variant: ours.variant,
-            base: ours.base,
-            base_id: ours.base_id,
-            python: ours.python,
-            platform: ours.platform,
-            installer: ours.installer,
-            exclude_newer: ours.exclude_newer,
-            hosts: ours.hosts,
-            relies_on: ours.relies_on,
-            request: ours.request,
-        };
-        if made_for.request_sha256() != ours.request_sha256 {
-            return Err(LockError::Edited);
-        }
+        let Ours { generation: latest, made_for, .. } = Ours::opened(ours)?;
         let mut entries = BTreeMap::new();
         for package in file.packages {
             let bad = |why: &str| LockError::Entry { name: package.name.clone(), why: why.to_owned() };
@@ -197,7 +201,7 @@ impl Lock {
                 return Err(bad("it has not one wheel"));
             };
             let generation = package.tool.ipybox.map_or(0, |ours| ours.generation);
-            if generation > ours.generation {
+            if generation > latest {
                 return Err(bad("its generation is later than the lock's"));
             }
             let entry = Entry {
@@ -212,7 +216,7 @@ impl Lock {
                 return Err(bad("there are two entries of it"));
             }
         }
-        Ok(Self { generation: ours.generation, made_for, entries })
+        Ok(Self { generation: latest, made_for, entries })
     }
 }
 
@@ -229,35 +233,10 @@ impl Lock {
         document["dependency-groups"] = value(Array::new());
         document["created-by"] = value(CREATED_BY);
         document["packages"] = tables(entries.iter().map(|(name, entry)| package(name, entry)));
-        let mut ours = Table::new();
-        ours["format"] = value(i64::from(FORMAT));
-        for (key, text) in [
-            ("variant", &made_for.variant),
-            ("base", &made_for.base),
-            ("base-id", &made_for.base_id),
-            ("python", &made_for.python),
-            ("platform", &made_for.platform),
-            ("installer", &made_for.installer),
-        ] {
-            ours[key] = value(text);
-        }
-        if let Some(date) = &made_for.exclude_newer {
-            ours["exclude-newer"] = value(date);
-        }
-        ours["generation"] = value(i64::from(*generation));
-        ours["request-sha256"] = value(made_for.request_sha256());
-        ours["hosts"] = value(made_for.hosts.iter().collect::<Array>());
-        if !made_for.relies_on.is_empty() {
-            let mut relied = Table::new();
-            for (name, version) in &made_for.relies_on {
-                relied[name.as_str()] = value(version.to_string());
-            }
-            ours["relies-on"] = Item::Table(relied);
-        }
-        ours["request"] = item(&made_for.request);
+        let ours = Ours { format: FORMAT, generation: *generation, made_for: made_for.clone() };
         let mut tool = Table::new();
         tool.set_implicit(true);
-        tool["ipybox"] = Item::Table(ours);
+        tool["ipybox"] = item(&ours.sealed());
         document["tool"] = Item::Table(tool);
         let layered = if made_for.relies_on.is_empty() { "" } else { HEAD_LAYERED };
         format!("{HEAD}{layered}{document}")

@@ -343,10 +343,11 @@ impl Plan {
     #[must_use]
     pub fn with_learnt(mut self, learnt: Learnt, request: &Request, base: &Base) -> Self {
         if request.libraries == Libraries::Added && base.has("apt-get") {
-            let apt = self.foundation.apt.drain(..).chain(learnt.libraries.iter().cloned());
-            let apt: BTreeSet<String> = apt.collect();
-            self.foundation.wishes.retain(|wish| !apt.contains(wish));
-            self.foundation.apt = apt.into_iter().collect();
+            // Distributions call packages otherwise, and leave some out: what cannot be had fails no build.
+            let Foundation { apt, wishes, .. } = &mut self.foundation;
+            let libraries = learnt.libraries.iter().filter(|library| !apt.contains(library)).cloned();
+            let all: BTreeSet<String> = wishes.drain(..).chain(libraries).collect();
+            wishes.extend(all);
         }
         let interpreter = &self.foundation.interpreter;
         self.packages = packages::with_builds(self.packages, learnt, interpreter, base, request);

@@ -2,13 +2,14 @@
 
     python -I look.py
 
-Prints one line, `ipybox-look: ` and a JSON object with `largest` ([name, bytes], the largest first), `bytes` of all
-packages, and `missing` (names of packages by that of the library).
+Distributions that `request/base.txt` lists were there before and are not told. Prints one line, `ipybox-look: ` and a JSON object with `largest` ([name, bytes], the largest first), `bytes` of all
+packages, those of CUDA as `cuda`, and `missing` (names of packages by that of the library).
 """
 
 import glob
 import json
 import os
+import re
 import struct
 import sys
 from importlib.metadata import Distribution, distributions
@@ -76,28 +77,46 @@ def system() -> set[str]:
     return {name for folder in folders if os.path.isdir(folder) for name in os.listdir(folder) if ".so" in name}
 
 
-def look(installed: list[Distribution], of_system: set[str]) -> dict[str, object]:
-    """What is told of these distributions."""
+def normalized(name: str) -> str:
+    """A distribution's name as the standard compares it (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def of_base() -> set[str]:
+    """The distributions that were there before."""
+    try:
+        with open("request/base.txt") as file:
+            return {normalized(line.split("==")[0]) for line in file}
+    except OSError:
+        return set()
+
+
+def look(installed: list[Distribution], of_system: set[str], held: set[str]) -> dict[str, object]:
+    """What is told of these distributions; those that are `held` only bring libraries."""
     sizes: dict[str, int] = {}
     libraries: dict[str, list[str]] = {}
     for distribution in installed:
         name = str(distribution.metadata["Name"])
         if name in sizes:
             continue
-        sizes[name] = 0
+        is_held = normalized(name) in held
+        if not is_held:
+            sizes[name] = 0
         for file in distribution.files or []:
             path = str(distribution.locate_file(file))
             try:
-                sizes[name] += os.stat(path).st_size
+                size = os.stat(path).st_size
             except OSError:
                 continue
+            if not is_held:
+                sizes[name] += size
             if ".so" in file.name:
                 libraries.setdefault(name, []).append(path)
     # Packages bring libraries for themselves and for others, and find them in their own ways.
     there = of_system | {os.path.basename(path) for paths in libraries.values() for path in paths}
     missing: dict[str, set[str]] = {}
     for name, paths in libraries.items():
-        for path in paths:
+        for path in paths if name in sizes else []:
             try:
                 wanted = needed(path)
             except (OSError, struct.error):
@@ -115,4 +134,4 @@ def look(installed: list[Distribution], of_system: set[str]) -> dict[str, object
 
 
 if __name__ == "__main__":
-    print("ipybox-look:", json.dumps(look(list(distributions()), system())))
+    print("ipybox-look:", json.dumps(look(list(distributions()), system(), of_base())))

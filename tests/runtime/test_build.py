@@ -547,9 +547,12 @@ def test_libraries_that_nothing_has_are_told_with_what_needs_them(tmp_path: Path
             (tmp_path / file).parent.mkdir(exist_ok=True)
             (tmp_path / file).write_bytes(content)
     installed = list(importlib.metadata.distributions(path=[str(tmp_path)]))
-    told = look["look"](installed, {"libsystem.so.1"})
+    told = look["look"](installed, {"libsystem.so.1"}, set())
     assert told["missing"] == {"libacme.so.7": ["driven", "needy"]}
     assert [name for name, _ in told["largest"]] == ["needy", "driven"] and told["cuda"] == 0
+    told = look["look"](installed, {"libsystem.so.1"}, {"driven"})
+    assert told["missing"] == {"libacme.so.7": ["needy"]} and [name for name, _ in told["largest"]] == ["needy"]
+    assert told["bytes"] == sum(size for _, size in told["largest"])
 
 
 def test_what_the_system_has_is_found() -> None:
