@@ -1,22 +1,26 @@
 //! Says what can be typed; decides nothing, opens nothing.
 
+mod build;
 mod environment;
 mod image;
+mod inside;
+mod values;
 
 use std::path::PathBuf;
 
-use clap::builder::BoolishValueParser;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-use crate::deps::Name;
-use crate::reference::{Reference, ReferenceError};
-use crate::report::{MessageFormat, Progress};
+use crate::reference::Reference;
+use crate::report::MessageFormat;
 
+pub use build::{BuildArgs, LockArgs, Network, StepsArgs};
 use environment::variable;
 pub use environment::{Environment, variable_of_list};
 pub use image::{ImageArgs, IndexArgs, MeansArgs, SelectionArgs, ToolsFor, VariantsFolder};
+pub use inside::{BillFormat, DiffArgs, InspectArgs, WhyArgs};
+use values::image_name;
 
 /// The tag of ipybox 0.6, for scripts that name none.
 const DEFAULT_TAG: &str = "ghcr.io/gradion-ai/ipybox";
@@ -297,86 +301,6 @@ pub enum DepsFormat {
     Requirements,
 }
 
-/// Arguments of `ipybox build`.
-#[derive(Debug, Args)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
-pub struct BuildArgs {
-    /// Name of the image, as NAME[:TAG]; may be repeated [default: ghcr.io/gradion-ai/ipybox]
-    #[arg(short, long, value_parser = image_name)]
-    pub tag: Vec<Reference>,
-
-    #[command(flatten)]
-    #[expect(missing_docs, reason = "described by its type")]
-    pub image: ImageArgs,
-
-    /// Build also where the image under the tag is what is asked for
-    #[arg(long, value_parser = BoolishValueParser::new(), env = "IPYBOX_FORCE", hide_env = true)]
-    pub force: bool,
-
-    /// Only tell whether the image under the tag is what is asked for, and if not, why; exit code 3 if it is not
-    #[arg(long, value_parser = BoolishValueParser::new(), env = "IPYBOX_CHECK", hide_env = true)]
-    pub check: bool,
-
-    /// Do every step again, and download every package
-    #[arg(long, value_parser = BoolishValueParser::new(), env = "IPYBOX_NO_CACHE", hide_env = true)]
-    pub no_cache: bool,
-
-    /// Prove that the image runs its clients' code before it gets its name; see `ipybox verify`
-    #[arg(long, value_parser = BoolishValueParser::new(), env = "IPYBOX_VERIFY", hide_env = true)]
-    pub verify: bool,
-
-    /// Give the image the time of `SOURCE_DATE_EPOCH` instead of now, so that equal layers make an equal image id
-    /// [default time: 1980-01-01]
-    #[arg(long, value_parser = BoolishValueParser::new(), env = "IPYBOX_REPRODUCIBLE", hide_env = true)]
-    pub reproducible: bool,
-
-    /// Refuse an image that is larger than this, such as 800MB or 2GB, before any tag moves
-    #[arg(long, value_name = "SIZE", value_parser = size, env = "IPYBOX_MAX_SIZE", hide_env = true)]
-    pub max_size: Option<u64>,
-
-    /// Look for a newer base first
-    #[arg(
-        long,
-        value_parser = BoolishValueParser::new(),
-        env = "IPYBOX_PULL",
-        hide_env = true,
-        conflicts_with = "base_facts"
-    )]
-    pub pull: bool,
-
-    #[command(flatten)]
-    #[expect(missing_docs, reason = "described by its type")]
-    pub steps: StepsArgs,
-
-    /// How to tell what is going on
-    #[arg(long, value_enum, default_value_t, env = "IPYBOX_PROGRESS", hide_env = true)]
-    pub progress: Progress,
-
-    /// Write the image's id to this file
-    #[arg(long, value_name = "FILE", env = "IPYBOX_IIDFILE", hide_env = true)]
-    pub iidfile: Option<PathBuf>,
-
-    /// Write what is known of the image to this file, as JSON: id, tags, base, sizes of its layers, times
-    #[arg(long, value_name = "FILE", env = "IPYBOX_METADATA_FILE", hide_env = true)]
-    pub metadata_file: Option<PathBuf>,
-
-    /// Print what would be pulled, built and tagged, and change nothing
-    #[arg(long, value_parser = BoolishValueParser::new(), env = "IPYBOX_DRY_RUN", hide_env = true)]
-    pub dry_run: bool,
-}
-
-/// What build steps get from this host.
-#[derive(Debug, Args)]
-pub struct StepsArgs {
-    /// Certificates that build steps trust beside the host's [default: those of `SSL_CERT_FILE`]
-    #[arg(long, value_name = "FILE", env = "IPYBOX_CA_CERT", hide_env = true)]
-    pub ca_cert: Option<PathBuf>,
-
-    /// Network that build steps use [default: the engine's own]
-    #[arg(long, value_enum, value_name = "NETWORK", env = "IPYBOX_NETWORK", hide_env = true)]
-    pub network: Option<Network>,
-}
-
 /// Arguments of `ipybox render`.
 #[derive(Debug, Args)]
 pub struct RenderArgs {
@@ -391,43 +315,6 @@ pub struct RenderArgs {
     /// Write the whole build context as a tar file; `-` is stdout
     #[arg(long, value_name = "FILE", conflicts_with = "out")]
     pub tar: Option<PathBuf>,
-}
-
-/// Arguments of `ipybox lock`.
-#[derive(Debug, Args)]
-pub struct LockArgs {
-    #[command(flatten)]
-    #[expect(missing_docs, reason = "described by its type")]
-    pub image: ImageArgs,
-
-    /// Take the newest versions that will do, whatever is locked
-    #[arg(long)]
-    pub upgrade: bool,
-
-    /// Take the newest version of this package that will do; may be repeated
-    #[arg(long, value_name = "NAME", value_parser = package_name)]
-    pub upgrade_package: Vec<String>,
-
-    /// Take nothing that its index got after this date, such as `2026-01-31` or `2026-01-31T12:00:00Z`; kept until another
-    /// is given, or `--upgrade`
-    #[arg(long, value_name = "DATE")]
-    pub exclude_newer: Option<String>,
-
-    /// Begin with the versions of this lock of another tool: `pylock.toml`, `uv.lock` or `poetry.lock`
-    #[arg(long, value_name = "FILE")]
-    pub from: Option<PathBuf>,
-
-    /// Only tell whether the lock is what the list asks for, and if not, why; exit code 3 if it is not
-    #[arg(long, conflicts_with_all = ["upgrade", "upgrade_package", "exclude_newer", "from"])]
-    pub check: bool,
-
-    /// Print what changed as JSON
-    #[arg(long)]
-    pub json: bool,
-
-    #[command(flatten)]
-    #[expect(missing_docs, reason = "described by its type")]
-    pub steps: StepsArgs,
 }
 
 /// Arguments of `ipybox verify`.
@@ -468,75 +355,6 @@ pub struct VerifyArgs {
     pub engine: EngineArgs,
 }
 
-/// Arguments of `ipybox inspect`.
-#[derive(Debug, Args)]
-pub struct InspectArgs {
-    /// A local image: a name or an id
-    pub image: String,
-
-    /// What to print
-    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
-    pub format: BillFormat,
-
-    /// Print everything as JSON; the same as `--format json`
-    #[arg(long, conflicts_with = "format")]
-    pub json: bool,
-
-    #[command(flatten)]
-    #[expect(missing_docs, reason = "described by its type")]
-    pub engine: EngineArgs,
-}
-
-/// What `ipybox inspect` prints.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-pub enum BillFormat {
-    /// A table, the largest packages first
-    #[default]
-    Text,
-    /// Everything that is known, as JSON
-    Json,
-    /// A bill of materials of `CycloneDX` 1.6, as JSON
-    Cyclonedx,
-    /// A bill of materials of SPDX 2.3, as JSON
-    Spdx,
-}
-
-/// Arguments of `ipybox why`.
-#[derive(Debug, Args)]
-pub struct WhyArgs {
-    /// A local image: a name or an id
-    pub image: String,
-
-    /// The package
-    pub package: String,
-
-    /// Print the ways to it as JSON
-    #[arg(long)]
-    pub json: bool,
-
-    #[command(flatten)]
-    #[expect(missing_docs, reason = "described by its type")]
-    pub engine: EngineArgs,
-}
-
-/// Arguments of `ipybox diff`.
-#[derive(Debug, Args)]
-pub struct DiffArgs {
-    /// The earlier image: a name or an id
-    pub earlier: String,
-
-    /// The later one
-    pub later: String,
-
-    /// Print what differs as JSON
-    #[arg(long)]
-    pub json: bool,
-
-    #[command(flatten)]
-    #[expect(missing_docs, reason = "described by its type")]
-    pub engine: EngineArgs,
-}
-
 /// Arguments of `ipybox doctor`.
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
@@ -570,72 +388,6 @@ pub struct VariantsArgs {
     #[command(flatten)]
     #[expect(missing_docs, reason = "described by its type")]
     pub own: VariantsFolder,
-}
-
-/// The network of build steps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Network {
-    /// One of the engine's, behind its address translation
-    Default,
-    /// That of the engine's host
-    Host,
-    /// None at all
-    None,
-}
-
-impl Network {
-    /// As engines call it.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Default => "default",
-            Self::Host => "host",
-            Self::None => "none",
-        }
-    }
-}
-
-/// A number of bytes, with or without a unit in powers of 1000 or, as `GiB`, of 1024.
-fn size(text: &str) -> Result<u64, &'static str> {
-    const EXPECTED: &str = "expected a size, such as 800MB or 1.5GB";
-    let digits = text.find(|next: char| !next.is_ascii_digit() && next != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let unit = match unit.trim().to_ascii_lowercase().as_str() {
-        "" | "b" => 1.0,
-        "k" | "kb" => 1e3,
-        "m" | "mb" => 1e6,
-        "g" | "gb" => 1e9,
-        "kib" => 1024.0,
-        "mib" => 1024.0 * 1024.0,
-        "gib" => 1024.0 * 1024.0 * 1024.0,
-        _ => return Err(EXPECTED),
-    };
-    let number: f64 = number.parse().map_err(|_| EXPECTED)?;
-    let bytes = number * unit;
-    // Sizes of images are far below what a double holds exactly.
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "checked to be small and positive"
-    )]
-    if bytes.is_finite() && (0.0..1e15).contains(&bytes) { Ok(bytes as u64) } else { Err(EXPECTED) }
-}
-
-/// A name of a package, normalized.
-fn package_name(text: &str) -> Result<String, &'static str> {
-    Name::parse(text).map(String::from).ok_or("expected the name of a package")
-}
-
-/// A name that an image can be given.
-fn image_name(text: &str) -> Result<Reference, String> {
-    let reference: Reference = text.parse().map_err(|error: ReferenceError| error.to_string())?;
-    match reference.digest() {
-        Some(_) => Err("an image gets its digest from what is in it; give a name and a tag".to_owned()),
-        None if reference.looks_like_an_id() => {
-            Err("Docker would take this name for the id of an image; give another".to_owned())
-        }
-        None => Ok(reference),
-    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,47 @@
+//! Values of options.
+
+use crate::deps::Name;
+use crate::reference::{Reference, ReferenceError};
+
+/// A number of bytes, with or without a unit in powers of 1000 or, as `GiB`, of 1024.
+pub(super) fn size(text: &str) -> Result<u64, &'static str> {
+    const EXPECTED: &str = "expected a size, such as 800MB or 1.5GB";
+    let digits = text.find(|next: char| !next.is_ascii_digit() && next != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1.0,
+        "k" | "kb" => 1e3,
+        "m" | "mb" => 1e6,
+        "g" | "gb" => 1e9,
+        "kib" => 1024.0,
+        "mib" => 1024.0 * 1024.0,
+        "gib" => 1024.0 * 1024.0 * 1024.0,
+        _ => return Err(EXPECTED),
+    };
+    let number: f64 = number.parse().map_err(|_| EXPECTED)?;
+    let bytes = number * unit;
+    // Sizes of images are far below what a double holds exactly.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "checked to be small and positive"
+    )]
+    if bytes.is_finite() && (0.0..1e15).contains(&bytes) { Ok(bytes as u64) } else { Err(EXPECTED) }
+}
+
+/// A name of a package, normalized.
+pub(super) fn package_name(text: &str) -> Result<String, &'static str> {
+    Name::parse(text).map(String::from).ok_or("expected the name of a package")
+}
+
+/// A name that an image can be given.
+pub(super) fn image_name(text: &str) -> Result<Reference, String> {
+    let reference: Reference = text.parse().map_err(|error: ReferenceError| error.to_string())?;
+    match reference.digest() {
+        Some(_) => Err("an image gets its digest from what is in it; give a name and a tag".to_owned()),
+        None if reference.looks_like_an_id() => {
+            Err("Docker would take this name for the id of an image; give another".to_owned())
+        }
+        None => Ok(reference),
+    }
+}
