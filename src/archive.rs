@@ -37,6 +37,8 @@ pub struct Owner {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Content {
     Directory,
+    /// A symbolic link, and where it leads.
+    Link(String),
     Bytes(Vec<u8>),
     /// A file of this host, read while the archive is written.
     File {
@@ -94,6 +96,11 @@ impl Archive {
         self.insert(path, mode, owner, Content::Directory);
     }
 
+    /// Adds a symbolic link, wherever it leads.
+    pub fn add_link(&mut self, path: &str, target: &str) {
+        self.insert(path, 0o777, Owner::default(), Content::Link(target.to_owned()));
+    }
+
     /// Gives a directory that is in the archive another mode and owner.
     pub fn set_directory(&mut self, path: &str, mode: u32, owner: Owner) {
         if let Some(entry) = self.entries.get_mut(path).filter(|entry| entry.content == Content::Directory) {
@@ -129,6 +136,11 @@ impl Archive {
                     header.set_entry_type(tar::EntryType::Directory);
                     header.set_size(0);
                     tar.append_data(&mut header, format!("{path}/"), io::empty())?;
+                }
+                Content::Link(target) => {
+                    header.set_entry_type(tar::EntryType::Symlink);
+                    header.set_size(0);
+                    tar.append_link(&mut header, path, target)?;
                 }
                 Content::Bytes(bytes) => {
                     header.set_size(bytes.len() as u64);
@@ -167,6 +179,7 @@ impl Archive {
             let target = folder.join(path);
             match &entry.content {
                 Content::Directory => fs::create_dir_all(&target)?,
+                Content::Link(to) => std::os::unix::fs::symlink(to, &target)?,
                 Content::Bytes(bytes) => fs::write(&target, bytes)?,
                 Content::File { path: file, size, sha256 } => {
                     let mut unchanged = Unchanged::open(file, *size, sha256.as_deref())?;
@@ -193,6 +206,26 @@ pub fn only_text(tar: &[u8]) -> io::Result<String> {
     let mut text = String::new();
     entry.read_to_string(&mut text)?;
     Ok(text)
+}
+
+/// Unpacks a tar archive of one file or folder: into a folder that is there, else under a name that is not. Nothing is
+/// written elsewhere, wherever links in it lead.
+///
+/// # Errors
+///
+/// Of reading and writing, and where there is no such folder.
+pub fn unpacked_into(place: &Path, tar: impl Read) -> io::Result<()> {
+    let beside = match place.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    };
+    let folder = tempfile::tempdir_in(if place.is_dir() { place } else { beside })?;
+    let mut archive = tar::Archive::new(tar);
+    archive.set_preserve_permissions(true);
+    archive.unpack(folder.path())?;
+    let unpacked = folder.path().read_dir()?.next().ok_or(io::ErrorKind::UnexpectedEof)??;
+    let target = if place.is_dir() { place.join(unpacked.file_name()) } else { place.to_owned() };
+    fs::rename(unpacked.path(), target)
 }
 
 /// Writes the regular files of a tar archive into a folder, each by the last part of its path.

@@ -48,13 +48,16 @@ async fn run(cli: Cli) -> u8 {
         report.close();
         return signals.exit_code();
     }
-    report.mistakes(Failed { documents, diagnostics, output });
+    if !diagnostics.is_empty() {
+        report.mistakes(Failed { documents, diagnostics, output });
+    }
     report.close();
     match kind {
         FailureKind::Refused => 1,
         FailureKind::ToDo => 3,
         FailureKind::Usage | FailureKind::Fault => 2,
         FailureKind::Unreachable => 75,
+        FailureKind::Inside(code) => code,
         FailureKind::Interrupted => unreachable!("answered above"),
     }
 }

@@ -62,6 +62,8 @@ pub struct Environment {
     pub ids: (u32, u32),
     /// Which engine is meant, as far as nothing typed says so.
     pub engine: Choice,
+    /// The kind of this process's terminal: `TERM`.
+    pub terminal: Option<String>,
     /// The time that repeatable images have: `SOURCE_DATE_EPOCH`, in seconds since 1970.
     ///
     /// Rule: reproducible-builds.org, "`SOURCE_DATE_EPOCH`".
@@ -126,6 +128,7 @@ impl Environment {
             },
             ids,
             engine,
+            terminal: variable_of_list("TERM"),
             source_date_epoch: variable_of_list("SOURCE_DATE_EPOCH"),
             of_installers: std::env::vars_os().filter(|(name, _)| !sets_up_installers(name)).collect(),
         }

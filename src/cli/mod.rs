@@ -4,6 +4,7 @@ mod build;
 mod environment;
 mod image;
 mod inside;
+mod sandbox;
 mod values;
 
 use std::path::PathBuf;
@@ -20,6 +21,10 @@ use environment::variable;
 pub use environment::{Environment, variable_of_list};
 pub use image::{ImageArgs, IndexArgs, MeansArgs, SelectionArgs, ToolsFor, VariantsFolder};
 pub use inside::{BillFormat, DiffArgs, InspectArgs, WhyArgs};
+pub use sandbox::{
+    CleanupArgs, CopyArgs, DownArgs, ExecArgs, GcArgs, Gift, ImagesArgs, ListArgs, LogsArgs, OwnerArgs,
+    PruneArgs, SandboxArgs, SandboxCommand, SomeArgs, UpArgs,
+};
 use values::image_name;
 
 /// The tag of ipybox 0.6, for scripts that name none.
@@ -159,6 +164,14 @@ pub enum Command {
     Why(WhyArgs),
     /// Tell what an image has otherwise than another
     Diff(DiffArgs),
+    /// Long-lived containers for agents, one for each user of a project
+    Sandbox(SandboxArgs),
+    /// Remove the containers that were made from an image
+    Cleanup(CleanupArgs),
+    /// List the images that this program has left in the engine
+    Images(ImagesArgs),
+    /// Remove images of this program that nothing needs any more
+    Prune(PruneArgs),
     /// Look whether this host is able to build, and tell what to mend
     #[command(after_help = "Examples:\n  \
         ipybox doctor                         with the default base\n  \
@@ -202,6 +215,10 @@ impl Command {
             | Self::Inspect(_)
             | Self::Why(_)
             | Self::Diff(_)
+            | Self::Sandbox(_)
+            | Self::Cleanup(_)
+            | Self::Images(_)
+            | Self::Prune(_)
             | Self::Doctor(_)
             | Self::Variants(_)
             | Self::Completions { .. }
@@ -220,6 +237,10 @@ impl Command {
             | Self::Inspect(_)
             | Self::Why(_)
             | Self::Diff(_)
+            | Self::Sandbox(_)
+            | Self::Cleanup(_)
+            | Self::Images(_)
+            | Self::Prune(_)
             | Self::Doctor(_)
             | Self::Variants(_)
             | Self::Completions { .. }

@@ -1,5 +1,7 @@
 //! Values of options.
 
+use std::time::Duration;
+
 use crate::deps::Name;
 use crate::reference::{Reference, ReferenceError};
 
@@ -44,4 +46,34 @@ pub(super) fn image_name(text: &str) -> Result<Reference, String> {
         }
         None => Ok(reference),
     }
+}
+
+/// A number of processors, in thousandths.
+pub(super) fn milli_cpus(text: &str) -> Result<u32, &'static str> {
+    let number: Option<f64> = text.parse().ok();
+    let thousandths = number.map(|number| (number * 1000.0).round());
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "checked to be small and positive"
+    )]
+    let checked = thousandths.filter(|count| (10.0..1e7).contains(count)).map(|count| count as u32);
+    checked.ok_or("expected a number of processors, such as 2 or 0.5")
+}
+
+/// A time with a unit: seconds, minutes, hours or days.
+pub(super) fn duration(text: &str) -> Result<Duration, &'static str> {
+    let digits = text.find(|next: char| !next.is_ascii_digit() && next != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit = match unit {
+        "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        "d" => 86400.0,
+        _ => return Err("expected a time with its unit, such as 90s, 30m, 1h or 2d"),
+    };
+    let seconds = number.parse::<f64>().ok().map(|number| number * unit);
+    seconds
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .ok_or("expected a time with its unit, such as 90s, 30m, 1h or 2d")
 }

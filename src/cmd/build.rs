@@ -124,6 +124,37 @@ pub(super) async fn run(mut args: BuildArgs, caller: &mut Caller) -> Result<(), 
     report.result(|out| writeln!(out, "{image}")).map_err(|error| Failure::unwritable("stdout", &error))
 }
 
+/// The image of a request under one tag, built where it is not fresh.
+pub(super) async fn fresh_image(
+    mut image: ImageArgs,
+    steps: StepsArgs,
+    engine: &Engine,
+    tag: &Reference,
+    caller: &mut Caller,
+) -> Result<ImageId, Failure> {
+    let gathered = Gathered::of(&steps, &mut image, caller)?;
+    let asked = &Asked::read(image, caller).await?;
+    let base = asked.base(engine, false, &caller.report).await?;
+    let mut planned = asked.plan(base, caller).await?;
+    let secrets = asked.secrets(&caller.report)?;
+    let supplies = gathered.with(secrets, asked, &planned.plan, caller)?;
+    if let Some(refusal) = supplies.refusal(engine.builder()) {
+        return Err(Failure::refused(refusal));
+    }
+    let how = How { no_cache: false, network: steps.network, epoch: None, supplies: &supplies };
+    asked.relock(&mut planned, how, caller).await?;
+    let tags = std::slice::from_ref(tag);
+    let found = fresh::look(engine, tags, &Stamp::of(&planned.plan), asked.cache()).await?;
+    if let Some(image) = found.iter().find_map(Found::fresh) {
+        return Ok(image.clone());
+    }
+    fresh::tell(&found, tags, asked, &planned, &caller.report);
+    let image = built(engine, asked, &mut planned, how, Goal::Image, caller, &mut 0).await?;
+    fresh::remember(asked.cache(), &image);
+    engine.tag(&image, tag).await?;
+    Ok(image)
+}
+
 /// The time of repeatable images, in seconds since 1970.
 fn time(environment: &Environment) -> Result<u64, Failure> {
     let Some(text) = &environment.source_date_epoch else { return Ok(EPOCH) };

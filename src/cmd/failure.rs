@@ -43,6 +43,8 @@ pub enum FailureKind {
     Unreachable,
     /// The user gave up.
     Interrupted,
+    /// What was run in a container ended with this code, or could not be run at all.
+    Inside(u8),
 }
 
 impl Failure {

@@ -6,6 +6,7 @@ mod doctor;
 mod failure;
 mod fresh;
 mod image;
+mod images;
 mod inspect;
 mod installed;
 mod lock;
@@ -15,6 +16,7 @@ mod pages;
 mod plan;
 mod rebuild;
 mod render;
+mod sandbox;
 mod variants;
 mod verify;
 
@@ -92,6 +94,10 @@ pub async fn run(command: Command, caller: &mut Caller) -> Result<(), Failure> {
         Command::Inspect(args) => inspect::inspect(args, caller).await,
         Command::Why(args) => inspect::why(args, caller).await,
         Command::Diff(args) => inspect::diff(args, caller).await,
+        Command::Sandbox(args) => Box::pin(sandbox::run(args.command, caller)).await,
+        Command::Cleanup(args) => images::cleanup(args, caller).await,
+        Command::Images(args) => images::list(args, caller).await,
+        Command::Prune(args) => images::prune(args, caller).await,
         Command::Doctor(args) => Box::pin(doctor::run(args, caller)).await,
         Command::Variants(args) => variants::run(&args, &caller.report),
         Command::Completions { shell } => pages::completions(shell, &caller.report),

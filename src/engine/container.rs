@@ -35,6 +35,8 @@ pub struct Spec<'a> {
     pub ports: &'a [u16],
     /// Added to the image's environment, as `NAME=VALUE`.
     pub env: &'a [String],
+    /// Volumes by name, with their places in it.
+    pub volumes: &'a [(String, String)],
     /// Added to Docker's default capabilities, such as `NET_ADMIN`.
     pub capabilities: &'a [&'a str],
 }
@@ -103,6 +105,7 @@ impl Engine {
             host_config: Some(HostConfig {
                 port_bindings: Some(bindings.collect()),
                 cap_add: Some(owned(spec.capabilities)),
+                binds: Some(spec.volumes.iter().map(|(name, place)| format!("{name}:{place}")).collect()),
                 readonly_rootfs: Some(!spec.read_only_but.is_empty()),
                 tmpfs: Some(
                     spec.read_only_but.iter().map(|&folder| (folder.to_owned(), String::new())).collect(),
@@ -250,19 +253,8 @@ impl Container {
     /// # Errors
     ///
     /// [`EngineError`], also where nothing can be written.
-    pub async fn copy_out(&self, path: &str, mut to: impl Write) -> Result<bool, EngineError> {
-        let options = DownloadFromContainerOptionsBuilder::default().path(path).build();
-        let mut chunks = self.engine.docker.download_from_container(&self.id, Some(options));
-        while let Some(chunk) = chunks.next().await {
-            let chunk = match chunk {
-                Ok(chunk) => chunk,
-                Err(error) if error::status(&error) == Some(404) => return Ok(false),
-                Err(error) => return Err(EngineError::api("read a file of an image")(error)),
-            };
-            to.write_all(&chunk)
-                .map_err(|err| EngineError::api("keep a file of an image")(Api::IOError { err }))?;
-        }
-        Ok(true)
+    pub async fn copy_out(&self, path: &str, to: impl Write) -> Result<bool, EngineError> {
+        self.engine.get(&self.id, path, to).await
     }
 
     /// The way to a server; `None` once the container has ended.

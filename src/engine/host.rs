@@ -60,6 +60,14 @@ impl Host {
         matches!(self.address, Address::Unix(_))
     }
 
+    /// Its socket, where it has one on this host.
+    pub(super) fn socket(&self) -> Option<&Path> {
+        match &self.address {
+            Address::Unix(socket) => Some(socket),
+            _ => None,
+        }
+    }
+
     /// Whether this process sees its socket, whoever may use it.
     pub(super) fn is_seen(&self) -> bool {
         matches!(&self.address, Address::Unix(socket) if socket.symlink_metadata().is_ok())

@@ -1,11 +1,13 @@
 //! Images: what they say of themselves, fetching them and naming them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::time::Duration;
 
-use bollard::models::{CreateImageInfo, HealthConfig, ImageHistoryResponseItem};
-use bollard::query_parameters::{CreateImageOptionsBuilder, RemoveImageOptions, TagImageOptionsBuilder};
+use bollard::models::{CreateImageInfo, HealthConfig, ImageHistoryResponseItem, ImageSummary};
+use bollard::query_parameters::{
+    CreateImageOptionsBuilder, ListImagesOptions, RemoveImageOptions, TagImageOptionsBuilder,
+};
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use serde::Deserialize;
 
@@ -35,6 +37,10 @@ pub struct Image {
     pub cmd: Vec<String>,
     /// What shell forms run in, where it says so.
     pub shell: Vec<String>,
+    /// Where its commands begin.
+    pub workdir: String,
+    /// TCP ports that its servers listen on, as far as it says so.
+    pub ports: BTreeSet<u16>,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
     /// Its health check, as Docker has it: `CMD` or `CMD-SHELL` and a command.
@@ -47,6 +53,21 @@ pub struct Image {
     pub bytes: u64,
     /// The digests of its layers, uncompressed, the lowest first.
     pub layers: Vec<String>,
+}
+
+/// An image as lists tell it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedImage {
+    /// Its id.
+    pub id: ImageId,
+    /// Its names.
+    pub names: Vec<String>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its size, in bytes.
+    pub bytes: u64,
+    /// When it was made, in seconds since 1970.
+    pub created: i64,
 }
 
 /// An instruction that made a part of an image.
@@ -100,6 +121,7 @@ impl Engine {
             (Builder::Classic, Some(id)) => self.health_in_podman(id).await,
             _ => health.unwrap_or_default(),
         };
+        let exposed = config.exposed_ports.iter().flatten();
         Ok(Some(Image {
             id: image_id(inspected.id)?,
             os: inspected.os.unwrap_or_default(),
@@ -109,6 +131,8 @@ impl Engine {
             entrypoint: config.entrypoint.unwrap_or_default(),
             cmd: config.cmd.unwrap_or_default(),
             shell: config.shell.unwrap_or_default(),
+            workdir: config.working_dir.unwrap_or_default(),
+            ports: exposed.filter_map(|port| port.strip_suffix("/tcp")?.parse().ok()).collect(),
             labels: config.labels.unwrap_or_default().into_iter().collect(),
             health,
             on_build: config.on_build.unwrap_or_default(),
@@ -221,6 +245,42 @@ impl Engine {
             Ok(())
         };
         self.unless_interrupted(write).await?.map_err(failed)
+    }
+
+    /// All images that have a name, or that nothing is built on.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError`].
+    pub async fn images(&self) -> Result<Vec<ListedImage>, EngineError> {
+        let listed = self.docker.list_images(None::<ListImagesOptions>).await;
+        let listed = listed.map_err(EngineError::api("list images"))?;
+        let of = |image: ImageSummary| {
+            let names = image.repo_tags.into_iter().filter(|name| !name.contains("<none>"));
+            Some(ListedImage {
+                id: ImageId::try_from(image.id).ok()?,
+                names: names.collect(),
+                labels: image.labels.into_iter().collect(),
+                bytes: u64::try_from(image.size).unwrap_or_default(),
+                created: image.created,
+            })
+        };
+        Ok(listed.into_iter().filter_map(of).collect())
+    }
+
+    /// Takes a name from an image, which is gone where it has no other and nothing uses it.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError`].
+    pub async fn untag(&self, name: &str) -> Result<(), EngineError> {
+        let removed = self.docker.remove_image(name, None::<RemoveImageOptions>, None).await;
+        match removed {
+            Err(error) if !matches!(error::status(&error), Some(404 | 409)) => {
+                Err(EngineError::api("remove an image")(error))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Removes an image, unless it has a name: the engine would take that from it.

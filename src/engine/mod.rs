@@ -11,6 +11,7 @@ mod host;
 mod images;
 mod info;
 mod known;
+mod lasting;
 mod normal;
 mod transport;
 
@@ -26,9 +27,10 @@ pub use credentials::AuthFiles;
 pub use door::Door;
 pub use error::{EngineError, PullCause};
 pub use host::Host;
-pub use images::{Image, Layer, LayerEvent};
+pub use images::{Image, Layer, LayerEvent, ListedImage};
 pub use info::Info;
 pub use known::KnownEngines;
+pub use lasting::{Container as LastingContainer, Inspected, Lasting, Piece, Run, Running};
 use transport::Dialer;
 pub use transport::Stream;
 
@@ -99,6 +101,18 @@ impl Engine {
     #[must_use]
     pub fn builder(&self) -> Builder {
         self.builder
+    }
+
+    /// Whether it is on this host, so that what it publishes is reached from here.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        self.dialer.host.is_local()
+    }
+
+    /// Its socket, where it has one on this host.
+    #[must_use]
+    pub fn socket(&self) -> Option<&std::path::Path> {
+        self.dialer.host.socket()
     }
 
     /// Does `work` unless the caller gives up meanwhile.

@@ -1,6 +1,7 @@
 //! Everything that is read from this host before any decision.
 
 pub mod credentials;
+pub mod folder;
 pub mod git;
 pub mod hashes;
 pub mod indexes;

@@ -23,10 +23,12 @@ impl Engine {
         build: Build,
         mut report: impl FnMut(BuildEvent),
     ) -> Result<ImageId, EngineError> {
-        let Build { context, no_cache, secrets, build_args, platform, network, titles } = build;
+        let Build { context, dockerfile, labels, no_cache, secrets, build_args, platform, network, titles } =
+            build;
         debug_assert!(secrets.is_empty() && network.is_none(), "the engine has neither");
         let options = BuildImageOptionsBuilder::default()
-            .dockerfile("Dockerfile")
+            .dockerfile(&dockerfile)
+            .labels(&labels)
             .nocache(no_cache)
             .rm(true)
             .forcerm(true)

@@ -23,6 +23,10 @@ use session::Session;
 pub struct Build {
     /// The files, `Dockerfile` among them.
     pub context: Archive,
+    /// The name of the Dockerfile in it.
+    pub dockerfile: String,
+    /// Labels of the image, beside those of its Dockerfile.
+    pub labels: HashMap<String, String>,
     /// Whether finished steps of earlier builds are done again.
     pub no_cache: bool,
     /// Contents of secret mounts, by their ids; only BuildKit has any.
@@ -44,6 +48,8 @@ impl Build {
         let (secrets, build_args) = (HashMap::new(), HashMap::new());
         Self {
             context,
+            dockerfile: "Dockerfile".to_owned(),
+            labels: HashMap::new(),
             no_cache: false,
             secrets,
             build_args,
@@ -76,10 +82,12 @@ impl Engine {
         build: Build,
         mut report: impl FnMut(BuildEvent),
     ) -> Result<ImageId, EngineError> {
-        let Build { context, no_cache, secrets, build_args, platform, network, titles } = build;
+        let Build { context, dockerfile, labels, no_cache, secrets, build_args, platform, network, titles } =
+            build;
         let session = Session::open(&self.dialer, context, secrets, self.auth.clone()).await?;
         let options = BuildImageOptionsBuilder::default()
-            .dockerfile("Dockerfile")
+            .dockerfile(&dockerfile)
+            .labels(&labels)
             .nocache(no_cache)
             .buildargs(&build_args)
             .networkmode(network.unwrap_or_default())

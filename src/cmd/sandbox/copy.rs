@@ -1,0 +1,88 @@
+//! `ipybox sandbox cp`: files in and out of a sandbox.
+
+use std::fs::{self, File};
+use std::io::{self, Seek};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use super::super::{Caller, Failure};
+use super::not_running;
+use crate::archive::{Archive, Owner as Ids, unpacked_into};
+use crate::cli::CopyArgs;
+use crate::diagnostic::Diagnostic;
+use crate::engine::KnownEngines;
+use crate::sandbox::Owner;
+
+pub(super) async fn run(args: CopyArgs, caller: &Caller) -> Result<(), Failure> {
+    let engine = super::super::engine(&args.engine, &KnownEngines::default(), caller).await?;
+    let owner = Owner::from(args.owner);
+    let name = owner.container();
+    let missing = |what: &str| {
+        let what = Diagnostic::new(format!("there is no `{}` in the sandbox", what.escape_debug()));
+        Failure::refused(what.advice("correct the path; it begins at the container's root"))
+    };
+    match (inside(&args.from), inside(&args.to)) {
+        (None, Some(to)) => {
+            let (folder, files) = packed(&args.from, &to).map_err(|error| {
+                let what = format!("`{}` cannot be copied", args.from.display());
+                Failure::refused(Diagnostic::new(what).why(error.to_string()))
+            })?;
+            if engine.unless_interrupted(engine.put(&name, &folder, files)).await?? {
+                return Ok(());
+            }
+            match engine.lasting(&name).await? {
+                Some(_) => Err(missing(&folder)),
+                None => Err(not_running(&engine, &owner).await?),
+            }
+        }
+        (Some(from), None) => {
+            let failed = |error: &io::Error| Failure::unwritable(&format!("`{}`", args.to.display()), error);
+            let mut tar: File = tempfile::tempfile().map_err(|error| failed(&error))?;
+            if !engine.unless_interrupted(engine.get(&name, &from, &tar)).await?? {
+                return match engine.lasting(&name).await? {
+                    Some(_) => Err(missing(&from)),
+                    None => Err(not_running(&engine, &owner).await?),
+                };
+            }
+            tar.rewind().and_then(|()| unpacked_into(&args.to, tar)).map_err(|error| failed(&error))
+        }
+        _ => {
+            let what = Diagnostic::new("one side is a path of the container, and begins with `:`");
+            Err(Failure::usage(what.advice("for example `ipybox sandbox cp … data.csv :/workspace`")))
+        }
+    }
+}
+
+/// A path of the container, where it is one.
+fn inside(path: &Path) -> Option<String> {
+    path.to_str()?.strip_prefix(':').map(str::to_owned)
+}
+
+/// The files of this host for a place in a container, and the folder they are put into: the place itself where it ends
+/// with `/` or something with a name of its own is put into it.
+fn packed(from: &Path, to: &str) -> io::Result<(String, Archive)> {
+    let real = fs::canonicalize(from)?;
+    let own = real.file_name().and_then(|name| name.to_str()).ok_or(io::ErrorKind::InvalidInput)?.to_owned();
+    let mut files = Archive::default();
+    add(&real, &own, &mut files)?;
+    Ok((if to.is_empty() { "/".to_owned() } else { to.to_owned() }, files))
+}
+
+fn add(path: &Path, name: &str, files: &mut Archive) -> io::Result<()> {
+    let metadata = fs::symlink_metadata(path)?;
+    let mode = metadata.permissions().mode() & 0o7777;
+    if metadata.is_symlink() {
+        let target = fs::read_link(path)?;
+        files.add_link(name, target.to_str().ok_or(io::ErrorKind::InvalidData)?);
+    } else if metadata.is_dir() {
+        files.add_directory(name, mode, Ids::default());
+        for entry in path.read_dir()? {
+            let entry = entry?;
+            let part = entry.file_name().into_string().map_err(|_| io::ErrorKind::InvalidData)?;
+            add(&entry.path(), &format!("{name}/{part}"), files)?;
+        }
+    } else {
+        files.add_file(name, mode, path)?;
+    }
+    Ok(())
+}

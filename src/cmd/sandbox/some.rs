@@ -1,0 +1,175 @@
+//! `ipybox sandbox list`, `logs`, `stop`, `down` and `gc`.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{self, Write as _};
+use std::time::Duration;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use serde_json::json;
+
+use super::super::{Caller, Failure};
+use super::up::token_file;
+use super::{Told, not_running};
+use crate::cli::{DownArgs, EngineArgs, GcArgs, ListArgs, LogsArgs, SomeArgs};
+use crate::engine::{Engine, KnownEngines, LastingContainer};
+use crate::sandbox::{Idle, Owner, filter, idle};
+
+/// How many containers are stopped or removed at once.
+const AT_ONCE: usize = 8;
+
+/// How many seconds a container gets to end by itself.
+const GRACE: i32 = 5;
+
+async fn engine(args: &EngineArgs, caller: &Caller) -> Result<Engine, Failure> {
+    super::super::engine(args, &KnownEngines::default(), caller).await
+}
+
+pub(super) async fn list(args: ListArgs, caller: &Caller) -> Result<(), Failure> {
+    let engine = engine(&args.engine, caller).await?;
+    let containers = engine.all_lasting(&filter(args.project.as_deref(), args.user.as_deref())).await?;
+    let told: Vec<Told> = containers.iter().map(Told::of).collect();
+    let written = caller.report.result(|out| {
+        if args.json {
+            return writeln!(out, "{:#}", json!(told));
+        }
+        let width = |of: fn(&Told) -> &str| told.iter().map(|one| of(one).chars().count()).max().unwrap_or(0);
+        let (project, user) = (width(|one| &one.project), width(|one| &one.user));
+        for one in &told {
+            let ports: Vec<String> =
+                one.ports.iter().map(|(inside, at)| format!("{}→{inside}", at["port"])).collect();
+            let line = format!(
+                "{:project$}  {:user$}  {:8}  {}  {}",
+                one.project,
+                one.user,
+                one.state,
+                one.image,
+                ports.join(" ")
+            );
+            writeln!(out, "{}", caller.report.redacted(line.trim_end()))?;
+        }
+        Ok(())
+    });
+    written.map_err(|error| Failure::unwritable("stdout", &error))
+}
+
+pub(super) async fn logs(args: LogsArgs, caller: &Caller) -> Result<(), Failure> {
+    let engine = engine(&args.engine, caller).await?;
+    let owner = Owner::from(args.owner);
+    let Some(found) = engine.lasting(&owner.container()).await? else {
+        return Err(not_running(&engine, &owner).await?);
+    };
+    let mut pieces = Box::pin(engine.log(&found.container.id, args.tail, args.follow));
+    while let Some(piece) = engine.unless_interrupted(pieces.next()).await? {
+        let piece = piece?;
+        let written = if piece.is_error {
+            io::stderr().write_all(&piece.bytes)
+        } else {
+            let mut out = io::stdout().lock();
+            out.write_all(&piece.bytes).and_then(|()| out.flush())
+        };
+        match written {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+            written => written.map_err(|error| Failure::unwritable("stdout", &error))?,
+        }
+    }
+    Ok(())
+}
+
+/// Does something to all of these, several at once, and tells of each.
+async fn each(
+    containers: Vec<LastingContainer>,
+    done: &str,
+    caller: &Caller,
+    work: impl AsyncFn(&LastingContainer) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let work = &work;
+    let ended = stream::iter(containers)
+        .map(|container| async move {
+            work(&container).await?;
+            Ok(container)
+        })
+        .buffer_unordered(AT_ONCE);
+    let tell = async |container: LastingContainer| {
+        let told = Told::of(&container);
+        let line = format!("{}: {done} ({} of {})", told.name, told.user, told.project);
+        let line = caller.report.redacted(&line);
+        let written = caller.report.result(|out| writeln!(out, "{line}"));
+        written.map_err(|error| Failure::unwritable("stdout", &error))
+    };
+    let all = ended.try_for_each(tell);
+    caller.interrupt.run_until_cancelled(all).await.ok_or_else(Failure::interrupted)?
+}
+
+pub(super) async fn stop(args: SomeArgs, caller: &Caller) -> Result<(), Failure> {
+    let engine = engine(&args.engine, caller).await?;
+    let containers = of(&engine, &args.project, args.user.as_deref()).await?;
+    each(containers, "stopped", caller, async |container| Ok(engine.stop(&container.id, GRACE).await?)).await
+}
+
+async fn of(
+    engine: &Engine,
+    project: &OsStr,
+    user: Option<&OsStr>,
+) -> Result<Vec<LastingContainer>, Failure> {
+    Ok(engine.all_lasting(&filter(Some(project), user)).await?)
+}
+
+pub(super) async fn down(args: DownArgs, caller: &Caller) -> Result<(), Failure> {
+    let cache = caller.cache(args.cache_dir)?;
+    let SomeArgs { project, user, engine: wanted } = args.some;
+    let engine = engine(&wanted, caller).await?;
+    let containers = of(&engine, &project, user.as_deref()).await?;
+    let remove = async |container: &LastingContainer| {
+        engine.discard(&container.id).await?;
+        let _ = fs::remove_file(token_file(&cache, &container.name));
+        Ok(())
+    };
+    each(containers, "removed", caller, remove).await?;
+    if args.volumes {
+        for volume in engine.volumes(&filter(Some(&project), user.as_deref())).await? {
+            engine.remove_volume(&volume).await?;
+            let written = caller.report.result(|out| writeln!(out, "{volume}: removed"));
+            written.map_err(|error| Failure::unwritable("stdout", &error))?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) async fn gc(args: GcArgs, caller: &Caller) -> Result<(), Failure> {
+    let engine = engine(&args.engine, caller).await?;
+    let mut unused = Vec::new();
+    for container in engine.all_lasting(&filter(None, None)).await? {
+        let since = match container.state.as_str() {
+            "running" => unused_for(&engine, &container).await?,
+            // What does not run is of no use to anybody, and is removed where that is asked for.
+            _ if args.remove => Some(Duration::MAX),
+            _ => None,
+        };
+        if since.is_some_and(|since| since >= args.idle) {
+            unused.push(container);
+        }
+    }
+    let done = match (args.dry_run, args.remove) {
+        (true, _) => "not used",
+        (false, true) => "removed",
+        (false, false) => "stopped",
+    };
+    each(unused, done, caller, async |container| {
+        match (args.dry_run, args.remove) {
+            (true, _) => {}
+            (false, true) => engine.discard(&container.id).await?,
+            (false, false) => engine.stop(&container.id, GRACE).await?,
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// How long nobody has used a running sandbox; `None` where it is in use, or does not tell.
+async fn unused_for(engine: &Engine, container: &LastingContainer) -> Result<Option<Duration>, Failure> {
+    Ok(match idle(engine, &container.id).await? {
+        Idle::For(time) => Some(time),
+        Idle::Busy | Idle::Unknown => None,
+    })
+}

@@ -1,0 +1,242 @@
+//! `ipybox sandbox up`: the one container of a user of a project.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde_json::json;
+
+use super::super::build;
+use super::super::{Caller, Failure};
+use super::Told;
+use super::mount;
+use crate::cli::UpArgs;
+use crate::diagnostic::Diagnostic;
+use crate::engine::{Build, Engine, Image, KnownEngines};
+use crate::inputs::folder::BuildFolder;
+use crate::inputs::hashes::KnownHashes;
+use crate::reference::Reference;
+use crate::report::Work;
+use crate::sandbox::{self, Brought, Outcome, Owner, SandboxError, Settings, Up, image_of};
+
+/// The label of images that are built from somebody's Dockerfile, with the digest of its folder.
+pub(in crate::cmd) const FOLDER_LABEL: &str = "ipybox.sandbox.folder";
+
+pub(super) async fn run(mut args: UpArgs, caller: &mut Caller) -> Result<(), Failure> {
+    let cache = caller.cache(args.cache_dir.clone())?;
+    let owner = Owner { project: args.owner.project.clone(), user: args.owner.user.clone() };
+    let engine = super::super::engine(&args.engine, &KnownEngines::in_cache(&cache), caller).await?;
+    let folder = args.mount.as_deref().map(|folder| match engine.is_local() {
+        true => mount::checked(folder, &args.give_away, engine.socket()),
+        // It is a folder of the engine's host, which nobody here can look at.
+        false => Ok(folder.display().to_string()),
+    });
+    let folder = folder.transpose()?;
+    let image = image(&args, &owner, &engine, &cache, caller).await?;
+    let settings = settings(&mut args, image.0, folder)?;
+    let image = image.1;
+    let token = format!("{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>());
+    let made = sandbox::up(&engine, &owner, &settings, &image, &token, args.wait);
+    let up = match engine.unless_interrupted(made).await? {
+        Ok(up) => up,
+        Err(SandboxError::Engine(error)) => return Err(error.into()),
+        Err(error) => {
+            let output = error.lines().to_vec();
+            return Err(Failure { output, ..Failure::refused(error.diagnostic()) });
+        }
+    };
+    tell(&up, &settings, &image, &cache, args.json, &engine, caller)
+}
+
+/// The image that is asked for, built where it is not fresh, and what it is called.
+async fn image(
+    args: &UpArgs,
+    owner: &Owner,
+    engine: &Engine,
+    cache: &Path,
+    caller: &mut Caller,
+) -> Result<(Reference, Image), Failure> {
+    let tag = args.tag.clone().map_or_else(|| image_of(&owner.project).parse(), Ok);
+    let tag: Reference = tag.map_err(|error| Failure::usage(Diagnostic::new(format!("{error}"))))?;
+    let id = if let Some(dockerfile) = &args.file {
+        from_dockerfile(dockerfile, &tag, engine, cache, caller).await?
+    } else if args.dependencies.is_empty() {
+        match engine.image(&tag.to_string()).await? {
+            Some(image) => return Ok((tag, image)),
+            None => {
+                let (began, work) = (Instant::now(), Work::Pull(tag.to_string()));
+                caller.report.began(&work);
+                engine.pull(&tag, None, |layer| caller.report.layer(&layer)).await?;
+                caller.report.ended(&work, began.elapsed());
+                tag.to_string()
+            }
+        }
+    } else {
+        let (image, steps) = args.build().map_err(|why| {
+            let what = Diagnostic::new("the image cannot be built from what is asked for").why(why.trim());
+            Failure::usage(what.advice("correct it, or look for `IPYBOX_` in the environment"))
+        })?;
+        build::fresh_image(image, steps, engine, &tag, caller).await?.to_string()
+    };
+    match engine.image(&id).await? {
+        Some(image) => Ok((tag, image)),
+        None => Err(Failure::refused(Diagnostic::new(format!("the image `{tag}` is gone again")))),
+    }
+}
+
+/// The id of the image of a Dockerfile, built where something in its folder has changed.
+async fn from_dockerfile(
+    dockerfile: &Path,
+    tag: &Reference,
+    engine: &Engine,
+    cache: &Path,
+    caller: &Caller,
+) -> Result<String, Failure> {
+    let read = BuildFolder::read(dockerfile, &KnownHashes::in_cache(cache));
+    let BuildFolder { context, dockerfile: name, digest } =
+        read.map_err(|error| Failure::refused(error.diagnostic()))?;
+    let there = engine.image(&tag.to_string()).await?;
+    let report = &caller.report;
+    let shown = dockerfile.display();
+    match there.as_ref().map(|image| image.labels.get(FOLDER_LABEL)) {
+        Some(Some(known)) if *known == digest => {
+            return Ok(there.expect("it has labels").id.to_string());
+        }
+        Some(Some(_)) => report.note(&format!("{tag}: `{shown}`, or something in its folder, has changed")),
+        Some(None) => report.note(&format!("{tag} was not built from `{shown}`")),
+        None => report.note(&format!("{tag} is not there yet")),
+    }
+    let build = Build {
+        dockerfile: name,
+        labels: HashMap::from([(FOLDER_LABEL.to_owned(), digest)]),
+        build_args: caller.environment.proxies.clone(),
+        ..Build::of(context)
+    };
+    let (began, work) = (Instant::now(), Work::Build { steps: 0 });
+    report.began(&work);
+    let image = engine.build(build, |event| report.event(&event)).await?;
+    report.ended(&work, began.elapsed());
+    engine.tag(&image, tag).await?;
+    Ok(image.to_string())
+}
+
+/// What the arguments say, checked.
+fn settings(args: &mut UpArgs, image: Reference, mount: Option<String>) -> Result<Settings, Failure> {
+    if let Some(network) = &args.network {
+        let gives_away = network == "host" || network.starts_with("container:") || network.is_empty();
+        if gives_away {
+            let what = Diagnostic::new(format!("the network `{}` is refused", network.escape_debug()));
+            let why = "whoever runs in the container would reach what only this host may";
+            return Err(Failure::refused(
+                what.why(why).advice("use `none`, or a network of the engine's own"),
+            ));
+        }
+    }
+    let network = args.network.take().filter(|network| network != "default");
+    Ok(Settings {
+        image: image.to_string(),
+        command: (!args.command.is_empty()).then(|| std::mem::take(&mut args.command)),
+        user: args.run_as.take(),
+        mount,
+        mount_at: std::mem::take(&mut args.mount_at),
+        volumes: args.volume.drain(..).collect(),
+        env: args.env.drain(..).collect(),
+        memory: args.memory,
+        milli_cpus: args.cpus,
+        pids: args.pids,
+        is_read_only: args.read_only,
+        network,
+        allowed: args.allow_domain.drain(..).collect(),
+        runtime: args.runtime.take(),
+        capabilities: args.capability.drain(..).collect(),
+        ports: args.port.drain(..).collect(),
+        has_token: !args.no_token,
+    })
+}
+
+fn tell(
+    up: &Up,
+    settings: &Settings,
+    image: &Image,
+    cache: &Path,
+    as_json: bool,
+    engine: &Engine,
+    caller: &Caller,
+) -> Result<(), Failure> {
+    let container = &up.inspected.container;
+    let brought = Brought::of(image, settings);
+    let variable = brought.token_variable().filter(|_| settings.has_token);
+    let token = variable.and_then(|variable| {
+        let values = up.inspected.env.iter();
+        values.filter_map(|entry| entry.strip_prefix(variable)?.strip_prefix('=')).next_back()
+    });
+    let token_file = token.map(|token| keep_token(cache, &container.name, token)).transpose()?;
+    let server = brought.ports.iter().find_map(|port| container.ports.get(port));
+    let server = server.or_else(|| container.ports.values().next());
+    let address = server.filter(|_| engine.is_local()).map(|address| format!("http://{address}"));
+    let report = &caller.report;
+    for why in &up.why {
+        report.note(&format!("replaced, since it had another setting: {why}"));
+    }
+    let told = Told::of(container);
+    let written = if as_json {
+        let workdir = settings.mount.as_ref().map(|_| settings.mount_at.as_str());
+        let mut json = json!(told);
+        json["outcome"] = up.outcome.word().into();
+        json["why"] = json!(up.why);
+        json["address"] = json!(address);
+        json["token"] = json!(token);
+        json["token_file"] = json!(token_file);
+        json["workdir"] = json!(workdir.unwrap_or(image.workdir.as_str()));
+        report.result(|out| writeln!(out, "{json:#}"))
+    } else {
+        report.result(|out| {
+            let after = match up.outcome {
+                Outcome::Running => "runs already",
+                Outcome::Started => "started",
+                Outcome::Created => "created",
+                Outcome::Replaced => "created in place of another",
+            };
+            writeln!(out, "{}: {after}", told.name)?;
+            for (port, address) in &container.ports {
+                writeln!(out, "  port {port}  {address}")?;
+            }
+            if let Some(address) = &address {
+                writeln!(out, "  address    {address}")?;
+            }
+            match (token, &token_file) {
+                (Some(token), Some(file)) => {
+                    writeln!(out, "  token      {token}, also in {}", file.display())
+                }
+                _ => Ok(()),
+            }
+        })
+    };
+    written.map_err(|error| Failure::unwritable("stdout", &error))
+}
+
+/// Keeps a token where only its user reads it.
+fn keep_token(cache: &Path, name: &str, token: &str) -> Result<PathBuf, Failure> {
+    let file = token_file(cache, name);
+    let write = || {
+        let folder = file.parent().unwrap_or(Path::new("."));
+        fs::create_dir_all(folder)?;
+        if fs::read_to_string(&file).is_ok_and(|known| known == token) {
+            return Ok(());
+        }
+        let unfinished = folder.join(format!("{name}.{:016x}", rand::random::<u64>()));
+        let mut options = fs::OpenOptions::new();
+        options.write(true).create_new(true).mode(0o600).open(&unfinished)?.write_all(token.as_bytes())?;
+        fs::rename(&unfinished, &file)
+    };
+    write().map_err(|error| Failure::unwritable(&format!("`{}`", file.display()), &error))?;
+    Ok(file)
+}
+
+/// The file with the token of a container.
+pub(super) fn token_file(cache: &Path, name: &str) -> PathBuf {
+    cache.join("tokens").join(name)
+}

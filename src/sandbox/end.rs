@@ -1,0 +1,88 @@
+//! Commands in a sandbox, and how what they started is ended.
+
+use std::time::Duration;
+
+use super::words;
+use crate::engine::{Engine, EngineError, Run};
+
+/// The variable that marks whatever a command starts.
+const MARK: &str = "IPYBOX_EXEC";
+
+/// Tells when the sandbox was used, where that can be written; goes to the folder that is asked for; and becomes the
+/// command.
+const BEGIN: &str = "{ true >/dev/shm/.ipybox-used; } 2>/dev/null; [ -z \"$1\" ] || cd -- \"$1\" || exit 126; shift; exec \"$@\"";
+
+/// Ends what carries a mark.
+const END: &str = include_str!("end.sh");
+
+/// Prints how long nobody has used the sandbox, in seconds; nothing where something that was started still runs.
+const IDLE: &str = "for folder in /proc/[0-9]*; do while IFS= read -r text || [ -n \"$text\" ]; do \
+    case $text in *IPYBOX_EXEC=*) exit ;; esac; done <$folder/environ; done 2>/dev/null; \
+    used=$(stat -c %Y /dev/shm/.ipybox-used 2>/dev/null || stat -c %Y /proc/1); echo $(($(date +%s) - used))";
+
+/// A command that is run in a sandbox.
+#[derive(Debug, Clone)]
+pub struct Command {
+    mark: String,
+}
+
+impl Command {
+    /// One that nothing else is taken for.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { mark: format!("{MARK}={:032x}", rand::random::<u128>()) }
+    }
+
+    /// How it is run in a container: these words, in a folder, with these variables.
+    #[must_use]
+    pub fn run<'a>(&self, container: &'a str, folder: &str, env: &[String], command: &[String]) -> Run<'a> {
+        let begin = words(&["/bin/sh", "-c", BEGIN, "ipybox", folder]);
+        let env = env.iter().cloned().chain([self.mark.clone()]).collect();
+        Run { container, command: [begin.as_slice(), command].concat(), env, ..Run::default() }
+    }
+}
+
+impl Default for Command {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Ends a command in a container, and everything it started; false where something does not end.
+///
+/// # Errors
+///
+/// [`EngineError`].
+pub async fn end(engine: &Engine, container: &str, command: &Command) -> Result<bool, EngineError> {
+    let script = words(&["/bin/sh", "-c", END, "sh", &command.mark]);
+    Ok(engine
+        .ran(Run { container, command: script, ..Run::default() })
+        .await?
+        .is_none_or(|(code, _)| code == 0))
+}
+
+/// How long nobody has used a sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Idle {
+    /// Something runs in it.
+    Busy,
+    /// So long.
+    For(Duration),
+    /// It does not tell.
+    Unknown,
+}
+
+/// Asks a container how long nobody has used it.
+///
+/// # Errors
+///
+/// [`EngineError`].
+pub async fn idle(engine: &Engine, container: &str) -> Result<Idle, EngineError> {
+    let command = words(&["/bin/sh", "-c", IDLE]);
+    let asked = engine.ran(Run { container, command, ..Run::default() }).await?;
+    let Some((0, said)) = asked else { return Ok(Idle::Unknown) };
+    Ok(match said.trim() {
+        "" => Idle::Busy,
+        said => said.parse().map_or(Idle::Unknown, |seconds| Idle::For(Duration::from_secs(seconds))),
+    })
+}
