@@ -101,6 +101,11 @@ impl Archive {
         self.insert(path, 0o777, Owner::default(), Content::Link(target.to_owned()));
     }
 
+    /// Gives everything in it to one owner.
+    pub fn give_to(&mut self, owner: Owner) {
+        self.entries.values_mut().for_each(|entry| entry.owner = owner);
+    }
+
     /// Gives a directory that is in the archive another mode and owner.
     pub fn set_directory(&mut self, path: &str, mode: u32, owner: Owner) {
         if let Some(entry) = self.entries.get_mut(path).filter(|entry| entry.content == Content::Directory) {

@@ -64,17 +64,16 @@ pub enum SandboxCommand {
 #[derive(Debug, Args)]
 pub struct OwnerArgs {
     /// The project; any name
-    #[arg(long, value_name = "NAME", value_parser = name())]
+    #[arg(long, value_name = "NAME", value_parser = name(), allow_hyphen_values = true)]
     pub project: OsString,
 
     /// The user; any name
-    #[arg(long, value_name = "NAME", value_parser = name())]
+    #[arg(long, value_name = "NAME", value_parser = name(), allow_hyphen_values = true)]
     pub user: OsString,
 }
 
 /// Arguments of `ipybox sandbox up`.
 #[derive(Debug, Args)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub struct UpArgs {
     #[command(flatten)]
     #[expect(missing_docs, reason = "described by its type")]
@@ -251,11 +250,11 @@ pub struct ExecArgs {
 #[derive(Debug, Args)]
 pub struct SomeArgs {
     /// The project
-    #[arg(long, value_name = "NAME", value_parser = name())]
+    #[arg(long, value_name = "NAME", value_parser = name(), allow_hyphen_values = true)]
     pub project: OsString,
 
     /// The user [default: all of the project]
-    #[arg(long, value_name = "NAME", value_parser = name())]
+    #[arg(long, value_name = "NAME", value_parser = name(), allow_hyphen_values = true)]
     pub user: Option<OsString>,
 
     #[command(flatten)]
@@ -267,11 +266,11 @@ pub struct SomeArgs {
 #[derive(Debug, Args)]
 pub struct ListArgs {
     /// The project [default: all]
-    #[arg(long, value_name = "NAME", value_parser = name())]
+    #[arg(long, value_name = "NAME", value_parser = name(), allow_hyphen_values = true)]
     pub project: Option<OsString>,
 
     /// The user [default: all]
-    #[arg(long, value_name = "NAME", value_parser = name())]
+    #[arg(long, value_name = "NAME", value_parser = name(), allow_hyphen_values = true)]
     pub user: Option<OsString>,
 
     /// Print them as JSON

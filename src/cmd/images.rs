@@ -105,9 +105,9 @@ pub(super) async fn prune(args: PruneArgs, caller: &Caller) -> Result<(), Failur
         |image: &ListedImage| is_ours(image) && image.names.is_empty() && !used.contains(image.id.as_str());
     let bases: BTreeSet<String> = images.iter().filter(|image| !is_over(image)).filter_map(base_of).collect();
     let current = installers_of_today();
-    let is_kept = |image: &ListedImage, name: &str| {
-        !(name.starts_with(INSTALLERS) && !current.iter().any(|current| current == name)
-            || name.starts_with(BASES) && !bases.contains(image.id.as_str()))
+    let is_needless = |image: &ListedImage, name: &str| {
+        name.starts_with(INSTALLERS) && !current.iter().any(|current| current == name)
+            || name.starts_with(BASES) && !bases.contains(image.id.as_str())
     };
     let done = if args.dry_run { "would be removed" } else { "removed" };
     let mut freed = 0;
@@ -123,7 +123,7 @@ pub(super) async fn prune(args: PruneArgs, caller: &Caller) -> Result<(), Failur
             freed += image.bytes;
             tell(&format!("{} (no name, {})", image.id.short(), size(image.bytes)))?;
         }
-        for name in image.names.iter().filter(|name| !is_kept(image, name)) {
+        for name in image.names.iter().filter(|name| is_needless(image, name)) {
             if !args.dry_run {
                 engine.untag(name).await?;
             }

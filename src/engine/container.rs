@@ -37,6 +37,8 @@ pub struct Spec<'a> {
     pub env: &'a [String],
     /// Volumes by name, with their places in it.
     pub volumes: &'a [(String, String)],
+    /// A container whose network and processes are its own, too.
+    pub beside: Option<&'a str>,
     /// Added to Docker's default capabilities, such as `NET_ADMIN`.
     pub capabilities: &'a [&'a str],
 }
@@ -105,6 +107,8 @@ impl Engine {
             host_config: Some(HostConfig {
                 port_bindings: Some(bindings.collect()),
                 cap_add: Some(owned(spec.capabilities)),
+                network_mode: spec.beside.map(|other| format!("container:{other}")),
+                pid_mode: spec.beside.map(|other| format!("container:{other}")),
                 binds: Some(spec.volumes.iter().map(|(name, place)| format!("{name}:{place}")).collect()),
                 readonly_rootfs: Some(!spec.read_only_but.is_empty()),
                 tmpfs: Some(

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::words;
-use crate::engine::{Engine, EngineError, Run};
+use crate::engine::{Engine, EngineError, LastingContainer, Run};
 
 /// The variable that marks whatever a command starts.
 const MARK: &str = "IPYBOX_EXEC";
@@ -15,9 +15,13 @@ const BEGIN: &str = "{ true >/dev/shm/.ipybox-used; } 2>/dev/null; [ -z \"$1\" ]
 /// Ends what carries a mark.
 const END: &str = include_str!("end.sh");
 
-/// Prints how long nobody has used the sandbox, in seconds; nothing where something that was started still runs.
-const IDLE: &str = "for folder in /proc/[0-9]*; do while IFS= read -r text || [ -n \"$text\" ]; do \
-    case $text in *IPYBOX_EXEC=*) exit ;; esac; done <$folder/environ; done 2>/dev/null; \
+/// Prints how long nobody has used the sandbox, in seconds; nothing where something that was started still runs, or
+/// somebody is connected to one of these ports, which are told in hexadecimal digits, as the kernel lists them.
+const IDLE: &str = "\
+    for folder in /proc/[0-9]*; do while IFS= read -r text || [ -n \"$text\" ]; do \
+        case $text in *IPYBOX_EXEC=*) exit ;; esac; done <$folder/environ; done 2>/dev/null; \
+    for port; do while read -r _ local _ state _; do \
+        case $local$state in *:${port}01) exit ;; esac; done </proc/net/tcp; done 2>/dev/null; \
     used=$(stat -c %Y /dev/shm/.ipybox-used 2>/dev/null || stat -c %Y /proc/1); echo $(($(date +%s) - used))";
 
 /// A command that is run in a sandbox.
@@ -77,9 +81,10 @@ pub enum Idle {
 /// # Errors
 ///
 /// [`EngineError`].
-pub async fn idle(engine: &Engine, container: &str) -> Result<Idle, EngineError> {
-    let command = words(&["/bin/sh", "-c", IDLE]);
-    let asked = engine.ran(Run { container, command, ..Run::default() }).await?;
+pub async fn idle(engine: &Engine, container: &LastingContainer) -> Result<Idle, EngineError> {
+    let ports = container.ports.keys().map(|port| format!("{port:04X}"));
+    let command = words(&["/bin/sh", "-c", IDLE, "sh"]).into_iter().chain(ports).collect();
+    let asked = engine.ran(Run { container: &container.id, command, ..Run::default() }).await?;
     let Some((0, said)) = asked else { return Ok(Idle::Unknown) };
     Ok(match said.trim() {
         "" => Idle::Busy,

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::diagnostic::Diagnostic;
-use crate::engine::{Engine, EngineError, Image, Inspected, Lasting, LastingContainer, Run, Spec};
+use crate::engine::{Engine, EngineError, Image, Inspected, Lasting, LastingContainer, Spec};
 pub use end::{Command, Idle, end, idle};
 pub use owner::{Owner, PROJECT_LABEL, USER_LABEL, filter, image_of, name_in};
 pub use settings::{Brought, IMAGE_LABEL, SETTINGS_LABEL, Settings, differences};
@@ -98,24 +98,27 @@ impl SandboxError {
         match self {
             Self::Engine(error) => error.diagnostic(),
             Self::Taken(_) => what.advice("remove or rename it, if it is of no use"),
-            Self::Ended { .. } => what.advice("give it a command that stays, such as `-- sleep infinity`"),
-            Self::NotReady { what: awaited, .. } => {
-                what.why(awaited.clone()).advice("wait longer with `--wait SECONDS`, or mend the image")
-            }
+            Self::Ended { lines, .. } => what
+                .why(last_words(lines))
+                .advice("give it a command that stays, such as `-- sleep infinity`"),
+            Self::NotReady { what: awaited, lines, .. } => what
+                .why(format!("{awaited}; {}", last_words(lines)))
+                .advice("wait longer with `--wait SECONDS`, or mend the image"),
             Self::Firewall(why) => what
                 .why(why.clone())
                 .advice("take an image of this program with an unprivileged user, or `--network none`"),
             Self::Contended => what.advice("let all of them ask for the same image and settings"),
         }
     }
+}
 
-    /// What the container wrote.
-    #[must_use]
-    pub fn lines(&self) -> &[String] {
-        match self {
-            Self::Ended { lines, .. } | Self::NotReady { lines, .. } => lines,
-            _ => &[],
-        }
+/// What a container wrote last, as a reason.
+#[must_use]
+pub fn last_words(lines: &[String]) -> String {
+    if lines.is_empty() {
+        "it wrote nothing".to_owned()
+    } else {
+        format!("its last lines:\n{}", lines.join("\n"))
     }
 }
 
@@ -131,21 +134,18 @@ const SETTLED: Duration = Duration::from_millis(40);
 /// Lines of a container that are told where it fails.
 const LINES: usize = 20;
 
-/// How long a container is young: whoever made it may not be done with it.
-const YOUNG: i64 = 10;
-
-/// The label of containers that do so.
-const GIVE_LABEL: &str = "ipybox.give";
+/// The label of containers that restrict what another may reach.
+const FIREWALL_LABEL: &str = "ipybox.firewall";
 
 /// Where images of this program have their firewall.
 const FIREWALL: &str = "/usr/local/bin/init-firewall.sh";
 
-/// The rules of that firewall, as they are listed where they are in force.
-const IN_FORCE: &str = "iptables -w -S OUTPUT 2>/dev/null | grep -q IPYBOX-OUT";
-
 /// Gives folders that are root's and empty to somebody.
 const GIVE: &str = "owner=$1; shift; for place; do \
     [ \"$(stat -c %u \"$place\")\" != 0 ] || [ -n \"$(ls -A \"$place\")\" ] || chown \"$owner\" \"$place\"; done";
+
+/// The label of containers that do so.
+const GIVE_LABEL: &str = "ipybox.give";
 
 /// Has the one container of an owner with these settings: the one that is there where it will do, else a new one.
 ///
@@ -205,7 +205,7 @@ pub async fn up(
                 }
             }
         }
-        let inspected = ready(engine, &id, outcome, (settings, &brought), patience).await?;
+        let inspected = ready(engine, (&id, image), outcome, (settings, &brought), patience).await?;
         return Ok(Up { inspected, outcome, why });
     }
     Err(SandboxError::Contended)
@@ -217,7 +217,7 @@ const USABLE: [&str; 4] = ["running", "paused", "created", "exited"];
 /// Waits until a container that was started serves, and gives it what only a running one can get.
 async fn ready(
     engine: &Engine,
-    id: &str,
+    (id, image): (&str, &Image),
     outcome: Outcome,
     (settings, brought): (&Settings, &Brought),
     patience: Duration,
@@ -232,20 +232,12 @@ async fn ready(
             return Err(SandboxError::Ended { code: inspected.exit_code, lines });
         }
         if !is_restricted {
-            let is_young = inspected.container.created + YOUNG > now();
-            restrict(engine, id, settings, outcome != Outcome::Running || is_young).await?;
+            restrict(engine, id, image, (settings, brought)).await?;
             is_restricted = true;
         }
-        let served: Vec<SocketAddr> = match brought.is_ours {
-            true => inspected
-                .container
-                .ports
-                .iter()
-                .filter(|(port, _)| brought.ports.contains(port))
-                .map(|(_, address)| *address)
-                .collect(),
-            false => Vec::new(),
-        };
+        let is_server = |port: &u16| brought.is_ours && brought.ports.contains(port);
+        let published = inspected.container.ports.iter().filter(|(port, _)| is_server(port));
+        let served: Vec<SocketAddr> = published.map(|(_, address)| *address).collect();
         let awaited = if !served.is_empty() && engine.is_local() {
             first_silent(&served).await.map(|address| format!("no server answers at {address}"))
         } else if let (true, Some(health)) = (brought.has_health, &inspected.health) {
@@ -264,38 +256,46 @@ async fn ready(
     }
 }
 
-/// Since 1970, in seconds.
-fn now() -> i64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(now.as_secs()).unwrap_or(i64::MAX)
-}
-
-/// Restricts what may be reached, where that is asked for. Done again it changes nothing.
-async fn restrict(engine: &Engine, id: &str, settings: &Settings, is_new: bool) -> Result<(), SandboxError> {
+/// Restricts what may be reached, where that is asked for: anew each time, since domains move and a container that was
+/// started again has no rules. It takes a container of its own beside that one, which has no capabilities.
+async fn restrict(
+    engine: &Engine,
+    id: &str,
+    image: &Image,
+    (settings, brought): (&Settings, &Brought),
+) -> Result<(), SandboxError> {
     if settings.allowed.is_empty() {
         return Ok(());
     }
-    let in_force = engine.ran(as_root(id, words(&["sh", "-c", IN_FORCE]))).await?;
-    if !is_new && in_force.is_some_and(|(code, _)| code == 0) {
-        return Ok(());
-    }
-    let mut command = words(&[FIREWALL]);
-    command.extend(settings.allowed.iter().cloned());
-    let restricted = engine.ran(as_root(id, command)).await;
-    let why = match restricted {
-        Ok(Some((0, _))) => return Ok(()),
-        Ok(Some((126 | 127, _)) | None) => "the image has no firewall".to_owned(),
-        Ok(Some((_, said))) => said.trim().to_owned(),
-        Err(error) => error.diagnostic().why,
+    let ports: Vec<String> = brought.ports.iter().map(u16::to_string).collect();
+    let options = ["--executor-port", "--resource-port"].into_iter().zip(&ports);
+    let options = options.flat_map(|(option, port)| [option, port.as_str()]);
+    let allowed = settings.allowed.iter().map(String::as_str);
+    let command: Vec<&str> = [FIREWALL].into_iter().chain(allowed).chain(options).collect();
+    let spec = Spec {
+        label: FIREWALL_LABEL,
+        command: Some(&command),
+        user: Some("0:0"),
+        capabilities: &["NET_ADMIN", "NET_RAW"],
+        beside: Some(id),
+        ..Spec::default()
+    };
+    let restricted = engine.with_container(&image.id, spec, async |container| {
+        let output = container.output().await;
+        let words = container.last_words().await.unwrap_or_default();
+        output.map(|output| (output.code, words))
+    });
+    let why = match Box::pin(restricted).await? {
+        Ok((0, _)) => return Ok(()),
+        Ok((_, words)) => words,
+        Err(error) if error.to_string().contains("start a container") => {
+            "the image has no firewall".to_owned()
+        }
+        Err(error) => return Err(error.into()),
     };
     // Nobody uses it with more than it was asked for.
     engine.discard(id).await?;
     Err(SandboxError::Firewall(why))
-}
-
-/// A program of root, who has the capabilities of the container.
-fn as_root(container: &str, command: Vec<String>) -> Run<'_> {
-    Run { container, command, user: Some("0:0"), ..Run::default() }
 }
 
 /// Gives volumes that are new and empty to whom the container runs as: engines make them root's where the image has no

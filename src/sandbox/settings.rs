@@ -146,8 +146,6 @@ impl Settings {
         let token = token.zip(brought.token_variable()).filter(|_| self.has_token);
         let token = token.map(|(token, variable)| format!("{variable}={token}"));
         let env = self.env.iter().map(|(name, value)| format!("{name}={value}"));
-        // Only root has them, whom nobody in the container becomes.
-        let firewall = ["NET_ADMIN", "NET_RAW"].into_iter().filter(|_| !self.allowed.is_empty());
         let none = self.network.as_deref() == Some("none");
         Lasting {
             name: owner.container(),
@@ -165,13 +163,7 @@ impl Settings {
             is_read_only: self.is_read_only,
             network: self.network.clone().unwrap_or_else(|| "default".to_owned()),
             runtime: self.runtime.clone(),
-            capabilities: self
-                .capabilities
-                .iter()
-                .map(String::as_str)
-                .chain(firewall)
-                .map(str::to_owned)
-                .collect(),
+            capabilities: self.capabilities.iter().cloned().collect(),
             ports: brought.ports.union(&self.ports).copied().filter(|_| !none).collect(),
         }
     }

@@ -8,7 +8,7 @@ use super::contract::{exec, executor, gateway, image, resources};
 use super::subject::{Claim, Subject};
 use super::trial::Trial;
 use crate::variant::Interface;
-use Claim::{Exec, Firewall, Labelled, Ours, Speaks};
+use Claim::{Exec, Firewall, Labelled, Ours, Speaks, Unprivileged};
 use Interface::{Executor, Gateway, Resources};
 use Stage::{Beside, Code, End, Entered, Foreign, Guarded, Start};
 
@@ -79,6 +79,7 @@ const EXECUTOR: &[Claim] = &[Speaks(Executor)];
 const OUR_EXECUTOR: &[Claim] = &[Speaks(Executor), Ours];
 
 const ENTERED: &[Claim] = &[Exec];
+const ANYBODY: &[Claim] = &[Exec, Unprivileged];
 
 static CHECKS: &[Check] = &[
     check(Start, ALL, "no secret in environment and history", |t| {
@@ -134,12 +135,12 @@ static CHECKS: &[Check] = &[
         Box::pin(image::end_of_a_server_is_the_end(t))
     }),
     check(Entered, ENTERED, "every shell finds the packages", |t| Box::pin(exec::packages_are_found(t))),
-    check(Entered, ENTERED, "any user of group 0 may write", |t| Box::pin(exec::group_0_may_write(t))),
+    check(Entered, ANYBODY, "any user of group 0 may write", |t| Box::pin(exec::group_0_may_write(t))),
     check(Entered, &[Speaks(Gateway), Exec], "environments made inside see the packages", |t| {
         Box::pin(exec::environments_inside_see_ours(t))
     }),
     check(Entered, ENTERED, "other commands count as healthy", |t| Box::pin(exec::others_are_healthy(t))),
-    check(Foreign, ENTERED, "a stranger of group 0 runs it read-only", |t| {
+    check(Foreign, ANYBODY, "a stranger of group 0 runs it read-only", |t| {
         Box::pin(exec::strangers_run_code(t))
     }),
     check(End, &[Speaks(Gateway), Firewall], "the firewall holds", |t| Box::pin(gateway::firewall_holds(t))),
@@ -164,6 +165,7 @@ mod tests {
                 [Labelled] => "with the label `ipybox.dependencies`",
                 [Ours] => "all of this program",
                 [Exec] => "with `exec` in the label `ipybox.serves`",
+                [Exec, Unprivileged] => "with `exec` in the label `ipybox.serves`, but root's",
                 [Speaks(Gateway), Exec] => "with `kernel-gateway` and `exec` in the label `ipybox.serves`",
                 [Speaks(Gateway)] => "with a kernel gateway",
                 [Speaks(Gateway), Ours] => "with a kernel gateway of this program",

@@ -20,6 +20,8 @@ pub(super) enum Claim {
     Exec,
     /// It has what a firewall needs.
     Firewall,
+    /// It does not run as root, whose home is the base's.
+    Unprivileged,
 }
 
 /// An image and what it is tried as.
@@ -62,6 +64,7 @@ impl<'a> Subject<'a> {
                 let serves = self.image.labels.get(SERVES_LABEL).map(String::as_str).unwrap_or_default();
                 serves.split_whitespace().any(|interface| interface == "exec")
             }
+            Claim::Unprivileged => !self.is_root(),
             Claim::Firewall => self.variant.apt.iter().any(|name| is_of_firewall(name)),
         }
     }

@@ -2,10 +2,11 @@
 
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
-from types import TracebackType
 from typing import Any
 
+from ipybox.program import SandboxError
 from ipybox.sandbox import AsyncSandbox, Up
 
 TAG = "ghcr.io/gradion-ai/ipybox"
@@ -66,11 +67,10 @@ class ExecutionContainer:
         try:
             await self.run()
         except BaseException:
-            await self.kill()
+            with suppress(SandboxError):
+                await self.kill()
             raise
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_error: object) -> None:
         await self.kill()

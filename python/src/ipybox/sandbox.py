@@ -2,11 +2,11 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
-from types import TracebackType
 from typing import Any, NamedTuple
 
-from ipybox.program import Call, Ended, answered, options, run, run_async, succeeded
+from ipybox.program import Call, Ended, SandboxError, answered, options, run, run_async, succeeded
 
 FilePath = str | os.PathLike[str]
 Env = Mapping[str, str | None]
@@ -168,12 +168,15 @@ class Sandbox(_Sandbox):
         run(self._down(volumes))
 
     def __enter__(self) -> "Sandbox":
-        self.up()
+        try:
+            self.up()
+        except BaseException:
+            with suppress(SandboxError):
+                self.down()
+            raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.down()
 
 
@@ -200,12 +203,15 @@ class AsyncSandbox(_Sandbox):
         await run_async(self._down(volumes))
 
     async def __aenter__(self) -> "AsyncSandbox":
-        await self.up()
+        try:
+            await self.up()
+        except BaseException:
+            with suppress(SandboxError):
+                await self.down()
+            raise
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_error: object) -> None:
         await self.down()
 
 

@@ -5,7 +5,7 @@ import os
 import secrets
 import weakref
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any
 
 from smolagents.local_python_executor import CodeOutput
@@ -17,7 +17,7 @@ from smolagents.remote_executors import (
 )
 from websocket import create_connection
 
-from ipybox.program import Call, options, run, succeeded
+from ipybox.program import Call, SandboxError, options, run, succeeded
 from ipybox.sandbox import FilePath, Sandbox
 
 ANSWERS = "numpy\npillow\n"
@@ -69,18 +69,21 @@ class SandboxExecutor(RemotePythonExecutor):
         logger: AgentLogger | None = None,
         **settings: Any,
     ):
-        super().__init__(list(additional_imports), logger or AgentLogger(level=LogLevel.ERROR))
+        super().__init__(list(additional_imports), logger or AgentLogger(level=LogLevel.OFF))
         self.sandbox = Sandbox(project, secrets.token_hex(8), image=image, **settings)
         self._remove = weakref.finalize(self, self.sandbox.down, volumes=True)
         try:
             up = self.sandbox.up()
+            if up.address is None:
+                raise SandboxError(f"no kernel gateway is within reach in a container of `{image}`")
             kernels = f"{up.address}/api/kernels"
             self.kernel_id = _create_kernel_http(f"{kernels}?token={up.token}", self.logger)
             channels = f"{kernels}/{self.kernel_id}/channels?token={up.token}"
             self.ws_url = channels.replace("http", "ws", 1)
             self.installed_packages = self.install_packages(self.additional_imports)
         except BaseException:
-            self.cleanup()
+            with suppress(SandboxError):
+                self.cleanup()
             raise
 
     def run_code_raise_errors(self, code: str) -> CodeOutput:

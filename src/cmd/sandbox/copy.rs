@@ -10,7 +10,7 @@ use super::not_running;
 use crate::archive::{Archive, Owner as Ids, unpacked_into};
 use crate::cli::CopyArgs;
 use crate::diagnostic::Diagnostic;
-use crate::engine::KnownEngines;
+use crate::engine::{KnownEngines, Run};
 use crate::sandbox::Owner;
 
 pub(super) async fn run(args: CopyArgs, caller: &Caller) -> Result<(), Failure> {
@@ -23,17 +23,20 @@ pub(super) async fn run(args: CopyArgs, caller: &Caller) -> Result<(), Failure> 
     };
     match (inside(&args.from), inside(&args.to)) {
         (None, Some(to)) => {
-            let (folder, files) = packed(&args.from, &to).map_err(|error| {
+            // Engines put files in as root's, whomever a container runs as.
+            let own = Run { container: &name, command: vec!["id".into(), "-u".into()], ..Run::default() };
+            let Some((_, uid)) = engine.unless_interrupted(engine.ran(own)).await?? else {
+                return Err(not_running(&engine, &owner).await?);
+            };
+            let (folder, mut files) = packed(&args.from, &to).map_err(|error| {
                 let what = format!("`{}` cannot be copied", args.from.display());
                 Failure::refused(Diagnostic::new(what).why(error.to_string()))
             })?;
+            files.give_to(Ids { uid: uid.trim().parse().unwrap_or_default(), gid: 0 });
             if engine.unless_interrupted(engine.put(&name, &folder, files)).await?? {
                 return Ok(());
             }
-            match engine.lasting(&name).await? {
-                Some(_) => Err(missing(&folder)),
-                None => Err(not_running(&engine, &owner).await?),
-            }
+            Err(missing(&folder))
         }
         (Some(from), None) => {
             let failed = |error: &io::Error| Failure::unwritable(&format!("`{}`", args.to.display()), error);

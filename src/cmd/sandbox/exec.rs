@@ -29,8 +29,8 @@ const UNREAD: u8 = 141;
 /// Most of each stream that is kept for JSON, in bytes.
 const MAX_KEPT: u64 = 10_000_000;
 
-/// How long output is waited for after everything was ended.
-const FAREWELL: Duration = Duration::from_secs(1);
+/// How long output is waited for while everything is ended.
+const FAREWELL: Duration = Duration::from_secs(3);
 
 pub(super) async fn run(args: ExecArgs, caller: &mut Caller) -> Result<(), Failure> {
     match executed(args, caller).await {
@@ -85,23 +85,23 @@ async fn executed(args: ExecArgs, caller: &mut Caller) -> Result<u8, Failure> {
     let code = match cut {
         None => u8::try_from(running.exit_code().await?).unwrap_or(u8::MAX),
         Some(cut) => {
-            let ended = end(&engine, &name, &command).await?;
-            if !ended {
+            // An engine that cannot get rid of output hears of nothing else in the container.
+            let drain = async {
+                while let Ok(Some(piece)) = running.next().await {
+                    if let Cut::TimedOut = cut {
+                        let _ = sink.take(&piece);
+                    }
+                }
+            };
+            let (ended, _) = tokio::join!(end(&engine, &name, &command), timeout(FAREWELL, drain));
+            if !ended? {
                 let what = "something that the command started goes on in the container";
                 caller.report.warning(what, "`ipybox sandbox stop` ends everything in it");
             }
             match cut {
                 Cut::Interrupted => return Err(Failure::interrupted()),
                 Cut::Unread => return Ok(UNREAD),
-                Cut::TimedOut => {
-                    let rest = async {
-                        while let Ok(Some(piece)) = running.next().await {
-                            let _ = sink.take(&piece);
-                        }
-                    };
-                    let _ = timeout(FAREWELL, rest).await;
-                    TIMED_OUT
-                }
+                Cut::TimedOut => TIMED_OUT,
             }
         }
     };

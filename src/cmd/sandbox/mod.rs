@@ -15,7 +15,7 @@ use super::{Caller, Failure};
 use crate::cli::{OwnerArgs, SandboxCommand};
 use crate::diagnostic::Diagnostic;
 use crate::engine::{Engine, LastingContainer};
-use crate::sandbox::{IMAGE_LABEL, Owner, PROJECT_LABEL, USER_LABEL, name_in};
+use crate::sandbox::{IMAGE_LABEL, Owner, PROJECT_LABEL, USER_LABEL, last_words, name_in};
 
 pub(super) async fn run(command: SandboxCommand, caller: &mut Caller) -> Result<(), Failure> {
     match command {
@@ -79,10 +79,9 @@ async fn not_running(engine: &Engine, owner: &Owner) -> Result<Failure, Failure>
         let what = Diagnostic::new(format!("there is no sandbox of {whose}"));
         return Ok(Failure::refused(what.advice("make it with `ipybox sandbox up`")));
     };
-    let output = engine.last_lines(&found.container.id, 10).await.unwrap_or_default();
+    let lines = engine.last_lines(&found.container.id, 10).await.unwrap_or_default();
     let ended = found.exit_code.map(|code| format!("; it ended with exit code {code}")).unwrap_or_default();
     let what = Diagnostic::new(format!("the sandbox of {whose} does not run"));
-    let what = what.why(format!("its state is `{}`{ended}", found.container.state));
-    let what = what.advice("start it with `ipybox sandbox up`");
-    Ok(Failure { output, ..Failure::refused(what) })
+    let why = format!("its state is `{}`{ended}; {}", found.container.state, last_words(&lines));
+    Ok(Failure::refused(what.why(why).advice("start it with `ipybox sandbox up`")))
 }

@@ -168,7 +168,7 @@ pub(super) async fn gc(args: GcArgs, caller: &Caller) -> Result<(), Failure> {
 
 /// How long nobody has used a running sandbox; `None` where it is in use, or does not tell.
 async fn unused_for(engine: &Engine, container: &LastingContainer) -> Result<Option<Duration>, Failure> {
-    Ok(match idle(engine, &container.id).await? {
+    Ok(match idle(engine, container).await? {
         Idle::For(time) => Some(time),
         Idle::Busy | Idle::Unknown => None,
     })

@@ -29,24 +29,19 @@ pub(super) async fn run(mut args: UpArgs, caller: &mut Caller) -> Result<(), Fai
     let cache = caller.cache(args.cache_dir.clone())?;
     let owner = Owner { project: args.owner.project.clone(), user: args.owner.user.clone() };
     let engine = super::super::engine(&args.engine, &KnownEngines::in_cache(&cache), caller).await?;
-    let folder = args.mount.as_deref().map(|folder| match engine.is_local() {
-        true => mount::checked(folder, &args.give_away, engine.socket()),
+    let folder = match &args.mount {
+        Some(folder) if engine.is_local() => Some(mount::checked(folder, &args.give_away, engine.socket())?),
         // It is a folder of the engine's host, which nobody here can look at.
-        false => Ok(folder.display().to_string()),
-    });
-    let folder = folder.transpose()?;
-    let image = image(&args, &owner, &engine, &cache, caller).await?;
-    let settings = settings(&mut args, image.0, folder)?;
-    let image = image.1;
+        folder => folder.as_ref().map(|folder| folder.display().to_string()),
+    };
+    let (tag, image) = Box::pin(image(&args, &owner, &engine, &cache, caller)).await?;
+    let settings = settings(&mut args, &tag, folder)?;
     let token = format!("{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>());
     let made = sandbox::up(&engine, &owner, &settings, &image, &token, args.wait);
     let up = match engine.unless_interrupted(made).await? {
         Ok(up) => up,
         Err(SandboxError::Engine(error)) => return Err(error.into()),
-        Err(error) => {
-            let output = error.lines().to_vec();
-            return Err(Failure { output, ..Failure::refused(error.diagnostic()) });
-        }
+        Err(error) => return Err(Failure::refused(error.diagnostic())),
     };
     tell(&up, &settings, &image, &cache, args.json, &engine, caller)
 }
@@ -124,7 +119,7 @@ async fn from_dockerfile(
 }
 
 /// What the arguments say, checked.
-fn settings(args: &mut UpArgs, image: Reference, mount: Option<String>) -> Result<Settings, Failure> {
+fn settings(args: &mut UpArgs, image: &Reference, mount: Option<String>) -> Result<Settings, Failure> {
     if let Some(network) = &args.network {
         let gives_away = network == "host" || network.starts_with("container:") || network.is_empty();
         if gives_away {

@@ -11,15 +11,14 @@ use crate::archive::Archive;
 use crate::engine::build::session::chunks;
 
 impl Engine {
-    /// Puts files into a folder of a container; they belong to whom the container runs as. False where there is no such
-    /// folder, or no container.
+    /// Puts files into a folder of a container. False where there is no such folder, or no container.
     ///
     /// # Errors
     ///
     /// [`EngineError`].
     pub async fn put(&self, container: &str, folder: &str, files: Archive) -> Result<bool, EngineError> {
         let body = chunks(files, &self.dialer.host).map_ok(bytes::Bytes::from);
-        let options = UploadToContainerOptionsBuilder::default().path(folder).copy_uidgid("true").build();
+        let options = UploadToContainerOptionsBuilder::default().path(folder).build();
         let put = self.docker.upload_to_container(container, Some(options), bollard::body_try_stream(body));
         match put.await {
             Ok(()) => Ok(true),

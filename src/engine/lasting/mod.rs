@@ -10,8 +10,8 @@ use std::time::Duration;
 use bollard::container::LogOutput;
 use bollard::errors::Error as Api;
 use bollard::models::{
-    ContainerCreateBody, ContainerInspectResponse, ContainerSummary, HostConfig, Mount, MountType,
-    PortBinding, VolumeCreateRequest,
+    BollardDate, ContainerCreateBody, ContainerInspectResponse, ContainerSummary, HostConfig, Mount,
+    MountType, PortBinding, VolumeCreateRequest,
 };
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
@@ -382,7 +382,7 @@ fn of_inspection(inspected: ContainerInspectResponse) -> Inspected {
             image: config.image.unwrap_or_default(),
             image_id: image.unwrap_or_default(),
             ports: ports.collect(),
-            created: created.map(|time| time.unix_timestamp()).unwrap_or_default(),
+            created: created.map_or(0, BollardDate::unix_timestamp),
         },
     }
 }
