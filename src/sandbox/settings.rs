@@ -217,6 +217,7 @@ fn variables(earlier: Option<&Value>, later: Option<&Value>) -> String {
 
 fn word(key: &str, value: &Value) -> String {
     match (key, value) {
+        ("network", Value::Null) => "the engine's own".to_owned(),
         (_, Value::Null) => "none".to_owned(),
         (_, Value::Bool(is)) => if *is { "yes" } else { "no" }.to_owned(),
         ("image", Value::String(id)) => id.trim_start_matches("sha256:").chars().take(12).collect(),
@@ -228,5 +229,111 @@ fn word(key: &str, value: &Value) -> String {
         (_, Value::Array(list)) if list.is_empty() => "none".to_owned(),
         (_, Value::Array(list)) => list.iter().map(|one| word(key, one)).collect::<Vec<_>>().join(" "),
         (_, other) => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings() -> Settings {
+        Settings {
+            image: "x".to_owned(),
+            command: None,
+            user: None,
+            mount: None,
+            mount_at: "/workspace".to_owned(),
+            volumes: BTreeSet::new(),
+            env: BTreeMap::new(),
+            memory: 2_000_000_000,
+            milli_cpus: 2000,
+            pids: 1024,
+            is_read_only: false,
+            network: None,
+            allowed: BTreeSet::new(),
+            runtime: None,
+            capabilities: BTreeSet::new(),
+            ports: BTreeSet::new(),
+            has_token: true,
+        }
+    }
+
+    fn image(entrypoint: &[&str], cmd: &[&str], ports: &[u16], is_ours: bool) -> Image {
+        let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
+        let label = is_ours.then(|| (VARIANT_LABEL.to_owned(), "minimal".to_owned()));
+        Image {
+            id: format!("sha256:{}", "0a".repeat(32)).try_into().unwrap(),
+            os: "linux".to_owned(),
+            architecture: "amd64".to_owned(),
+            user: "1000:0".to_owned(),
+            env: Vec::new(),
+            entrypoint: words(entrypoint),
+            cmd: words(cmd),
+            shell: Vec::new(),
+            workdir: "/app".to_owned(),
+            ports: ports.iter().copied().collect(),
+            labels: label.into_iter().collect(),
+            health: Vec::new(),
+            on_build: Vec::new(),
+            created: None,
+            bytes: 0,
+            layers: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn an_image_stays_up_by_its_own_command_where_it_has_one() {
+        let brought = |entrypoint: &[&str], cmd: &[&str]| {
+            Brought::of(&image(entrypoint, cmd, &[8888], true), &settings())
+        };
+        for (entrypoint, cmd, is_own) in [
+            (&[] as &[&str], &[] as &[&str], false),
+            (&[], &["/bin/bash"], false),
+            (&[], &["python3"], false),
+            (&["python3"], &["server.py"], true),
+            (&["server"], &[], true),
+        ] {
+            let brought = brought(entrypoint, cmd);
+            assert_eq!(brought.command.is_none(), is_own, "{entrypoint:?} {cmd:?}");
+            assert_eq!((brought.is_ours, brought.ports.is_empty()), (is_own, !is_own));
+        }
+        assert_eq!(brought(&["server"], &[]).token_variable(), Some("KG_AUTH_TOKEN"));
+        let executor = Brought::of(&image(&["server"], &[], &[62680], true), &settings());
+        assert_eq!(executor.token_variable(), Some("EXECUTOR_TOKEN"));
+        let others = Brought::of(&image(&["server"], &[], &[8888], false), &settings());
+        assert_eq!(others.token_variable(), None);
+    }
+
+    #[test]
+    fn what_differs_is_told_without_what_is_in_variables() {
+        let image = image(&["server"], &[], &[8888], true);
+        let told = |settings: &Settings| settings.told(image.id.as_str());
+        let earlier = settings();
+        let mut later = settings();
+        later.env.insert("KEY".to_owned(), "secret".to_owned());
+        later.milli_cpus = 500;
+        later.network = Some("none".to_owned());
+        later.volumes.insert("/data".to_owned());
+        later.is_read_only = true;
+        assert_eq!(differences(&told(&earlier), &told(&earlier)), Vec::<String>::new());
+        assert_eq!(
+            differences(&told(&earlier), &told(&later)),
+            [
+                "volumes: none → `/data`",
+                "the environment: `KEY`",
+                "processors: 2 → 0.5",
+                "a root that cannot be written: no → yes",
+                "the network: the engine's own → `none`",
+            ]
+        );
+        assert!(!told(&later).to_string().contains("secret"));
+        // No setting is left out of what is told.
+        let words = serde_json::to_value(told(&later)).unwrap();
+        assert_eq!(words.as_object().unwrap().len(), 17);
+        let owner = Owner { project: "p".into(), user: "u".into() };
+        let brought = Brought::of(&image, &later);
+        let container = later.container(&owner, &image, &brought, Some("t0ken"));
+        assert!(container.ports.is_empty() && container.env.contains(&"KG_AUTH_TOKEN=t0ken".to_owned()));
+        assert!(!container.labels.values().any(|label| label.contains("secret") || label.contains("t0ken")));
     }
 }
