@@ -179,8 +179,6 @@ fn commands_end_as_shells_say_and_leave_nothing_when_their_time_is_over() {
     assert_eq!(output.status.code(), Some(124));
     assert!(project.running("ann", "sleep 4712").contains("sleep 4712"));
     // Whoever gives up ends it, too.
-    let interrupt = docker(&["--version"]);
-    assert!(!interrupt.is_empty());
     assert!(Command::new("kill").args(["-INT", &other.id().to_string()]).status().unwrap().success());
     assert_eq!(other.wait().unwrap().code(), Some(130));
     assert_eq!(project.running("ann", "sleep 4712"), "");
@@ -304,6 +302,17 @@ fn a_sandbox_is_locked_in_unless_it_is_said_what_is_given_away() {
     project.up("ann", &settings);
     assert_eq!(project.exec("ann", &[], &["cat", "/bot/_data/where"]).status.code(), Some(1));
 
+    let two = format!("{}:/other", real.join("_data").display());
+    let made = project
+        .up("bob", &["-t", &image, "--mount", &two, "--mount", real.to_str().unwrap(), "--as", "1234:0"]);
+    assert_eq!(made["workdir"], "/workspace");
+    assert_eq!(
+        project.told("bob", &["sh", "-c", "ls -d ../other mine; pwd"]),
+        "../other\nmine\n/workspace\n"
+    );
+    let refused = project.refused("bob", &["-t", &image, "--mount", &two, "--mount", &two]);
+    assert!(refused.contains("two folders are mounted at `/other`"), "{refused}");
+
     // Files go in and out, and belong to whom the container runs as.
     fs::write(real.join("data.csv"), "1,2\n").unwrap();
     let copy = |from: &str, to: &str| {
@@ -361,6 +370,28 @@ fn an_image_of_a_dockerfile_is_built_when_its_folder_changed() {
     for part in ["ended by itself, with exit code 5", "cannot go on", "sleep infinity"] {
         assert!(refused.contains(part), "no `{part}` in {refused}");
     }
+    // One that is never ready is told of; whoever gives up on it leaves none behind.
+    write(
+        "Dockerfile",
+        &format!(
+            "FROM {}\nLABEL ipybox.test=\nHEALTHCHECK --interval=1s CMD false\nCMD [\"sleep\", \"99999\"]\n",
+            base()
+        ),
+    );
+    let refused = project.refused("carl", &["-f", file, "--wait", "0.2"]);
+    assert!(refused.contains("is not ready") && refused.contains("starting"), "{refused}");
+    assert!(project.command("down", "carl").status().unwrap().success());
+    let mut waiting = project.command("up", "carl").args(["-f", file]).stderr(Stdio::null()).spawn().unwrap();
+    let carls = || {
+        project.containers().iter().filter(|one| one["user"] == "carl" && one["state"] == "running").count()
+    };
+    let begun = Instant::now();
+    while carls() == 0 && begun.elapsed() < Duration::from_secs(20) {
+        thread::sleep(Duration::from_millis(50));
+    }
+    assert!(Command::new("kill").args(["-INT", &waiting.id().to_string()]).status().unwrap().success());
+    assert_eq!(waiting.wait().unwrap().code(), Some(130));
+    assert!(!project.containers().iter().any(|one| one["user"] == "carl"));
     assert!(project.refused("carl", &["-f", folder.path().to_str().unwrap()]).contains("no Dockerfile"));
     let tag = first["image"].as_str().unwrap().to_owned();
     drop(project);

@@ -56,11 +56,13 @@ def test_the_client_of_ipybox_0_6_runs_cells(image: str, tmp_path: Path) -> None
     asyncio.run(check())
 
 
-@pytest.mark.xfail(reason="a mount is the working directory wherever it is")
-def test_a_bind_is_not_the_working_directory(image: str, tmp_path: Path) -> None:
+def test_binds_are_not_the_working_directory(image: str, tmp_path: Path) -> None:
+    binds = {str(tmp_path / "one"): "data", str(tmp_path / "other"): "deep/other"}
+    cells = ["import os; print(os.getcwd())", "print(os.path.isdir('data'), os.path.isdir('deep/other'))"]
+
     async def check() -> None:
-        async with ExecutionContainer(image, binds={str(tmp_path): "data"}) as container:
-            assert await outcomes(container, "import os; print(os.getcwd())") == ["/app"]
+        async with ExecutionContainer(image, binds=binds) as container:
+            assert await outcomes(container, *cells) == ["/app", "True True"]
 
     asyncio.run(check())
 

@@ -1,6 +1,7 @@
 //! What can be said to `ipybox sandbox`, `cleanup`, `images` and `prune`.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -100,11 +101,11 @@ pub struct UpArgs {
     #[arg(short, long, value_name = "DOCKERFILE")]
     pub file: Option<PathBuf>,
 
-    /// Folder of this host that the container sees
-    #[arg(long, value_name = "DIR")]
-    pub mount: Option<PathBuf>,
+    /// Folder of this host that the container sees; may be repeated, with its place in the container
+    #[arg(long, value_name = "DIR[:PATH]", value_parser = OsStringValueParser::new().try_map(mount))]
+    pub mount: Vec<(PathBuf, Option<String>)>,
 
-    /// Where it sees that
+    /// Where it sees the one without a place; its commands begin there, unless that is below the image's own folder for it
     #[arg(long, value_name = "PATH", default_value = "/workspace", value_parser = place)]
     pub mount_at: String,
 
@@ -445,6 +446,19 @@ fn env_entry(text: &str) -> Result<(String, String), String> {
 /// Any name but none at all: a variable that is not set is nobody's name.
 fn name() -> impl TypedValueParser<Value = OsString> {
     OsStringValueParser::new().try_map(|name| if name.is_empty() { Err("it is empty") } else { Ok(name) })
+}
+
+/// A folder of this host, and its place in a container behind the last `:/`.
+fn mount(text: OsString) -> Result<(PathBuf, Option<String>), &'static str> {
+    let bytes = text.as_bytes();
+    match bytes.windows(2).rposition(|two| two == b":/").filter(|at| *at > 0) {
+        None if bytes.is_empty() => Err("expected a folder"),
+        None => Ok((text.into(), None)),
+        Some(at) => {
+            let path = std::str::from_utf8(&bytes[at + 1..]).map_err(|_| "the place is not UTF-8")?;
+            Ok((OsStr::from_bytes(&bytes[..at]).into(), Some(place(path)?)))
+        }
+    }
 }
 
 /// A place in a container.

@@ -205,8 +205,15 @@ pub async fn up(
                 }
             }
         }
-        let inspected = ready(engine, (&id, image), outcome, (settings, &brought), patience).await?;
-        return Ok(Up { inspected, outcome, why });
+        let ready = ready(engine, (&id, image), outcome, (settings, &brought), patience);
+        let Ok(inspected) = engine.unless_interrupted(ready).await else {
+            // Whoever gives up has not asked for it; one that was there goes on.
+            if matches!(outcome, Outcome::Created | Outcome::Replaced) {
+                engine.discard(&id).await?;
+            }
+            return Err(EngineError::Interrupted.into());
+        };
+        return Ok(Up { inspected: inspected?, outcome, why });
     }
     Err(SandboxError::Contended)
 }

@@ -26,10 +26,10 @@ pub struct Settings {
     pub command: Option<Vec<String>>,
     /// Who it runs as; as the image says if there is none.
     pub user: Option<String>,
-    /// A folder of the engine's host.
-    pub mount: Option<String>,
-    /// Where that is in it.
-    pub mount_at: String,
+    /// Folders of the engine's host, by their places in it.
+    pub mounts: BTreeMap<String, String>,
+    /// Where its commands begin; as the image says if there is none.
+    pub workdir: Option<String>,
     /// Places of private volumes, sorted.
     pub volumes: BTreeSet<String>,
     /// Added to its environment.
@@ -119,8 +119,8 @@ impl Settings {
             "image": image_id,
             "command": self.command,
             "user": self.user,
-            "mount": self.mount,
-            "mount_at": self.mount.as_ref().map(|_| &self.mount_at),
+            "mounts": self.mounts,
+            "workdir": self.workdir,
             "volumes": self.volumes,
             "env": env,
             "memory": self.memory,
@@ -152,10 +152,10 @@ impl Settings {
             image: image.id.to_string(),
             command: brought.command.clone(),
             user: self.user.clone(),
-            workdir: self.mount.as_ref().map(|_| self.mount_at.clone()),
+            workdir: self.workdir.clone(),
             env: token.into_iter().chain(env).collect(),
             labels: labels.collect(),
-            folders: self.mount.iter().map(|mount| (mount.clone(), self.mount_at.clone())).collect(),
+            folders: self.mounts.iter().map(|(place, folder)| (folder.clone(), place.clone())).collect(),
             volumes: self.volumes.iter().map(|place| (owner.volume(place), place.clone())).collect(),
             memory: i64::try_from(self.memory).unwrap_or(i64::MAX),
             nano_cpus: i64::from(self.milli_cpus) * 1_000_000,
@@ -180,8 +180,8 @@ pub fn differences(earlier: &Value, later: &Value) -> Vec<String> {
         ("image", "the image"),
         ("command", "the command"),
         ("user", "who it runs as"),
-        ("mount", "the folder"),
-        ("mount_at", "the folder's place"),
+        ("mounts", "folders"),
+        ("workdir", "where commands begin"),
         ("volumes", "volumes"),
         ("env", "the environment"),
         ("memory", "memory"),
@@ -228,6 +228,12 @@ fn word(key: &str, value: &Value) -> String {
         (_, Value::String(text)) => format!("`{text}`"),
         (_, Value::Array(list)) if list.is_empty() => "none".to_owned(),
         (_, Value::Array(list)) => list.iter().map(|one| word(key, one)).collect::<Vec<_>>().join(" "),
+        (_, Value::Object(map)) if map.is_empty() => "none".to_owned(),
+        (_, Value::Object(map)) => map
+            .iter()
+            .map(|(place, folder)| format!("{} at `{place}`", word(key, folder)))
+            .collect::<Vec<_>>()
+            .join(", "),
         (_, other) => other.to_string(),
     }
 }
@@ -241,8 +247,8 @@ mod tests {
             image: "x".to_owned(),
             command: None,
             user: None,
-            mount: None,
-            mount_at: "/workspace".to_owned(),
+            mounts: BTreeMap::new(),
+            workdir: None,
             volumes: BTreeSet::new(),
             env: BTreeMap::new(),
             memory: 2_000_000_000,
@@ -315,10 +321,12 @@ mod tests {
         later.network = Some("none".to_owned());
         later.volumes.insert("/data".to_owned());
         later.is_read_only = true;
+        later.mounts.insert("/bot".to_owned(), "/home/bot".to_owned());
         assert_eq!(differences(&told(&earlier), &told(&earlier)), Vec::<String>::new());
         assert_eq!(
             differences(&told(&earlier), &told(&later)),
             [
+                "folders: none → `/home/bot` at `/bot`",
                 "volumes: none → `/data`",
                 "the environment: `KEY`",
                 "processors: 2 → 0.5",

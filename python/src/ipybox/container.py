@@ -19,7 +19,7 @@ EXECUTOR, RESOURCES = 8888, 8900
 class ExecutionContainer:
     """A container of its own, from the beginning of the context to its end.
 
-    `binds` has at most one folder of this host, which is made where there is none, with its path below `/app`.
+    `binds` has folders of this host, which are made where there are none, with their paths below `/app`.
     `settings` are further ones of `Sandbox`, such as `memory`.
     """
 
@@ -30,13 +30,12 @@ class ExecutionContainer:
         env: Mapping[str, str] | None = None,
         **settings: Any,
     ):
-        if len(binds or {}) > 1:
-            raise ValueError("a container sees one folder of the host")
         self.tag = tag
-        self._folders = [Path(host).resolve() for host in binds or {}]
-        for place in (binds or {}).values():
-            settings |= {"mount": self._folders[0], "mount_at": str(PurePosixPath("/app", place))}
-        self._sandbox = AsyncSandbox("ipybox", secrets.token_hex(8), image=tag, env=env, token=False, **settings)
+        places = {Path(host).resolve(): str(PurePosixPath("/app", place)) for host, place in (binds or {}).items()}
+        self._folders = list(places)
+        mount = {str(folder): place for folder, place in places.items()}
+        user = secrets.token_hex(8)
+        self._sandbox = AsyncSandbox("ipybox", user, image=tag, env=env, token=False, mount=mount or None, **settings)
         self._up: Up | None = None
 
     @property

@@ -68,7 +68,7 @@ class _Sandbox:
         variant: str | None = None,
         base: str | None = None,
         dockerfile: FilePath | None = None,
-        mount: FilePath | None = None,
+        mount: FilePath | Mapping[str, str] | None = None,
         mount_at: str | None = None,
         volumes: Sequence[str] = (),
         env: Env | None = None,
@@ -87,7 +87,7 @@ class _Sandbox:
     ):
         """Whose sandbox it is, and how it is made: each is the option of the same name of `ipybox sandbox up`.
 
-        `command` is run in place of the image's; `further` are options as they are typed.
+        `mount` is a folder, or several with their places; `command` is run in place of the image's; `further` are options as they are typed.
         """
         self.project = project
         self.user = user
@@ -98,7 +98,7 @@ class _Sandbox:
             variant=variant,
             base=base,
             file=dockerfile,
-            mount=mount,
+            mount=[f"{folder}:{place}" for folder, place in mount.items()] if isinstance(mount, Mapping) else mount,
             mount_at=mount_at,
             volume=volumes,
             env=env,

@@ -1,6 +1,6 @@
 //! `ipybox sandbox up`: the one container of a user of a project.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt;
@@ -29,16 +29,11 @@ pub(super) async fn run(mut args: UpArgs, caller: &mut Caller) -> Result<(), Fai
     let cache = caller.cache(args.cache_dir.clone())?;
     let owner = Owner { project: args.owner.project.clone(), user: args.owner.user.clone() };
     let engine = super::super::engine(&args.engine, &KnownEngines::in_cache(&cache), caller).await?;
-    let folder = match &args.mount {
-        Some(folder) if engine.is_local() => Some(mount::checked(folder, &args.give_away, engine.socket())?),
-        // It is a folder of the engine's host, which nobody here can look at.
-        folder => folder.as_ref().map(|folder| folder.display().to_string()),
-    };
+    let mounts = mounts(&args, &engine)?;
     let (tag, image) = Box::pin(image(&args, &owner, &engine, &cache, caller)).await?;
-    let settings = settings(&mut args, &tag, folder)?;
+    let settings = settings(&mut args, &tag, &image, mounts)?;
     let token = format!("{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>());
-    let made = sandbox::up(&engine, &owner, &settings, &image, &token, args.wait);
-    let up = match engine.unless_interrupted(made).await? {
+    let up = match sandbox::up(&engine, &owner, &settings, &image, &token, args.wait).await {
         Ok(up) => up,
         Err(SandboxError::Engine(error)) => return Err(error.into()),
         Err(error) => return Err(Failure::refused(error.diagnostic())),
@@ -118,8 +113,32 @@ async fn from_dockerfile(
     Ok(image.to_string())
 }
 
+/// The folders that are mounted, by their places.
+fn mounts(args: &UpArgs, engine: &Engine) -> Result<BTreeMap<String, String>, Failure> {
+    let mut mounts = BTreeMap::new();
+    for (folder, place) in &args.mount {
+        let source = if engine.is_local() {
+            mount::checked(folder, &args.give_away, engine.socket())?
+        } else {
+            // It is a folder of the engine's host, which nobody here can look at.
+            folder.display().to_string()
+        };
+        let place = place.as_ref().unwrap_or(&args.mount_at);
+        if mounts.insert(place.clone(), source).is_some() {
+            let what = Diagnostic::new(format!("two folders are mounted at `{place}`"));
+            return Err(Failure::usage(what.advice("give each its place: `--mount DIR:PATH`")));
+        }
+    }
+    Ok(mounts)
+}
+
 /// What the arguments say, checked.
-fn settings(args: &mut UpArgs, image: &Reference, mount: Option<String>) -> Result<Settings, Failure> {
+fn settings(
+    args: &mut UpArgs,
+    tag: &Reference,
+    image: &Image,
+    mounts: BTreeMap<String, String>,
+) -> Result<Settings, Failure> {
     if let Some(network) = &args.network {
         let gives_away = network == "host" || network.starts_with("container:") || network.is_empty();
         if gives_away {
@@ -130,13 +149,16 @@ fn settings(args: &mut UpArgs, image: &Reference, mount: Option<String>) -> Resu
             ));
         }
     }
+    // A folder inside the one that its commands begin in is no other beginning.
+    let is_inside = !image.workdir.is_empty() && Path::new(&args.mount_at).starts_with(&image.workdir);
+    let is_placed = mounts.contains_key(&args.mount_at) && !is_inside;
     let network = args.network.take().filter(|network| network != "default");
     Ok(Settings {
-        image: image.to_string(),
+        image: tag.to_string(),
         command: (!args.command.is_empty()).then(|| std::mem::take(&mut args.command)),
         user: args.run_as.take(),
-        mount,
-        mount_at: std::mem::take(&mut args.mount_at),
+        workdir: is_placed.then(|| std::mem::take(&mut args.mount_at)),
+        mounts,
         volumes: args.volume.drain(..).collect(),
         env: args.env.drain(..).collect(),
         memory: args.memory,
@@ -178,7 +200,7 @@ fn tell(
     }
     let told = Told::of(container);
     let written = if as_json {
-        let workdir = settings.mount.as_ref().map(|_| settings.mount_at.as_str());
+        let workdir = settings.workdir.as_deref();
         let mut json = json!(told);
         json["outcome"] = up.outcome.word().into();
         json["why"] = json!(up.why);
