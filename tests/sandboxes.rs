@@ -157,6 +157,9 @@ fn commands_end_as_shells_say_and_leave_nothing_when_their_time_is_over() {
         (output.stdout.as_slice(), output.stderr.as_slice()),
         (b"out\n".as_slice(), b"err\n".as_slice())
     );
+    // No shell reads what is not given to one.
+    let words = ["printf", "%s|", "a & b", "$HOME", "<x", "$(id)", "; exit 3", "`id`", "*", "", "ä\n"];
+    assert_eq!(project.told("ann", &words), "a & b|$HOME|<x|$(id)|; exit 3|`id`|*||ä\n|");
     let output = project.exec("ann", &["-w", "/tmp", "--env", "B=2"], &["sh", "-c", "pwd; echo $B"]);
     assert_eq!(output.stdout, b"/tmp\n2\n");
 
@@ -393,9 +396,10 @@ fn an_image_of_a_dockerfile_is_built_when_its_folder_changed() {
     assert_eq!(waiting.wait().unwrap().code(), Some(130));
     assert!(!project.containers().iter().any(|one| one["user"] == "carl"));
     assert!(project.refused("carl", &["-f", folder.path().to_str().unwrap()]).contains("no Dockerfile"));
-    let tag = first["image"].as_str().unwrap().to_owned();
-    drop(project);
-    docker(&["rmi", "--force", &tag]);
+    let tag = first["image"].as_str().unwrap();
+    let down = ipybox().args(["sandbox", "down", "--image", "--project", &project.0]).output().unwrap();
+    assert!(String::from_utf8_lossy(&down.stdout).contains(&format!("{tag}: removed")), "{}", said(&down));
+    assert_eq!(docker(&["images", "--quiet", tag]), "");
 }
 
 #[test]
@@ -558,6 +562,21 @@ fn an_image_of_a_list_serves_with_a_token_and_reaches_what_it_may() {
     assert!(!told.contains(replaced["name"].as_str().unwrap()), "{told}");
     let _ = Command::new("kill").args(["-INT", &busy.id().to_string()]).status();
     busy.wait().unwrap();
+    // A client that stays connected is a use, too.
+    let (host, port) =
+        bob["address"].as_str().unwrap().trim_start_matches("http://").split_once(':').unwrap();
+    let connected = std::net::TcpStream::connect((host, port.parse::<u16>().unwrap())).unwrap();
+    thread::sleep(Duration::from_millis(300));
+    let unused = || {
+        let gc = ipybox().args(["sandbox", "gc", "--idle", "0s", "--dry-run"]).output().unwrap();
+        String::from_utf8_lossy(&gc.stdout).into_owned()
+    };
+    assert!(!unused().contains(bob["name"].as_str().unwrap()));
+    drop(connected);
+    let begun = Instant::now();
+    while !unused().contains(bob["name"].as_str().unwrap()) {
+        assert!(begun.elapsed() < Duration::from_secs(30));
+    }
 
     // What was made from an image is removed by its name.
     let images: Value =

@@ -332,6 +332,10 @@ pub struct DownArgs {
     #[arg(long)]
     pub volumes: bool,
 
+    /// Remove also the image that was built for the project, where nothing else runs it
+    #[arg(long, conflicts_with = "user")]
+    pub image: bool,
+
     /// Folder for what need not be asked twice [default: `~/.cache/ipybox`]
     #[arg(long, value_name = "DIR", env = "IPYBOX_CACHE_DIR", hide_env = true)]
     pub cache_dir: Option<PathBuf>,

@@ -13,7 +13,7 @@ use super::up::token_file;
 use super::{Told, not_running};
 use crate::cli::{DownArgs, EngineArgs, GcArgs, ListArgs, LogsArgs, SomeArgs};
 use crate::engine::{Engine, KnownEngines, LastingContainer};
-use crate::sandbox::{Idle, Owner, filter, idle};
+use crate::sandbox::{Idle, Owner, filter, idle, image_of};
 
 /// How many containers are stopped or removed at once.
 const AT_ONCE: usize = 8;
@@ -130,6 +130,14 @@ pub(super) async fn down(args: DownArgs, caller: &Caller) -> Result<(), Failure>
         for volume in engine.volumes(&filter(Some(&project), user.as_deref())).await? {
             engine.remove_volume(&volume).await?;
             let written = caller.report.result(|out| writeln!(out, "{volume}: removed"));
+            written.map_err(|error| Failure::unwritable("stdout", &error))?;
+        }
+    }
+    if args.image {
+        let name = image_of(&project);
+        if engine.image(&name).await?.is_some() {
+            engine.untag(&name).await?;
+            let written = caller.report.result(|out| writeln!(out, "{name}: removed"));
             written.map_err(|error| Failure::unwritable("stdout", &error))?;
         }
     }
