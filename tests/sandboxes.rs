@@ -403,6 +403,29 @@ fn an_image_of_a_dockerfile_is_built_when_its_folder_changed() {
 }
 
 #[test]
+fn an_image_for_another_processor_is_told() {
+    let project = Project::new("platform");
+    let folder = tempfile::tempdir().unwrap();
+    // The head of a program for ARM, and nothing behind it.
+    let mut program = b"\x7fELF\x02\x01\x01".to_vec();
+    program.resize(16, 0);
+    program.extend([2, 0, 183, 0, 1, 0, 0, 0]);
+    program.resize(128, 0);
+    fs::create_dir(folder.path().join("bin")).unwrap();
+    fs::write(folder.path().join("bin/sh"), program).unwrap();
+    fs::set_permissions(folder.path().join("bin/sh"), fs::Permissions::from_mode(0o755)).unwrap();
+    let tar = folder.path().join("image.tar");
+    engine::run(Command::new("tar").arg("-cf").arg(&tar).arg("-C").arg(folder.path()).arg("bin"));
+    let tag = Image::tag("arm");
+    let change = "--change=LABEL ipybox.test=";
+    docker(&["import", change, tar.to_str().unwrap(), &tag]);
+    let refused = project.refused("ann", &["-t", &tag]);
+    docker(&["rmi", &tag]);
+    assert!(refused.contains("its program is for another processor"), "{refused}");
+    assert_eq!(project.containers(), Vec::<Value>::new());
+}
+
+#[test]
 fn callers_at_once_get_one_container_and_a_killed_one_leaves_nothing_that_matters() {
     let project = Project::new("race");
     let image = base();

@@ -69,6 +69,8 @@ pub enum SandboxError {
     Ended {
         /// How.
         code: Option<i64>,
+        /// What its image is for, such as `linux/amd64`.
+        platform: String,
         /// The last lines it wrote.
         lines: Vec<String>,
     },
@@ -98,6 +100,13 @@ impl SandboxError {
         match self {
             Self::Engine(error) => error.diagnostic(),
             Self::Taken(_) => what.advice("remove or rename it, if it is of no use"),
+            Self::Ended { lines, platform, .. }
+                if lines.iter().any(|line| line.contains(OTHER_PROCESSOR)) =>
+            {
+                let why =
+                    format!("its program is for another processor; the image says that it is for {platform}");
+                what.why(why).advice("take an image for the engine's processor, or give the engine emulation")
+            }
             Self::Ended { lines, .. } => what
                 .why(last_words(lines))
                 .advice("give it a command that stays, such as `-- sleep infinity`"),
@@ -121,6 +130,9 @@ pub fn last_words(lines: &[String]) -> String {
         format!("its last lines:\n{}", lines.join("\n"))
     }
 }
+
+/// What is said where a program is for another processor.
+const OTHER_PROCESSOR: &str = "exec format error";
 
 /// How often one caller tries before it leaves the container to the others.
 const TRIES: u32 = 50;
@@ -236,7 +248,8 @@ async fn ready(
         if !inspected.is_running() {
             let lines = engine.last_lines(id, LINES).await.unwrap_or_default();
             engine.discard(id).await?;
-            return Err(SandboxError::Ended { code: inspected.exit_code, lines });
+            let platform = format!("{}/{}", image.os, image.architecture);
+            return Err(SandboxError::Ended { code: inspected.exit_code, platform, lines });
         }
         if !is_restricted {
             restrict(engine, id, image, (settings, brought)).await?;
