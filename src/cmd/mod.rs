@@ -1,6 +1,7 @@
 //! One file per subcommand, each a straight line of calls.
 
 mod build;
+mod compose;
 mod deps;
 mod doctor;
 mod failure;
@@ -92,6 +93,7 @@ pub async fn run(command: Command, caller: &mut Caller) -> Result<(), Failure> {
         Command::Inspect(args) => inspect::inspect(args, caller).await,
         Command::Why(args) => inspect::why(args, caller).await,
         Command::Diff(args) => inspect::diff(args, caller).await,
+        Command::Compose(args) => compose::run(args, caller).await,
         Command::Doctor(args) => Box::pin(doctor::run(args, caller)).await,
         Command::Variants(args) => variants::run(&args, &caller.report),
         Command::Completions { shell } => pages::completions(shell, &caller.report),
