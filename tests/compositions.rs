@@ -382,7 +382,7 @@ fn a_compose_file() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2000) })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(500) })]
 
     #[test]
     fn every_text_reads_back_as_that_text(texts in prop::collection::vec(any::<String>(), 1..4)) {
@@ -413,13 +413,26 @@ proptest! {
             prop_assert_eq!(merged.text.matches('\n').count(), merged.text.matches("\r\n").count());
         }
         // Another one goes in beside it, and both can be written anew.
-        let other = Composition::of(&[executor("vision", Wishes { pids: Some(7), ..Wishes::default() })]);
-        let both = composition("more").merge(&merged.text, "api", false).unwrap().text;
-        prop_assert!(other.merge(&both, "api", false).is_err());
-        let replaced = other.merge(&both, "api", true).unwrap().text;
-        prop_assert!(other.merge(&replaced, "api", false).is_ok());
-        prop_assert_eq!(composition("vision").merge(&replaced, "api", true).unwrap().text.replace("    pids_limit: 7", ""),
-            replaced.replace("\r\n    pids_limit: 7", "").replace("\n    pids_limit: 7", ""));
+        let of = |memory| Composition::of(&[executor("vision", Wishes { memory: Some(memory), ..Wishes::default() })]);
+        let small = of(1).merge(&merged.text, "api", true).unwrap().text;
+        let both = composition("more").merge(&small, "api", false).unwrap().text;
+        prop_assert!(of(2).merge(&both, "api", false).is_err());
+        let large = of(2).merge(&both, "api", true).unwrap().text;
+        prop_assert_eq!(of(1).merge(&large, "api", true).unwrap().text, both);
+    }
+
+    #[test]
+    fn a_file_in_which_anything_changed_keeps_its_lines(
+        file in a_compose_file(), at in any::<prop::sample::Index>(), cut in 0..12_usize,
+        new in prop::sample::select(vec!["", "\n", " ", "  ", ":", "- ", "#", "&a ", "*a", "'", "\"", "{", "]", "|\n", "? ", "!!x ",
+            "<<: *m\n", "---\n", "...\n", "\t", "\r", "\u{e9}", "\u{feff}", "\u{85}", "%YAML 1.2\n", "\\", "@", "null", "~"])
+    ) {
+        let characters: Vec<char> = file.chars().collect();
+        let at = at.index(characters.len() + 1);
+        let behind = characters.len().min(at + cut);
+        let changed: String =
+            characters[..at].iter().copied().chain(new.chars()).chain(characters[behind..].iter().copied()).collect();
+        check::composition(&changed);
     }
 
     #[test]

@@ -64,7 +64,7 @@ pub struct ComposeArgs {
     #[arg(long, value_name = "HOST_PORT[:PORT]", value_parser = published)]
     pub publish: Vec<(u16, Option<u16>)>,
 
-    /// Let the cluster choose user and group, as OpenShift does
+    /// Let the cluster choose user and group, as `OpenShift` does
     #[arg(long)]
     pub any_uid: bool,
 

@@ -48,7 +48,7 @@ pub enum CompositionError {
         at: Range<usize>,
     },
     /// Something would be added to what is in braces or brackets.
-    #[error("`{path}` is in braces or brackets")]
+    #[error("nothing can be added to `{path}`")]
     Flow {
         /// Where that begins.
         at: Range<usize>,
@@ -56,7 +56,7 @@ pub enum CompositionError {
         path: String,
     },
     /// Something would be added to what other places stand for, or what stands for them.
-    #[error("`{path}` is shared")]
+    #[error("nothing can be added to `{path}`")]
     Shared {
         /// Where that begins.
         at: Range<usize>,
@@ -78,7 +78,7 @@ pub enum CompositionError {
         at: Range<usize>,
     },
     /// There is something by the name of what would be added, and it differs.
-    #[error("there is another {what}")]
+    #[error("{what} is there, and differs")]
     Differs {
         /// Its key.
         at: Range<usize>,
@@ -134,10 +134,10 @@ impl CompositionError {
                 placed(at, "readers take one or the other", "remove one of them")
             }
             Self::TooDeep { at } => placed(at, "no Compose file needs this", "name a Compose file"),
-            Self::Flow { at, .. } => placed(at, "nothing is added there, to be sure", BY_HAND),
+            Self::Flow { at, .. } => placed(at, "it is in braces or brackets", BY_HAND),
             Self::Shared { at, .. } => placed(
                 at,
-                "anchors, aliases, merges and tags would carry a change to other places, or hide it",
+                "an anchor, alias, merge or tag would carry it to other places, or hide it",
                 "add it by hand: without `--into` it is printed",
             ),
             Self::Kind { at, .. } => placed(at, "expected lines with keys", "name a Compose file"),

@@ -5,6 +5,7 @@
 use std::ops::Range;
 
 use super::file::Composition;
+use super::lines::Lines;
 use super::read::{Kind, Tree, read};
 use super::yaml::{Node, entry, scalar};
 use super::{CompositionError, yaml};
@@ -98,110 +99,6 @@ fn plain(tree: &Tree, path: &str) -> Result<(), CompositionError> {
     }
 }
 
-/// The lines of a text.
-struct Lines<'a> {
-    text: &'a str,
-    /// Where each begins.
-    starts: Vec<usize>,
-    /// How the first ends.
-    ending: &'static str,
-}
-
-impl<'a> Lines<'a> {
-    fn of(text: &'a str) -> Result<Self, CompositionError> {
-        let starts: Vec<usize> = std::iter::once(0)
-            .chain(text.match_indices('\n').map(|(at, _)| at + 1))
-            .filter(|&start| start < text.len() || start == 0)
-            .collect();
-        let ending = match text.find('\n') {
-            Some(end) if text[..end].ends_with('\r') => "\r\n",
-            _ => "\n",
-        };
-        let lines = Self { text, starts, ending };
-        for number in 0..lines.starts.len() {
-            let (start, line) = (lines.starts[number], lines.line(number));
-            if let Some(place) = line.find('\r') {
-                return Err(CompositionError::CarriageReturn { at: start + place..start + place + 1 });
-            }
-            let indent = line.len() - line.trim_start_matches([' ', '\t']).len();
-            if let Some(place) = line[..indent].find('\t') {
-                return Err(CompositionError::Tab { at: start + place..start + place + 1 });
-            }
-            if line == "..." || line.starts_with("... ") {
-                return Err(CompositionError::SeveralDocuments { at: start..start + 3 });
-            }
-        }
-        Ok(lines)
-    }
-
-    /// A line without its end.
-    fn line(&self, number: usize) -> &'a str {
-        let end = self.starts.get(number + 1).copied().unwrap_or(self.text.len());
-        let line = &self.text[self.starts[number]..end];
-        line.strip_suffix('\n').map_or(line, |line| line.strip_suffix('\r').unwrap_or(line))
-    }
-
-    /// The line that a byte is in.
-    fn number(&self, at: usize) -> usize {
-        self.starts.partition_point(|&start| start <= at) - 1
-    }
-
-    fn indent(&self, number: usize) -> usize {
-        let line = self.line(number);
-        line.len() - line.trim_start_matches(' ').len()
-    }
-
-    fn end(&self, number: usize) -> usize {
-        self.starts[number] + self.line(number).len()
-    }
-
-    /// How a line ends; as the first does, where it is the last and does not.
-    fn ending_of(&self, number: usize) -> &'static str {
-        match &self.text[self.end(number)..] {
-            rest if rest.starts_with("\r\n") => "\r\n",
-            rest if rest.starts_with('\n') => "\n",
-            _ => self.ending,
-        }
-    }
-
-    fn is_blank(&self, number: usize) -> bool {
-        self.line(number).trim().is_empty()
-    }
-
-    fn is_comment(&self, number: usize) -> bool {
-        self.line(number).trim_start().starts_with('#')
-    }
-
-    /// The last line of what begins in line `first` and ends before line `next`: without blank lines, and without comments
-    /// that are indented less than `column`, which belong to what follows.
-    fn last(&self, first: usize, next: usize, column: usize) -> usize {
-        let is_theirs =
-            |line: usize| self.is_blank(line) || (self.is_comment(line) && self.indent(line) < column);
-        (first + 1..next).rev().find(|&line| !is_theirs(line)).unwrap_or(first)
-    }
-
-    /// Whether there is a blank line before a line and the comments above it.
-    fn is_apart(&self, number: usize) -> bool {
-        let above = (0..number).rev().find(|&line| !self.is_comment(line));
-        above.is_some_and(|line| self.is_blank(line))
-    }
-
-    /// The column of a map's keys, each of which must begin a line.
-    fn column(&self, map: &Tree) -> Result<usize, CompositionError> {
-        let mut column = None;
-        for (key, _) in map.entries() {
-            let number = self.number(key.at.start);
-            let own = key.at.start - self.starts[number];
-            let begins = self.indent(number) == own && key.text().is_some();
-            if !begins || column.is_some_and(|column| column != own) {
-                return Err(CompositionError::Layout { at: key.at.start..key.at.start });
-            }
-            column = Some(own);
-        }
-        Ok(column.unwrap_or_default())
-    }
-}
-
 /// What is about to change in a text.
 struct Edit<'a> {
     lines: &'a Lines<'a>,
@@ -215,7 +112,7 @@ impl Edit<'_> {
     /// Puts whole lines behind a line.
     fn insert(&mut self, after: usize, new: &[String]) {
         let (end, ending) = (self.lines.end(after), self.lines.ending_of(after));
-        let new = new.iter().map(|line| format!("{ending}{line}")).collect();
+        let new = new.iter().flat_map(|line| [ending, line]).collect();
         self.edits.push((end..end, new));
     }
 
@@ -263,10 +160,12 @@ impl Edit<'_> {
         if new.is_empty() {
             return Ok(());
         }
+        if let Some(map) = map.filter(|map| !map.is_null() || map.is_marked()) {
+            plain(map, key)?;
+        } else if map.is_none() {
+            self.expect(&[], key, &Node::Null)?;
+        }
         for (name, value) in &new {
-            if self.expected(&[key]).is_err() {
-                self.expect(&[], key, &Node::Null)?;
-            }
             self.expect(&[key], name, value)?;
         }
         let lines = self.lines;
@@ -274,7 +173,8 @@ impl Edit<'_> {
         let root_column = lines.column(root)?;
         let Some(position) = root.position(key) else {
             let siblings = root.get("services").map(|services| lines.column(services)).transpose()?;
-            let step = siblings.map_or(2, |column| column.saturating_sub(root_column)).max(1);
+            let step = siblings.and_then(|column| column.checked_sub(root_column)).filter(|step| *step > 0);
+            let step = step.unwrap_or(2);
             let last_key = root.entries().last().map_or(0, |(key, _)| lines.number(key.at.start));
             let mut text = vec![String::new(), format!("{}{key}:", " ".repeat(root_column))];
             text.extend(new.iter().flat_map(|(name, value)| entry(name, value, root_column + step, step)));
@@ -284,10 +184,9 @@ impl Edit<'_> {
         let (name, map) = &root.entries()[position];
         let key_line = lines.number(name.at.start);
         let next = self.next(root, position, count);
-        let (step, last, apart) = if map.is_null() && !map.is_marked() {
+        let (step, last, apart) = if map.is_null() {
             (2, key_line, false)
         } else {
-            plain(map, key)?;
             let column = lines.column(map)?;
             if column <= root_column {
                 return Err(CompositionError::Layout { at: map.at.start..map.at.start });
@@ -510,7 +409,7 @@ fn differ(theirs: &Tree, ours: &Tree, path: &str, found: &mut Vec<String>) {
         (Kind::List(theirs, _), Kind::List(ours, _)) if theirs.len() == ours.len() => {
             let pairs = theirs.iter().zip(ours).enumerate();
             pairs.for_each(|(number, (theirs, ours))| {
-                differ(theirs, ours, &format!("{path}.{number}"), found)
+                differ(theirs, ours, &format!("{path}.{number}"), found);
             });
         }
         (_, Kind::Map(entries, _)) if matches!(theirs.kind, Kind::Map(..)) || path == "environment" => {

@@ -4,6 +4,7 @@
 mod error;
 mod file;
 mod kubernetes;
+mod lines;
 mod merge;
 mod read;
 mod yaml;

@@ -37,6 +37,7 @@ impl Node {
     }
 
     /// A map with keys of this program.
+    #[must_use]
     pub fn map<const COUNT: usize>(entries: [(&str, Self); COUNT]) -> Self {
         Self::Map(entries.map(|(key, value)| (key.to_owned(), value)).into())
     }
