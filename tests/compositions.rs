@@ -288,7 +288,7 @@ fn what_cannot_be_edited_for_sure_is_refused() {
     }
     let deep = format!("services: {}", "[".repeat(100_000));
     assert!(composition("vision").merge(&deep, "api", false).is_err());
-    let wide: String = (0..50_000).map(|number| format!("k{number}: {{}}\n")).collect();
+    let wide = (0..50_000).fold(String::new(), |text, number| text + &format!("k{number}: {{}}\n"));
     assert!(composition("vision").merge(&wide, "api", false).is_ok());
 }
 

@@ -1,4 +1,7 @@
 //! A YAML document with the places of its parts. It alone knows the parser.
+//!
+//! That is saphyr-parser, which tells what is written, event by event: styles, anchors, keys that are there twice and places, all of
+//! which readers of values hide. It is Rust alone, the successor of yaml-rust, and brings one crate more.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
