@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use ipybox::base::{Interpreter, Platform};
+use ipybox::compose::{Composition, Facts, Service, Wishes, networks_of};
 use ipybox::deps::{Constraint, Form, Marker, Selection, Source, Spec, Surroundings, pep508};
 use ipybox::diagnostic::{Diagnostic, Document, Fix};
 use ipybox::lock::{Lock, Tags, versions};
@@ -87,6 +88,32 @@ pub(crate) fn lock(text: &str) {
     }
     let _ = versions(text);
     let _ = tags.rank(text);
+}
+
+/// Puts an executor into a text. What comes of it has it already, and all lines that were there, in their order; where one is
+/// refused, a place in the text is told.
+pub(crate) fn composition(text: &str) {
+    let networks = networks_of(text, "api");
+    let wishes = Wishes { networks, memory: Some(1 << 30), ..Wishes::default() };
+    let image = Service::image_of("vision").unwrap();
+    let service = Service { name: "vision".to_owned(), image, facts: Facts::of_executor(), wishes };
+    let composition = Composition::of(&[service]);
+    for replace in [false, true] {
+        match composition.merge(text, "api", replace) {
+            Ok(merged) => {
+                let again = composition.merge(&merged.text, "api", replace).map(|again| again.text);
+                assert_eq!(again.as_ref(), Ok(&merged.text));
+                let mut lines = merged.text.lines();
+                let kept = text.lines().all(|line| lines.any(|new| new == line));
+                assert!(replace || kept, "{}", merged.text);
+            }
+            Err(error) => {
+                if let Some(at) = error.diagnostic().at {
+                    assert!(text.get(at).is_some(), "{error:?}");
+                }
+            }
+        }
+    }
 }
 
 fn right(spec: &Spec, text: &str) {

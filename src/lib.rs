@@ -12,7 +12,8 @@
 //! its inputs. [`plan::Target`] is chosen once, before anything is fetched; [`plan::Plan`] is printed and read back; what only
 //! rendering needs travels beside it. [`installer`] knows uv, pip and apt, [`explain`] says what a failed step means at the
 //! lines of the list, [`doctor`] what keeps a host from building, and [`report`] is the one door to the terminal. [`freshness`] compares a plan with what an image says of its own,
-//! [`lock`] holds what is installed to what was resolved once, [`inside`] tells what an image has, [`sandbox`] runs images.
+//! [`lock`] holds what is installed to what was resolved once, [`inside`] tells what an image has, [`sandbox`] runs images, [`compose`] tells
+//! others how to.
 //! `tests/arrows.rs` holds the order of the rooms.
 
 pub mod accounts;
@@ -20,6 +21,7 @@ pub mod archive;
 pub mod base;
 pub mod cli;
 pub mod cmd;
+pub mod compose;
 pub mod deps;
 pub mod diagnostic;
 pub mod doctor;

@@ -10,7 +10,7 @@ use std::path::Path;
 /// is read, each by itself; the one value that decides an image, and what follows from it; what is made of an image or of a
 /// failure; what the caller sees; and the two that nothing is taken from.
 const ORDER: &str = "accounts diagnostic reference secret harmless kept archive | engine | deps variant base request | \
-                     plan freshness installer lock inputs image supply | verify inside explain doctor sandbox | report cli cmd | main lib";
+                     plan freshness installer lock inputs image supply | verify inside compose explain doctor sandbox | report cli cmd | main lib";
 
 /// The rooms that a file takes from: `crate::NAME`, also in braces, and where `main` names them.
 fn taken(text: &str) -> Vec<String> {

@@ -508,7 +508,9 @@ fn shells_and_manuals_know_every_command() {
         );
     }
     let page = text(&sandbox.run(&["man"]).stdout);
-    for command in ["build", "plan", "render", "deps", "verify", "doctor", "variants", "completions", "man"] {
+    for command in
+        ["build", "plan", "render", "deps", "verify", "compose", "doctor", "variants", "completions", "man"]
+    {
         let printed = text(&sandbox.run(&["man", command]).stdout);
         assert!(
             printed.contains(&format!(".TH ipybox\\-{command}"))

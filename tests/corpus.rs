@@ -34,4 +34,5 @@ fn the_corpus_of_every_target_is_read_without_a_finding() {
     replay("requirements", check::requirements);
     replay("requirement", check::requirement);
     replay("lock", check::lock);
+    replay("compose", check::composition);
 }

@@ -1,6 +1,7 @@
 //! Says what can be typed; decides nothing, opens nothing.
 
 mod build;
+mod compose;
 mod environment;
 mod image;
 mod inside;
@@ -17,6 +18,7 @@ use crate::reference::Reference;
 use crate::report::MessageFormat;
 
 pub use build::{BuildArgs, LockArgs, Network, StepsArgs};
+pub use compose::{ComposeArgs, ComposeFormat};
 use environment::variable;
 pub use environment::{Environment, variable_of_list};
 pub use image::{ImageArgs, IndexArgs, MeansArgs, SelectionArgs, ToolsFor, VariantsFolder};
@@ -172,6 +174,14 @@ pub enum Command {
     Images(ImagesArgs),
     /// Remove images of this program that nothing needs any more
     Prune(PruneArgs),
+    /// Tell Compose or Kubernetes how to run an image, or put it into a Compose file
+    #[command(after_help = "Examples:\n  \
+        ipybox compose vision                                         of the image skills-executor-vision\n  \
+        ipybox compose vision --into docker-compose.yaml              nothing else in it changes\n  \
+        ipybox compose -t sandbox --publish 8888                      a kernel gateway\n  \
+        ipybox compose vision --format k8s | kubectl apply -f -\n\n\
+        What the image says of itself is asked from the engine, where that has it.")]
+    Compose(ComposeArgs),
     /// Look whether this host is able to build, and tell what to mend
     #[command(after_help = "Examples:\n  \
         ipybox doctor                         with the default base\n  \
@@ -219,6 +229,7 @@ impl Command {
             | Self::Cleanup(_)
             | Self::Images(_)
             | Self::Prune(_)
+            | Self::Compose(_)
             | Self::Doctor(_)
             | Self::Variants(_)
             | Self::Completions { .. }
@@ -241,6 +252,7 @@ impl Command {
             | Self::Cleanup(_)
             | Self::Images(_)
             | Self::Prune(_)
+            | Self::Compose(_)
             | Self::Doctor(_)
             | Self::Variants(_)
             | Self::Completions { .. }

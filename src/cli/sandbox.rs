@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::values::{duration, milli_cpus, size};
+use super::values::{duration, processors, size};
 use super::{EngineArgs, ImageArgs, StepsArgs, variable_of_list};
 use crate::reference::Reference;
 
@@ -127,7 +127,7 @@ pub struct UpArgs {
     pub memory: u64,
 
     /// Most processors
-    #[arg(long, value_name = "NUMBER", default_value = "2", value_parser = milli_cpus)]
+    #[arg(long, value_name = "NUMBER", default_value = "2", value_parser = processors)]
     pub cpus: u32,
 
     /// Most processes and threads

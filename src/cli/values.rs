@@ -31,6 +31,20 @@ pub(super) fn size(text: &str) -> Result<u64, &'static str> {
     if bytes.is_finite() && (0.0..1e15).contains(&bytes) { Ok(bytes as u64) } else { Err(EXPECTED) }
 }
 
+/// A number of processors, in thousandths of one.
+pub(super) fn processors(text: &str) -> Result<u32, &'static str> {
+    const EXPECTED: &str = "expected a number of processors, such as 2 or 0.5";
+    let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits(whole) || !digits(part) || part.len() > 3 {
+        return Err(EXPECTED);
+    }
+    let number = |text: &str| text.parse::<u32>().ok();
+    let thousandths =
+        number(whole).and_then(|whole| whole.checked_mul(1000)?.checked_add(number(&format!("{part:0<3}"))?));
+    thousandths.filter(|thousandths| *thousandths > 0).ok_or(EXPECTED)
+}
+
 /// A name of a package, normalized.
 pub(super) fn package_name(text: &str) -> Result<String, &'static str> {
     Name::parse(text).map(String::from).ok_or("expected the name of a package")
@@ -46,19 +60,6 @@ pub(super) fn image_name(text: &str) -> Result<Reference, String> {
         }
         None => Ok(reference),
     }
-}
-
-/// A number of processors, in thousandths.
-pub(super) fn milli_cpus(text: &str) -> Result<u32, &'static str> {
-    let number: Option<f64> = text.parse().ok();
-    let thousandths = number.map(|number| (number * 1000.0).round());
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "checked to be small and positive"
-    )]
-    let checked = thousandths.filter(|count| (10.0..1e7).contains(count)).map(|count| count as u32);
-    checked.ok_or("expected a number of processors, such as 2 or 0.5")
 }
 
 /// A time with a unit: seconds, minutes, hours or days.

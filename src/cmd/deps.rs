@@ -337,7 +337,7 @@ fn correct(lists: &mut [Document], failure: &Failure) -> usize {
 }
 
 /// Replaces a file's text at once, or not at all.
-fn write(path: &Path, text: &str) -> io::Result<()> {
+pub(super) fn write(path: &Path, text: &str) -> io::Result<()> {
     let path = fs::canonicalize(path)?;
     let folder = path.parent().unwrap_or(Path::new("."));
     let mut unfinished = tempfile::NamedTempFile::new_in(folder)?;

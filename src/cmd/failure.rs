@@ -3,6 +3,7 @@
 use std::io;
 
 use crate::base::BaseError;
+use crate::compose::CompositionError;
 use crate::diagnostic::{Diagnostic, Documents};
 use crate::engine::{ChoiceError, EngineError};
 use crate::image::dockerfile::DockerfileError;
@@ -126,7 +127,7 @@ macro_rules! refused {
     )*};
 }
 
-refused!(CredentialsError, SecretError, TrustError, DockerfileError);
+refused!(CompositionError, CredentialsError, SecretError, TrustError, DockerfileError);
 
 impl From<BaseError> for Failure {
     fn from(error: BaseError) -> Self {

@@ -1,6 +1,7 @@
 //! One file per subcommand, each a straight line of calls.
 
 mod build;
+mod compose;
 mod deps;
 mod doctor;
 mod failure;
@@ -98,6 +99,7 @@ pub async fn run(command: Command, caller: &mut Caller) -> Result<(), Failure> {
         Command::Cleanup(args) => images::cleanup(args, caller).await,
         Command::Images(args) => images::list(args, caller).await,
         Command::Prune(args) => images::prune(args, caller).await,
+        Command::Compose(args) => compose::run(args, caller).await,
         Command::Doctor(args) => Box::pin(doctor::run(args, caller)).await,
         Command::Variants(args) => variants::run(&args, &caller.report),
         Command::Completions { shell } => pages::completions(shell, &caller.report),

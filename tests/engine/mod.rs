@@ -21,6 +21,12 @@ pub fn base() -> String {
     setting("IPYBOX_TEST_BASE")
 }
 
+/// The engine's socket on this host.
+pub fn socket() -> String {
+    let host = std::env::var("DOCKER_HOST").unwrap_or_default();
+    host.strip_prefix("unix://").unwrap_or("/var/run/docker.sock").to_owned()
+}
+
 /// Runs a command to its end, which must be a good one, and returns what it prints.
 pub fn run(command: &mut Command) -> String {
     let output = command.output().unwrap();
