@@ -37,6 +37,8 @@ fn image(labels: &[(&str, &str)], env: &[&str], command: &[&str], health: &[&str
         entrypoint: Vec::new(),
         cmd: owned(command),
         shell: Vec::new(),
+        workdir: "/app".to_owned(),
+        ports: std::collections::BTreeSet::new(),
         labels: labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
         health: owned(health),
         on_build: Vec::new(),
