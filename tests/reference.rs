@@ -86,5 +86,5 @@ fn the_page_of_clients_has_all_that_are_installed() {
         assert!(page.lines().any(|row| has(&row)), "docs/clients.md lacks {name} {version}");
         count += 1;
     }
-    assert_eq!(count, 17);
+    assert_eq!(count, 18);
 }
