@@ -53,36 +53,61 @@ impl Ignored {
 }
 
 fn path_matches(pattern: &[String], path: &[&str]) -> bool {
-    match (pattern.split_first(), path.split_first()) {
-        (None, None) => true,
-        (Some((first, rest)), _) if first == "**" => {
-            path_matches(rest, path) || !path.is_empty() && path_matches(pattern, &path[1..])
-        }
-        (Some((first, rest)), Some((name, behind))) => {
-            let (first, name): (Vec<char>, Vec<char>) = (first.chars().collect(), name.chars().collect());
-            name_matches(&first, &name) && path_matches(rest, behind)
-        }
-        _ => false,
-    }
+    let chars = |text: &str| text.chars().collect::<Vec<_>>();
+    let one =
+        |pattern: &[String], name: &&str| name_matches(&chars(pattern.first()?), &chars(name)).then_some(1);
+    matches(pattern, path, |part| part == "**", one)
 }
 
 fn name_matches(pattern: &[char], name: &[char]) -> bool {
-    let Some((&first, rest)) = pattern.split_first() else { return name.is_empty() };
-    if first == '*' {
-        return name_matches(rest, name) || !name.is_empty() && name_matches(pattern, &name[1..]);
-    }
-    let Some((&next, behind)) = name.split_first() else { return false };
+    matches(pattern, name, |&next| next == '*', |pattern, &next| one_matches(pattern, next))
+}
+
+/// How much of a pattern matches this one character at its beginning.
+fn one_matches(pattern: &[char], next: char) -> Option<usize> {
+    let (&first, rest) = pattern.split_first()?;
     match first {
-        '?' => name_matches(rest, behind),
-        '[' => match class(rest) {
-            Some((ranges, is_negated, after)) => {
-                let is_in = ranges.iter().any(|&(low, high)| (low..=high).contains(&next));
-                is_in != is_negated && name_matches(after, behind)
+        '?' => Some(1),
+        '[' => {
+            let (ranges, is_negated, after) = class(rest)?;
+            let is_in = ranges.iter().any(|(low, high)| (low..=high).contains(&&next));
+            (is_in != is_negated).then_some(pattern.len() - after.len())
+        }
+        '\\' if !rest.is_empty() => (rest[0] == next).then_some(2),
+        first => (first == next).then_some(1),
+    }
+}
+
+/// Whether a pattern matches all of a text, in steps that are at most the product of their lengths: `is_star` tells parts
+/// that match any number of them, `one` how much of a pattern matches one.
+fn matches<P, T>(
+    pattern: &[P],
+    text: &[T],
+    is_star: impl Fn(&P) -> bool,
+    one: impl Fn(&[P], &T) -> Option<usize>,
+) -> bool {
+    let (mut at, mut seen) = (0, 0);
+    // Behind the last star, and how much of the text it has taken: only that may turn out to be too little.
+    let mut star = None;
+    loop {
+        if pattern.get(at).is_some_and(&is_star) {
+            at += 1;
+            star = Some((at, seen));
+            continue;
+        }
+        let step = text.get(seen).and_then(|next| one(&pattern[at..], next));
+        match (step, star) {
+            (Some(length), _) => {
+                at += length;
+                seen += 1;
             }
-            None => false,
-        },
-        '\\' if !rest.is_empty() => rest[0] == next && name_matches(&rest[1..], behind),
-        first => first == next && name_matches(rest, behind),
+            (None, _) if at == pattern.len() && seen == text.len() => return true,
+            (None, Some((behind, taken))) if taken < text.len() => {
+                star = Some((behind, taken + 1));
+                (at, seen) = (behind, taken + 1);
+            }
+            (None, _) => return false,
+        }
     }
 }
 
@@ -143,6 +168,11 @@ mod tests {
             ("a/**/z", "a/z", true),
             ("a\\*b", "a*b", true),
             ("[", "[", false),
+            ("a*b*c", "aXbYbZc", true),
+            ("a*b*c", "aXbYbZ", false),
+            ("**/a/**/b", "x/a/y/a/z/b", true),
+            (&"*a".repeat(40), &"a".repeat(200), true),
+            (&"*a".repeat(40), &format!("{}b", "a".repeat(200)), false),
         ] {
             assert_eq!(left_out(patterns, path), is_out, "{patterns:?} {path}");
         }
