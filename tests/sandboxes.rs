@@ -324,6 +324,9 @@ fn a_sandbox_is_locked_in_unless_it_is_said_what_is_given_away() {
     };
     copy(real.join("data.csv").to_str().unwrap(), ":/tmp");
     assert_eq!(project.told("ann", &["stat", "-c", "%u %n", "/tmp/data.csv"]), "1234 /tmp/data.csv\n");
+    copy(real.join("data.csv").to_str().unwrap(), ":/tmp/renamed.csv");
+    copy(real.join("mine").to_str().unwrap(), ":/tmp/renamed.csv");
+    assert_eq!(project.told("ann", &["cat", "/tmp/renamed.csv"]), "1\n1234\n");
     project.told("ann", &["sh", "-c", "mkdir -p /tmp/out/deep; echo 3 >/tmp/out/deep/x"]);
     copy(":/tmp/out", real.to_str().unwrap());
     assert_eq!(fs::read_to_string(real.join("out/deep/x")).unwrap(), "3\n");

@@ -28,15 +28,17 @@ pub(super) async fn run(args: CopyArgs, caller: &Caller) -> Result<(), Failure> 
             let Some((_, uid)) = engine.unless_interrupted(engine.ran(own)).await?? else {
                 return Err(not_running(&engine, &owner).await?);
             };
-            let (folder, mut files) = packed(&args.from, &to).map_err(|error| {
-                let what = format!("`{}` cannot be copied", args.from.display());
-                Failure::refused(Diagnostic::new(what).why(error.to_string()))
-            })?;
-            files.give_to(Ids { uid: uid.trim().parse().unwrap_or_default(), gid: 0 });
-            if engine.unless_interrupted(engine.put(&name, &folder, files)).await?? {
-                return Ok(());
+            let ids = Ids { uid: uid.trim().parse().unwrap_or_default(), gid: 0 };
+            for (folder, own) in places(&to) {
+                let files = packed(&args.from, own, ids).map_err(|error| {
+                    let what = format!("`{}` cannot be copied", args.from.display());
+                    Failure::refused(Diagnostic::new(what).why(error.to_string()))
+                })?;
+                if engine.unless_interrupted(engine.put(&name, folder, files)).await?? {
+                    return Ok(());
+                }
             }
-            Err(missing(&folder))
+            Err(missing(&to))
         }
         (Some(from), None) => {
             let failed = |error: &io::Error| Failure::unwritable(&format!("`{}`", args.to.display()), error);
@@ -61,14 +63,23 @@ fn inside(path: &Path) -> Option<String> {
     path.to_str()?.strip_prefix(':').map(str::to_owned)
 }
 
-/// The files of this host for a place in a container, and the folder they are put into: the place itself where it ends
-/// with `/` or something with a name of its own is put into it.
-fn packed(from: &Path, to: &str) -> io::Result<(String, Archive)> {
+/// The folder that files are put into, and their new name: a folder of this path, else one of its parent's.
+fn places(to: &str) -> Vec<(&str, Option<&str>)> {
+    let mut places = vec![(if to.is_empty() { "/" } else { to }, None)];
+    if let Some((parent, name)) = to.rsplit_once('/').filter(|(_, name)| !matches!(*name, "" | "." | "..")) {
+        places.push((if parent.is_empty() { "/" } else { parent }, Some(name)));
+    }
+    places
+}
+
+/// Files of this host, under their own name or another, that belong to somebody.
+fn packed(from: &Path, name: Option<&str>, ids: Ids) -> io::Result<Archive> {
     let real = fs::canonicalize(from)?;
-    let own = real.file_name().and_then(|name| name.to_str()).ok_or(io::ErrorKind::InvalidInput)?.to_owned();
+    let own = real.file_name().and_then(|name| name.to_str()).ok_or(io::ErrorKind::InvalidInput)?;
     let mut files = Archive::default();
-    add(&real, &own, &mut files)?;
-    Ok((if to.is_empty() { "/".to_owned() } else { to.to_owned() }, files))
+    add(&real, name.unwrap_or(own), &mut files)?;
+    files.give_to(ids);
+    Ok(files)
 }
 
 fn add(path: &Path, name: &str, files: &mut Archive) -> io::Result<()> {

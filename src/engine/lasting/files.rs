@@ -23,6 +23,7 @@ impl Engine {
         match put.await {
             Ok(()) => Ok(true),
             Err(error) if error::status(&error) == Some(404) => Ok(false),
+            Err(error) if error.to_string().contains("not a directory") => Ok(false),
             Err(error) => Err(EngineError::api("put files into a container")(error)),
         }
     }
