@@ -151,6 +151,10 @@ fn commands_end_as_shells_say_and_leave_nothing_when_their_time_is_over() {
     ] {
         assert_eq!(project.exec("ann", &[], command).status.code(), Some(code), "{command:?}");
     }
+    // What the user leaves in place of what tells when it was used keeps nobody waiting.
+    project.told("ann", &["sh", "-c", "rm -f /dev/shm/.ipybox-used; mkfifo /dev/shm/.ipybox-used"]);
+    assert_eq!(project.exec("ann", &["--timeout", "20"], &["true"]).status.code(), Some(0));
+    project.told("ann", &["rm", "/dev/shm/.ipybox-used"]);
     assert_eq!(project.exec("ann", &["--timeout", "0"], &["true"]).status.code(), Some(2));
     let output = project.exec("ann", &[], &["sh", "-c", "echo out; echo err >&2"]);
     assert_eq!(
@@ -475,6 +479,10 @@ fn callers_at_once_get_one_container_and_a_killed_one_leaves_nothing_that_matter
         project.told("ann", &["touch", "/data/mine"]);
     }
     assert_eq!(project.containers().len(), 1);
+    // What is left of killed ones keeps no volume.
+    let down = project.command("down", "ann").arg("--volumes").output().unwrap();
+    assert!(down.status.success() && said(&down).is_empty(), "{}", said(&down));
+    project.up("ann", &["-t", &image]);
     // Somebody else's container is left alone.
     let name = project.containers()[0]["name"].as_str().unwrap().to_owned();
     let down = project.command("down", "ann").output().unwrap();

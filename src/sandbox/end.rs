@@ -10,7 +10,7 @@ const MARK: &str = "IPYBOX_EXEC";
 
 /// Tells when the sandbox was used, where that can be written; goes to the folder that is asked for; and becomes the
 /// command.
-const BEGIN: &str = "{ true >/dev/shm/.ipybox-used; } 2>/dev/null; [ -z \"$1\" ] || cd -- \"$1\" || exit 126; shift; exec \"$@\"";
+const BEGIN: &str = "[ -p /dev/shm/.ipybox-used ] || { echo 1<>/dev/shm/.ipybox-used; } 2>/dev/null; [ -z \"$1\" ] || cd -- \"$1\" || exit 126; shift; exec \"$@\"";
 
 /// Ends what carries a mark.
 const END: &str = include_str!("end.sh");

@@ -134,8 +134,9 @@ pub fn last_words(lines: &[String]) -> String {
 /// What is said where a program is for another processor.
 const OTHER_PROCESSOR: &str = "exec format error";
 
-/// How often one caller tries before it leaves the container to the others.
-const TRIES: u32 = 50;
+/// How long one caller tries before it leaves the container to the others: an engine that is busy keeps a name for long
+/// before it knows the container.
+const LONGEST: Duration = Duration::from_secs(60);
 
 /// How often it is looked whether a container is ready.
 const MOMENT: Duration = Duration::from_millis(20);
@@ -157,7 +158,7 @@ const GIVE: &str = "owner=$1; shift; for place; do \
     [ \"$(stat -c %u \"$place\")\" != 0 ] || [ -n \"$(ls -A \"$place\")\" ] || chown \"$owner\" \"$place\"; done";
 
 /// The label of containers that do so.
-const GIVE_LABEL: &str = "ipybox.give";
+pub const GIVE_LABEL: &str = "ipybox.give";
 
 /// Has the one container of an owner with these settings: the one that is there where it will do, else a new one.
 ///
@@ -179,7 +180,8 @@ pub async fn up(
     let lasting = settings.container(owner, image, &brought, Some(token));
     let wanted = settings.told(image.id.as_str());
     let mut why = Vec::new();
-    for _ in 0..TRIES {
+    let begun = Instant::now();
+    while begun.elapsed() < LONGEST {
         let (id, is_paused, outcome) = match engine.lasting(&lasting.name).await? {
             None => {
                 engine.make_volumes(&lasting).await?;
@@ -188,7 +190,10 @@ pub async fn up(
                     Some(id) => {
                         (id, false, if why.is_empty() { Outcome::Created } else { Outcome::Replaced })
                     }
-                    None => continue,
+                    None => {
+                        sleep(MOMENT).await;
+                        continue;
+                    }
                 }
             }
             Some(found) => {

@@ -13,7 +13,7 @@ use super::up::token_file;
 use super::{Told, not_running};
 use crate::cli::{DownArgs, EngineArgs, GcArgs, ListArgs, LogsArgs, SomeArgs};
 use crate::engine::{Engine, KnownEngines, LastingContainer};
-use crate::sandbox::{Idle, Owner, filter, idle, image_of};
+use crate::sandbox::{GIVE_LABEL, Idle, Owner, filter, idle, image_of};
 
 /// How many containers are stopped or removed at once.
 const AT_ONCE: usize = 8;
@@ -128,6 +128,12 @@ pub(super) async fn down(args: DownArgs, caller: &Caller) -> Result<(), Failure>
     each(containers, "removed", caller, remove).await?;
     if args.volumes {
         for volume in engine.volumes(&filter(Some(&project), user.as_deref())).await? {
+            // A killed caller may have left one that was about to give it to its user.
+            for container in engine.containers_with(&volume).await? {
+                if container.labels.contains_key(GIVE_LABEL) {
+                    engine.discard(&container.id).await?;
+                }
+            }
             engine.remove_volume(&volume).await?;
             let written = caller.report.result(|out| writeln!(out, "{volume}: removed"));
             written.map_err(|error| Failure::unwritable("stdout", &error))?;

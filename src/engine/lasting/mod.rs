@@ -146,6 +146,15 @@ impl Engine {
         self.containers("ancestor", &[image.to_owned()]).await
     }
 
+    /// All containers that have a volume.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError`].
+    pub async fn containers_with(&self, volume: &str) -> Result<Vec<Container>, EngineError> {
+        self.containers("volume", &[volume.to_owned()]).await
+    }
+
     async fn containers(&self, filter: &str, values: &[String]) -> Result<Vec<Container>, EngineError> {
         let filters = HashMap::from([(filter.to_owned(), values.to_vec())]);
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
