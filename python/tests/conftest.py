@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,9 @@ from ipybox import Sandbox
 from ipybox.program import Call, options, run, succeeded
 
 Program = Callable[[str], None]
+
+# A shell that starts the tests in the background lets them ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def program(*arguments: str) -> None:
