@@ -1,13 +1,19 @@
 //! What must hold for every text: shared by the fuzz targets and by `tests/corpus.rs`.
 
+use std::io::{self, Cursor, Read, Write};
 use std::path::Path;
 
-use ipybox::base::{Interpreter, Platform};
+use ipybox::archive::Archive;
+use ipybox::base::{Base, Interpreter, Platform};
 use ipybox::compose::{Composition, Facts, Service, Wishes, networks_of};
 use ipybox::deps::{Constraint, Form, Marker, Selection, Source, Spec, Surroundings, pep508};
 use ipybox::diagnostic::{Diagnostic, Document, Fix};
+use ipybox::fleet::{Fleet, Values};
 use ipybox::lock::{Lock, Tags, versions};
+use ipybox::oci::wheel::{Environment, Wheel};
 use ipybox::plan::Requirement;
+use ipybox::stored::{Files, Place, Stored};
+use sha2::{Digest, Sha256};
 
 /// Reads a list in a form and as the command line reads it, and checks what that gives.
 pub(crate) fn list(form: Form, text: &str) {
@@ -113,6 +119,140 @@ pub(crate) fn composition(text: &str) {
                 }
             }
         }
+    }
+}
+
+/// Reads a text as the file of a fleet. Each image comes behind the one it is built on, and names are told apart.
+pub(crate) fn fleet(text: &str) {
+    let values = Values {
+        version: Some("1.0".to_owned()),
+        date: Some("2026-01-31".to_owned()),
+        git: Some("0123456789ab".to_owned()),
+        ..Values::default()
+    };
+    let mistakes = match Fleet::parse(text, Path::new("there")) {
+        Ok(fleet) => {
+            for (index, image) in fleet.images.iter().enumerate() {
+                assert!(image.from.is_none_or(|parent| parent < index));
+                assert!(
+                    fleet.select(std::slice::from_ref(&image.id)).is_ok_and(|chosen| chosen.contains(&index))
+                );
+            }
+            let all = fleet.select(&[]).unwrap_or_default();
+            match fleet.names(&all, &values) {
+                Ok(names) => {
+                    let mut local: Vec<_> =
+                        names.iter().flat_map(|names| &names.local).map(ToString::to_string).collect();
+                    let count = local.len();
+                    local.sort();
+                    local.dedup();
+                    assert!(count >= all.len() && local.len() == count);
+                    let _ = fleet.matrix(&all, &names);
+                    Vec::new()
+                }
+                Err(mistakes) => mistakes,
+            }
+        }
+        Err(mistakes) => {
+            assert!(!mistakes.is_empty());
+            mistakes
+        }
+    };
+    for mistake in &mistakes {
+        explained(mistake, text);
+    }
+}
+
+/// Reads bytes as a wheel. What it has stays in the environment, and has the size that was told.
+pub(crate) fn wheel(bytes: &[u8]) {
+    let environment = Environment { prefix: "/opt/venv".to_owned(), python: "3.12".to_owned() };
+    match Wheel::open(Cursor::new(bytes), "a_b-1.0-py3-none-any.whl", &environment, None) {
+        Ok(mut wheel) => {
+            let paths: Vec<_> = wheel.files().iter().map(|file| (file.path.clone(), file.size)).collect();
+            assert!(paths.is_sorted());
+            for (index, (path, size)) in paths.iter().enumerate() {
+                let is_plain = |part: &str| !matches!(part, "" | "." | "..");
+                assert!(path.starts_with("opt/venv/") && path.split('/').all(is_plain), "{path}");
+                let mut written = Counted(0);
+                match wheel.write(index, &mut written) {
+                    Ok(()) => assert_eq!(written.0, *size, "{path}"),
+                    Err(error) => assert!(written.0 <= *size && !error.diagnostic().why.is_empty(), "{path}"),
+                }
+            }
+        }
+        Err(error) => assert!(!error.diagnostic().why.is_empty()),
+    }
+}
+
+/// Reads bytes as an image in a file, and as the upper layer of one. What is read is what its digests say.
+pub(crate) fn stored(bytes: &[u8]) {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(bytes).unwrap();
+    let path = || file.path().to_owned();
+    for place in
+        [Place::DockerArchive { file: path(), name: None }, Place::OciArchive { file: path(), name: None }]
+    {
+        image(&place);
+    }
+    let digest = |bytes: &[u8]| {
+        Sha256::digest(bytes).iter().fold("sha256:".to_owned(), |text, byte| text + &format!("{byte:02x}"))
+    };
+    let mut lower = Archive::default();
+    lower.add_program("bin/sh", "");
+    lower.add_program("usr/bin/python3", "\x7fELF\x003.12.1\0");
+    lower.add("usr/lib/python3.12/os.py", "");
+    lower.add("usr/lib/python3.12/site-packages/a.dist-info/METADATA", "Name: a\nVersion: 1\n");
+    lower.add_link("lib", "usr/lib");
+    let lower = lower.to_tar().unwrap();
+    let config = format!(
+        r#"{{"os":"linux","architecture":"amd64","rootfs":{{"diff_ids":["{}","{}"]}}}}"#,
+        digest(&lower),
+        digest(bytes)
+    );
+    let mut archive = Archive::default();
+    archive.add("config", config);
+    archive.add("lower", lower);
+    archive.add("upper", bytes);
+    archive.add("manifest.json", r#"[{"Config":"config","Layers":["lower","upper"]}]"#);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    archive.write_to(&mut file.as_file()).unwrap();
+    image(&Place::DockerArchive { file: file.path().to_owned(), name: None });
+}
+
+fn image(place: &Place) {
+    let read = || -> Result<(), Diagnostic> {
+        let stored = Stored::open(place, None).map_err(|error| error.diagnostic())?;
+        for layer in &stored.layers {
+            let blob = io::copy(&mut layer.blob().take(1 << 24), &mut io::sink());
+            assert!(blob.is_err() || blob.is_ok_and(|read| read == layer.size));
+        }
+        let files = Files::of(&stored).map_err(|error| error.diagnostic())?;
+        for path in ["/", "usr/lib", "lib/python3.12/..", "a/../../b"] {
+            if let Some(file) = files.find(path) {
+                let place = file.path();
+                let again = files.entry(&place).map(ipybox::stored::File::path);
+                assert!(again == Some(place.clone()) || place.contains('\u{fffd}'));
+            }
+        }
+        Base::of_stored(&stored, &"x".parse().unwrap()).map_err(|error| error.diagnostic())?;
+        Ok(())
+    };
+    if let Err(refused) = read() {
+        assert!(!refused.what.is_empty() && !refused.why.is_empty() && refused.fix.is_some(), "{refused:?}");
+    }
+}
+
+/// How many bytes were written.
+struct Counted(u64);
+
+impl io::Write for Counted {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-/// The modification time of every file, in seconds since 1970: the beginning of 1980, the first
+/// The modification time of every file that is given no other, in seconds since 1970: the beginning of 1980, the first
 /// that zip archives can hold, since Python refuses to pack older files into wheels.
 pub const EPOCH: u64 = 315_532_800;
 
 /// Files by path. Equal archives give equal bytes: paths are sorted, parents come first, and
-/// times are [`EPOCH`].
+/// times are [`EPOCH`] where no other was given.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Archive {
     entries: BTreeMap<String, Entry>,
@@ -22,6 +22,8 @@ pub struct Archive {
 struct Entry {
     mode: u32,
     owner: Owner,
+    /// In seconds since 1970.
+    modified: u64,
     content: Content,
 }
 
@@ -106,6 +108,13 @@ impl Archive {
         self.entries.values_mut().for_each(|entry| entry.owner = owner);
     }
 
+    /// Gives something that is in it another mode and owner.
+    pub fn give(&mut self, path: &str, mode: u32, owner: Owner) {
+        if let Some(entry) = self.entries.get_mut(path) {
+            (entry.mode, entry.owner) = (mode, owner);
+        }
+    }
+
     /// Gives a directory that is in the archive another mode and owner.
     pub fn set_directory(&mut self, path: &str, mode: u32, owner: Owner) {
         if let Some(entry) = self.entries.get_mut(path).filter(|entry| entry.content == Content::Directory) {
@@ -113,14 +122,37 @@ impl Archive {
         }
     }
 
+    /// Gives something that is in it another modification time, in seconds since 1970.
+    pub fn date(&mut self, path: &str, seconds: u64) {
+        if let Some(entry) = self.entries.get_mut(path) {
+            entry.modified = seconds;
+        }
+    }
+
+    /// Its files whose bytes it holds itself, by their paths.
+    pub fn texts(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.entries.iter().filter_map(|(path, entry)| match &entry.content {
+            Content::Bytes(bytes) => Some((path.as_str(), bytes.as_slice())),
+            _ => None,
+        })
+    }
+
+    /// The directories in it that are in no other.
+    pub fn top_directories(&self) -> impl Iterator<Item = &str> {
+        let is_directory = |entry: &Entry| entry.content == Content::Directory;
+        let directories = self.entries.iter().filter(move |(_, entry)| is_directory(entry));
+        directories.map(|(path, _)| path.as_str()).filter(|path| !path.contains('/'))
+    }
+
     fn insert(&mut self, path: &str, mode: u32, owner: Owner, content: Content) {
         let clean = |part: &str| !matches!(part, "" | "." | "..") && !part.contains('\0');
         assert!(path.split('/').all(clean), "`{path}` is no clean relative path");
         for (slash, _) in path.match_indices('/') {
-            let parent = Entry { mode: 0o755, owner: Owner::default(), content: Content::Directory };
+            let content = Content::Directory;
+            let parent = Entry { mode: 0o755, owner: Owner::default(), modified: EPOCH, content };
             self.entries.entry(path[..slash].to_owned()).or_insert(parent);
         }
-        self.entries.insert(path.to_owned(), Entry { mode, owner, content });
+        self.entries.insert(path.to_owned(), Entry { mode, owner, modified: EPOCH, content });
     }
 
     /// Writes the archive as a tar stream, in constant memory.
@@ -135,7 +167,7 @@ impl Archive {
             header.set_mode(entry.mode);
             header.set_uid(entry.owner.uid.into());
             header.set_gid(entry.owner.gid.into());
-            header.set_mtime(EPOCH);
+            header.set_mtime(entry.modified);
             match &entry.content {
                 Content::Directory => {
                     header.set_entry_type(tar::EntryType::Directory);
@@ -211,26 +243,6 @@ pub fn only_text(tar: &[u8]) -> io::Result<String> {
     let mut text = String::new();
     entry.read_to_string(&mut text)?;
     Ok(text)
-}
-
-/// Unpacks a tar archive of one file or folder: into a folder that is there, else under a name that is not. Nothing is
-/// written elsewhere, wherever links in it lead.
-///
-/// # Errors
-///
-/// Of reading and writing, and where there is no such folder.
-pub fn unpacked_into(place: &Path, tar: impl Read) -> io::Result<()> {
-    let beside = match place.parent() {
-        Some(folder) if folder != Path::new("") => folder,
-        _ => Path::new("."),
-    };
-    let folder = tempfile::tempdir_in(if place.is_dir() { place } else { beside })?;
-    let mut archive = tar::Archive::new(tar);
-    archive.set_preserve_permissions(true);
-    archive.unpack(folder.path())?;
-    let unpacked = folder.path().read_dir()?.next().ok_or(io::ErrorKind::UnexpectedEof)??;
-    let target = if place.is_dir() { place.join(unpacked.file_name()) } else { place.to_owned() };
-    fs::rename(unpacked.path(), target)
 }
 
 /// Writes the regular files of a tar archive into a folder, each by the last part of its path.

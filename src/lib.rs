@@ -13,7 +13,8 @@
 //! rendering needs travels beside it. [`installer`] knows uv, pip and apt, [`explain`] says what a failed step means at the
 //! lines of the list, [`doctor`] what keeps a host from building, and [`report`] is the one door to the terminal. [`freshness`] compares a plan with what an image says of its own,
 //! [`lock`] holds what is installed to what was resolved once, [`inside`] tells what an image has, [`sandbox`] runs images, [`compose`] tells
-//! others how to.
+//! others how to. [`oci`] knows what an installer makes of a wheel, [`stored`] reads images that lie in files, [`registry`]
+//! pushes them; [`fleet`] reads what images belong together.
 //! `tests/arrows.rs` holds the order of the rooms.
 
 pub mod accounts;
@@ -22,25 +23,34 @@ pub mod base;
 pub mod cli;
 pub mod cmd;
 pub mod compose;
+pub mod credentials;
 pub mod deps;
 pub mod diagnostic;
 pub mod doctor;
 pub mod engine;
 pub mod explain;
+pub mod fleet;
 pub mod freshness;
 pub mod harmless;
+pub mod http;
 pub mod image;
 pub mod inputs;
 pub mod inside;
 pub mod installer;
 pub mod kept;
 pub mod lock;
+pub mod oci;
 pub mod plan;
+pub mod platform;
+pub mod received;
 pub mod reference;
+pub mod registry;
 pub mod report;
 pub mod request;
 pub mod sandbox;
 pub mod secret;
+pub mod stored;
 pub mod supply;
+pub mod ustar;
 pub mod variant;
 pub mod verify;

@@ -34,7 +34,7 @@ async fn run(cli: Cli) -> u8 {
     let signals = Signals::watch(interrupt.clone());
     let settings = Settings { format: cli.message_format, ..environment.report };
     let report = Report::new(settings, environment.redaction());
-    let tags = matches!(cli.command, Command::Build(_));
+    let tags_one = matches!(&cli.command, Command::Build(args) if !cmd::builds_fleet(args));
     let mut caller = Caller { report, environment, interrupt: interrupt.clone() };
     let outcome = Box::pin(cmd::run(cli.command, &mut caller)).await;
     let report = &caller.report;
@@ -44,7 +44,7 @@ async fn run(cli: Cli) -> u8 {
     };
     // What fails because it was interrupted, as programs do that a terminal interrupts with us, is no failure.
     if kind == FailureKind::Interrupted || interrupt.is_cancelled() {
-        report.note(if tags { "interrupted; nothing was tagged" } else { "interrupted" });
+        report.note(if tags_one { "interrupted; nothing was tagged" } else { "interrupted" });
         report.close();
         return signals.exit_code();
     }
@@ -53,7 +53,7 @@ async fn run(cli: Cli) -> u8 {
     }
     report.close();
     match kind {
-        FailureKind::Refused => 1,
+        FailureKind::Refused | FailureKind::Unassembled => 1,
         FailureKind::ToDo => 3,
         FailureKind::Usage | FailureKind::Fault => 2,
         FailureKind::Unreachable => 75,

@@ -65,6 +65,18 @@ impl Reference {
         }
     }
 
+    /// The repository with the registry that a name without one means.
+    ///
+    /// Rule: the distribution project, `reference.ParseNormalizedNamed`.
+    #[must_use]
+    pub fn canonical(&self) -> String {
+        match self.registry() {
+            Some(_) => self.repository.clone(),
+            None if self.repository.contains('/') => format!("docker.io/{}", self.repository),
+            None => format!("docker.io/library/{}", self.repository),
+        }
+    }
+
     /// Whether Docker takes the name for an image id or a digest, and so refuses to give it.
     #[must_use]
     pub fn looks_like_an_id(&self) -> bool {
@@ -164,7 +176,8 @@ fn is_tag(tag: &str) -> bool {
         && tag.bytes().all(|byte| word(byte) || b".-".contains(&byte))
 }
 
-fn is_digest(digest: &str) -> bool {
+/// Whether a text is `sha256:` and 64 hexadecimal digits, so that it is safe as a part of a path.
+pub(crate) fn is_digest(digest: &str) -> bool {
     digest.strip_prefix("sha256:").is_some_and(|hex| {
         hex.len() == 64 && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
     })

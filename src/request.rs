@@ -11,6 +11,7 @@ use crate::accounts::User;
 use crate::base::Platform;
 use crate::deps::{Index, Name, Selection};
 use crate::reference::Reference;
+use crate::stored::Place;
 
 /// What becomes of shared libraries that packages need and nothing brings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -48,6 +49,8 @@ pub struct Request {
     pub lock: Locking,
     /// The image built on.
     pub base: Option<Reference>,
+    /// The same in files of this host, where no engine has a part in it.
+    pub base_files: Option<Place>,
     /// A file with the facts of the image built on, which then is not asked.
     pub base_facts: Option<PathBuf>,
     /// The interpreter's version.
@@ -106,6 +109,7 @@ impl Request {
             selection: Selection::default(),
             lock: Locking::default(),
             base: None,
+            base_files: None,
             base_facts: None,
             python: None,
             base_python: None,

@@ -9,8 +9,9 @@ use std::path::Path;
 /// The rooms of `src/`, from left to right: the ground floor; the engine, which knows nothing of what it is used for; what
 /// is read, each by itself; the one value that decides an image, and what follows from it; what is made of an image or of a
 /// failure; what the caller sees; and the two that nothing is taken from.
-const ORDER: &str = "accounts diagnostic reference secret harmless kept archive | engine | deps variant base request | \
-                     plan freshness installer lock inputs image supply | verify inside compose explain doctor sandbox | report cli cmd | main lib";
+const ORDER: &str = "accounts diagnostic reference platform credentials secret harmless http kept archive ustar received stored | \
+                     engine registry | deps variant base request | \
+                     plan freshness installer lock inputs image oci supply | verify inside compose explain doctor sandbox fleet | report cli cmd | main lib";
 
 /// The rooms that a file takes from: `crate::NAME`, also in braces, and where `main` names them.
 fn taken(text: &str) -> Vec<String> {

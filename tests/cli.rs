@@ -278,7 +278,13 @@ fn the_executors_of_the_examples_render() {
 }
 
 /// Options that need an engine.
-const OF_BUILD: [&str; 18] = [
+const OF_BUILD: [&str; 24] = [
+    "file",
+    "jobs",
+    "fail-fast",
+    "push",
+    "output",
+    "builder",
     "reproducible",
     "max-size",
     "tag",

@@ -11,11 +11,14 @@ use ipybox::deps::Form;
 mod check;
 
 fn replay(target: &str, check: impl Fn(&str)) {
+    replay_bytes(target, |bytes| check(&String::from_utf8_lossy(bytes)));
+}
+
+fn replay_bytes(target: &str, check: impl Fn(&[u8])) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
     let mut files = 0;
     for entry in folder.read_dir().unwrap() {
-        let bytes = fs::read(entry.unwrap().path()).unwrap();
-        check(&String::from_utf8_lossy(&bytes));
+        check(&fs::read(entry.unwrap().path()).unwrap());
         files += 1;
     }
     assert!(files > 0, "{} is empty", folder.display());
@@ -35,4 +38,7 @@ fn the_corpus_of_every_target_is_read_without_a_finding() {
     replay("requirement", check::requirement);
     replay("lock", check::lock);
     replay("compose", check::composition);
+    replay("fleet", check::fleet);
+    replay_bytes("wheel", check::wheel);
+    replay_bytes("stored", check::stored);
 }

@@ -309,6 +309,11 @@ fn a_sandbox_is_locked_in_unless_it_is_said_what_is_given_away() {
     project.up("ann", &settings);
     assert_eq!(project.exec("ann", &[], &["cat", "/bot/_data/where"]).status.code(), Some(1));
 
+    // Nothing is changed in what is only to be read.
+    let read_only = format!("{}:/data:ro", real.display());
+    project.up("carl", &["-t", &image, "--mount", &read_only]);
+    assert_eq!(project.exec("carl", &[], &["touch", "/data/x"]).status.code(), Some(1));
+
     let two = format!("{}:/other", real.join("_data").display());
     let made = project
         .up("bob", &["-t", &image, "--mount", &two, "--mount", real.to_str().unwrap(), "--as", "1234:0"]);
@@ -360,10 +365,37 @@ fn an_image_of_a_dockerfile_is_built_when_its_folder_changed() {
     let output = project.command("up", "ann").args(["-f", file]).output().unwrap();
     assert!(output.status.success() && said(&output).contains("has changed"), "{}", said(&output));
     assert_eq!(project.told("ann", &["cat", "a.txt"]), "2");
+    // What it is built on is another image of the same name.
+    let moving = Image::tag("moving");
+    docker(&["tag", &base(), &moving]);
+    let text = fs::read_to_string(&dockerfile).unwrap();
+    write("Dockerfile", &text.replace(&base(), &moving));
+    let before = project.up("eve", &["-f", file]);
+    let moved = Image::commit("moving", None, &["ENV A=1", "CMD [\"sh\"]"]);
+    let after = project.up("eve", &["-f", file]);
+    assert_ne!((&before["image_id"], &before["id"]), (&after["image_id"], &after["id"]));
+    assert_eq!(project.told("eve", &["sh", "-c", "echo $A"]), "1\n");
+    drop(moved);
+    write("Dockerfile", &text);
     // Whoever asks next gets the same image, in a container of their own.
     let bob = project.up("bob", &["-f", file]);
     assert_ne!(bob["image_id"], first["image_id"]);
 
+    // A volume in a place where the image has files is the user's with all of them.
+    write(
+        "Dockerfile",
+        &format!(
+            "FROM {}\nLABEL ipybox.test=\nRUN mkdir -p /bot/lib/deep && touch /bot/lib/deep/x\n",
+            base()
+        ),
+    );
+    project.up("dora", &["-f", file, "--volume", "/bot/lib", "--as", "1234:0"]);
+    project.told("dora", &["sh", "-c", "touch /bot/lib/y && echo 1 >/bot/lib/deep/x"]);
+    project.up("ann", &["-f", file, "--", "sh", "-c", "printf 2 >a.txt; exec sleep infinity"]);
+
+    write("Dockerfile", &format!("FROM {}\nCOPY none /\n", base()));
+    let refused = project.refused("ann", &["-f", file]);
+    assert!(refused.contains("none") && refused.contains("not found"), "{refused}");
     write("Dockerfile", &format!("FROM {}\nRUN echo of no use >&2; exit 3\n", base()));
     let refused = project.refused("ann", &["-f", file]);
     assert!(refused.contains("of no use") && refused.contains("exit code 3"), "{refused}");
@@ -489,8 +521,10 @@ fn callers_at_once_get_one_container_and_a_killed_one_leaves_nothing_that_matter
     assert!(down.status.success());
     docker(&["create", "--name", &name, "--label", "ipybox.test", &image, "true"]);
     let refused = project.refused("ann", &["-t", &image]);
+    let exec = project.exec("ann", &[], &["true"]);
     docker(&["rm", &name]);
     assert!(refused.contains("is none of this program"), "{refused}");
+    assert!(exec.status.code() == Some(125) && said(&exec).contains("is none of this program"));
 }
 
 #[test]
@@ -513,6 +547,31 @@ fn fifty_users_at_once_have_fifty_containers() {
     let down = ipybox().args(["sandbox", "down", "--project", &project.0]).output().unwrap();
     assert!(down.status.success(), "{}", said(&down));
     assert_eq!(project.containers(), Vec::<Value>::new());
+}
+
+/// Of two sandboxes, of which one runs a command that is a user's, and the other has a client.
+fn what_is_used_is_no_garbage(project: &Project, anns: &Value, bobs: &Value) {
+    let name = |one: &Value| one["name"].as_str().unwrap().to_owned();
+    let unused = || {
+        let gc = ipybox().args(["sandbox", "gc", "--idle", "0s", "--dry-run"]).output().unwrap();
+        String::from_utf8_lossy(&gc.stdout).into_owned()
+    };
+    let mut busy = project.command("exec", "ann").args(["--", "sleep", "60"]).spawn().unwrap();
+    thread::sleep(Duration::from_millis(500));
+    let told = unused();
+    assert!(told.contains(&name(bobs)) && !told.contains(&name(anns)), "{told}");
+    let _ = Command::new("kill").args(["-INT", &busy.id().to_string()]).status();
+    busy.wait().unwrap();
+    let (host, port) =
+        bobs["address"].as_str().unwrap().trim_start_matches("http://").split_once(':').unwrap();
+    let connected = std::net::TcpStream::connect((host, port.parse::<u16>().unwrap())).unwrap();
+    thread::sleep(Duration::from_millis(300));
+    assert!(!unused().contains(&name(bobs)));
+    drop(connected);
+    let begun = Instant::now();
+    while !unused().contains(&name(bobs)) {
+        assert!(begun.elapsed() < Duration::from_secs(30));
+    }
 }
 
 #[test]
@@ -570,6 +629,14 @@ fn an_image_of_a_list_serves_with_a_token_and_reaches_what_it_may() {
     assert!(!changed.status.success());
     // The rules are gone when the container ends, and there again before it is given back.
     docker(&["restart", "-t", "1", made["name"].as_str().unwrap()]);
+    let unrestricted = project.exec("ann", &[], &["true"]);
+    assert_eq!(unrestricted.status.code(), Some(125));
+    assert!(said(&unrestricted).contains("is not restricted yet"), "{}", said(&unrestricted));
+    let copied = project.command("cp", "ann").args([&file, ":/app"]).output().unwrap();
+    assert!(said(&copied).contains("is not restricted yet"), "{}", said(&copied));
+    // Its server waits for the rules.
+    let first = docker(&["exec", made["name"].as_str().unwrap(), "cat", "/proc/1/cmdline"]);
+    assert!(first.contains("until is_set"), "{first}");
     let again = project.up("ann", &settings);
     assert_eq!(again["id"], made["id"]);
     assert_eq!(project.told("ann", &["python", "-c", reach]), "101\n");
@@ -587,30 +654,7 @@ fn an_image_of_a_list_serves_with_a_token_and_reaches_what_it_may() {
     let refused = project.refused("carl", &["-t", &base(), "--allow-domain", "192.0.2.1", "--as", "1234"]);
     assert!(refused.contains("the image has no firewall"), "{refused}");
 
-    // Busy ones are not stopped, unused ones are.
-    let mut busy = project.command("exec", "ann").args(["--", "sleep", "60"]).spawn().unwrap();
-    thread::sleep(Duration::from_millis(500));
-    let gc = ipybox().args(["sandbox", "gc", "--idle", "0s", "--dry-run"]).output().unwrap();
-    let told = String::from_utf8_lossy(&gc.stdout);
-    assert!(told.contains(bob["name"].as_str().unwrap()), "{told}{}", said(&gc));
-    assert!(!told.contains(replaced["name"].as_str().unwrap()), "{told}");
-    let _ = Command::new("kill").args(["-INT", &busy.id().to_string()]).status();
-    busy.wait().unwrap();
-    // A client that stays connected is a use, too.
-    let (host, port) =
-        bob["address"].as_str().unwrap().trim_start_matches("http://").split_once(':').unwrap();
-    let connected = std::net::TcpStream::connect((host, port.parse::<u16>().unwrap())).unwrap();
-    thread::sleep(Duration::from_millis(300));
-    let unused = || {
-        let gc = ipybox().args(["sandbox", "gc", "--idle", "0s", "--dry-run"]).output().unwrap();
-        String::from_utf8_lossy(&gc.stdout).into_owned()
-    };
-    assert!(!unused().contains(bob["name"].as_str().unwrap()));
-    drop(connected);
-    let begun = Instant::now();
-    while !unused().contains(bob["name"].as_str().unwrap()) {
-        assert!(begun.elapsed() < Duration::from_secs(30));
-    }
+    what_is_used_is_no_garbage(&project, &replaced, &bob);
 
     // What was made from an image is removed by its name.
     let images: Value =
@@ -623,4 +667,426 @@ fn an_image_of_a_list_serves_with_a_token_and_reaches_what_it_may() {
     let told = String::from_utf8_lossy(&removed.stdout);
     assert!(told.contains(replaced["name"].as_str().unwrap()) && told.contains("removed"), "{told}");
     drop((image, folder));
+}
+
+/// Images that have lost their names; they are gone when the test is over.
+struct Nameless(Vec<String>);
+
+impl Drop for Nameless {
+    fn drop(&mut self) {
+        let _ = Command::new("docker").args(["rmi", "--force"]).args(&self.0).output();
+    }
+}
+
+/// Builds with docker what a Dockerfile says, under a name, and returns its id.
+fn built_elsewhere(tag: &str, dockerfile: &str, arguments: &[&str]) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("Dockerfile"), dockerfile).unwrap();
+    fs::write(folder.path().join("a"), "a\n").unwrap();
+    let mut build = Command::new(engine::client_with_buildkit().join("docker"));
+    build.args(["build", "--quiet", "--tag", tag]).args(arguments).arg(folder.path());
+    engine::run(build.env("DOCKER_BUILDKIT", "1")).trim().to_owned()
+}
+
+fn told_by_prune(id: &str) -> bool {
+    let output = ipybox().args(["prune", "--dry-run"]).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    String::from_utf8(output.stdout).unwrap().contains(&id.trim_start_matches("sha256:")[..12])
+}
+
+#[test]
+fn prune_takes_only_what_is_its_own() {
+    let (folder, path) = list("");
+    // Other tests have an image of an empty list, too.
+    let label = format!("z.test={}", std::process::id());
+    let ours = Image::build("prune", &["-d", &path, "--label", &label]);
+    let mut nameless = Nameless(Vec::new());
+    let tag = Image::tag("prune-on-it");
+    for (steps, arguments) in [
+        ("LABEL z.test=other\n", [].as_slice()),
+        ("COPY a /app/a\n", &[]),
+        // This adds no step.
+        ("", &["--label", "other=1"]),
+    ] {
+        let dockerfile = format!("FROM {}\n{steps}", ours.tag);
+        nameless.0.push(built_elsewhere(&tag, &dockerfile, arguments));
+    }
+    for tag in [&ours.tag, &tag] {
+        docker(&["tag", &base(), tag]);
+    }
+    let _tag = Image { tag, id: String::new(), said: String::new() };
+    for others in &nameless.0 {
+        assert_ne!(*others, ours.id);
+        assert!(!told_by_prune(others), "{others}");
+    }
+    assert!(told_by_prune(&ours.id));
+    nameless.0.push(ours.id.clone());
+    drop(folder);
+}
+
+#[test]
+fn prune_takes_replaced_images_of_a_dockerfile_and_not_what_is_built_on_them() {
+    let project = Project::new("prune");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("Dockerfile");
+    let dockerfile = format!("FROM {}\nENV TEST={}\nCOPY a /a\n", base(), std::process::id());
+    fs::write(&file, dockerfile).unwrap();
+    let up = |content: &str| {
+        fs::write(folder.path().join("a"), content).unwrap();
+        project.up("ann", &["-f", file.to_str().unwrap()])
+    };
+    let old = up("old\n");
+    let (tag, id) = (old["image"].as_str().unwrap(), old["image_id"].as_str().unwrap());
+    let _tag = Image { tag: tag.to_owned(), id: String::new(), said: String::new() };
+    let other = Image { tag: Image::tag("prune-on-old"), id: String::new(), said: String::new() };
+    let on_it = built_elsewhere(&other.tag, &format!("FROM {tag}\nCOPY a /b\n"), &[]);
+    assert_eq!(up("new\n")["outcome"], "replaced");
+    let nameless = Nameless(vec![id.to_owned(), on_it]);
+    docker(&["tag", &base(), &other.tag]);
+    assert!(told_by_prune(&nameless.0[0]) && !told_by_prune(&nameless.0[1]), "{:?}", nameless.0);
+    drop(project);
+}
+
+#[test]
+fn cleanup_tells_no_image_from_no_containers() {
+    let cleanup = |image: &str| ipybox().args(["cleanup", "-a", image]).output().unwrap();
+    let none = cleanup("no-such-image:of-a-test");
+    assert_eq!(none.status.code(), Some(1), "{}", said(&none));
+    assert!(said(&none).contains("there is no image") && said(&none).contains("ipybox images"));
+    let image = Image::commit("cleanup", None, &[]);
+    let idle = cleanup(&image.tag);
+    assert!(idle.status.success() && said(&idle).contains("no containers"), "{}", said(&idle));
+    // A container outlives its image.
+    let container = docker(&["create", "--label", "ipybox.test", &image.tag, "true"]);
+    docker(&["rmi", "--force", &image.tag]);
+    let removed = cleanup(&image.id);
+    let told = String::from_utf8_lossy(&removed.stdout);
+    assert!(told.contains(&container[..12]) && told.contains("removed"), "{told}{}", said(&removed));
+}
+
+/// A project between whose sandboxes and a folder of this host files are copied.
+struct Copies {
+    project: Project,
+    folder: tempfile::TempDir,
+}
+
+impl Copies {
+    /// In its folder are `in`, with a file and a link to that, and `shortcut`, a link to the file.
+    fn new(name: &str) -> Self {
+        let copies = Self { project: Project::new(name), folder: tempfile::tempdir().unwrap() };
+        fs::create_dir(copies.here("in")).unwrap();
+        fs::write(copies.here("in/x"), "1\n").unwrap();
+        let time = std::time::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+        fs::File::open(copies.here("in/x")).unwrap().set_modified(time).unwrap();
+        std::os::unix::fs::symlink("x", copies.here("in/link")).unwrap();
+        std::os::unix::fs::symlink("in/x", copies.here("shortcut")).unwrap();
+        copies
+    }
+
+    fn here(&self, name: &str) -> String {
+        self.folder.path().join(name).into_os_string().into_string().unwrap()
+    }
+
+    fn names(&self, folder: &str) -> String {
+        let entries = self.folder.path().join(folder).read_dir().unwrap();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names.join(" ")
+    }
+
+    fn copy(&self, user: &str, from: &str, to: &str) {
+        let output = self.project.command("cp", user).args([from, to]).output().unwrap();
+        assert!(output.status.success(), "{from} → {to}: {}", said(&output));
+    }
+
+    fn refused(&self, user: &str, from: &str, to: &str, parts: &[&str]) {
+        let output = self.project.command("cp", user).args([from, to]).output().unwrap();
+        assert!(!output.status.success(), "{from} → {to}");
+        for part in parts {
+            assert!(said(&output).contains(part), "{from} → {to}: no `{part}` in {}", said(&output));
+        }
+    }
+}
+
+#[test]
+fn files_go_in_and_out_and_nothing_else_comes_with_them() {
+    use std::os::unix::fs::MetadataExt;
+
+    let copies = Copies::new("hostile");
+    let here = |name: &str| copies.here(name);
+    copies.project.up("bob", &["-t", &base()]);
+    let script = "mkdir -p /w/good/deep && cd /w/good && cp /bin/true root && chmod 6755 root && ln root deep/hard && \
+        ln -s ../root deep/link && chmod 1777 deep && ln -s good ../latest && ln -s round ../round && \
+        for bad in fifo out far; do mkdir -p ../$bad/d; echo 1 >../$bad/d/a; done && mkfifo ../fifo/d/pipe && \
+        ln -s /etc/passwd ../out/d/passwd && ln -s ../../good ../far/d/good && mkdir -p ../clash/deep/hard ../x && \
+        python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind(\"/w/socket\")'";
+    copies.project.told("bob", &["sh", "-c", script]);
+    copies.copy("bob", ":/w/latest", &here("bob"));
+    copies.copy("bob", ":/w/latest/.", &here("bob"));
+    assert_eq!((copies.names("bob"), copies.names("bob/deep")), ("deep root".into(), "hard link".into()));
+    let mine = fs::metadata(copies.folder.path()).unwrap().uid();
+    for name in ["bob/root", "bob/deep/hard", "bob/deep"] {
+        let metadata = fs::metadata(here(name)).unwrap();
+        assert_eq!((metadata.mode() & 0o7000, metadata.uid()), (0, mine), "{name}");
+    }
+    assert_eq!(fs::read_link(here("bob/deep/link")).unwrap().to_str(), Some("../root"));
+    let before = copies.names("");
+    for (path, parts) in [
+        (":/w/fifo", ["`/w/fifo/d/pipe` is not copied", "it is a FIFO"]),
+        (":/w/fifo/d/pipe", ["`/w/fifo/d/pipe` is not copied", "it is a FIFO"]),
+        (":/w/out", ["`/w/out/d/passwd` is not copied", "a link to `/etc/passwd`"]),
+        (":/w/far", ["`/w/far/d/good` is not copied", "a link to `../../good`"]),
+        (":/w/socket", ["`/w/socket` is not copied", "socket"]),
+        (":/w/round", ["cannot read a file", "too many links"]),
+        (":/dev/null", ["`/dev/null` is not copied", "it is a device"]),
+        (":/", ["has no name", "below it"]),
+    ] {
+        copies.refused("bob", path, &here(""), &parts);
+    }
+    assert_eq!(copies.names(""), before);
+    copies.refused(
+        "bob",
+        ":/w/clash/.",
+        &here("bob"),
+        &["/bob/deep/hard` is not replaced", "no folder here"],
+    );
+    assert_eq!(copies.names("bob/deep"), "hard link");
+    fs::remove_file(here("bob/deep/link")).unwrap();
+    fs::create_dir(here("bob/deep/link")).unwrap();
+    copies.refused("bob", ":/w/good/.", &here("bob"), &["/bob/deep/link` is not replaced", "a folder here"]);
+    copies.refused("bob", ":/w/good", &here("no/folder"), &["there is no folder"]);
+    copies.refused("bob", &here("in"), ":/w/good/root", &["cannot overwrite"]);
+    copies.refused("bob", &here("in/x"), ":/w", &["cannot overwrite"]);
+}
+
+#[test]
+fn files_go_in_and_out_of_what_engines_do_not_see() {
+    use std::os::unix::fs::MetadataExt;
+
+    let copies = Copies::new("unseen");
+    let project = &copies.project;
+    let here = |name: &str| copies.here(name);
+    fs::create_dir(here("out")).unwrap();
+    let settings = ["-t", &base(), "--read-only", "--as", "1234:4321", "--volume", "/data"];
+    let made = project.up("ann", &settings);
+    for place in ["/tmp", "/data"] {
+        copies.copy("ann", &here("in"), &format!(":{place}"));
+        copies.copy("ann", &here("in"), &format!(":{place}"));
+        copies.copy("ann", &here("shortcut"), &format!(":{place}/in"));
+        copies.copy("ann", &here("in/x"), &format!(":{place}/in/renamed"));
+        let script =
+            "cd $0 && stat -c '%n %u:%g %Y' x shortcut renamed && cat link shortcut && readlink link";
+        let told = project.told("ann", &["sh", "-c", script, &format!("{place}/in")]);
+        let owned = ["x", "shortcut", "renamed"].map(|name| format!("{name} 1234:4321 1000000000\n"));
+        assert_eq!(told, format!("{}1\n1\nx\n", owned.concat()));
+        copies.copy("ann", &format!(":{place}/in"), &here("out"));
+        copies.copy("ann", &format!(":{place}/in/."), &here("out"));
+        assert_eq!(copies.names("out/in"), "link renamed shortcut x");
+        assert_eq!(copies.names("out"), "in link renamed shortcut x");
+        assert_eq!(fs::metadata(here("out/in/x")).unwrap().mtime(), 1_000_000_000);
+        copies.copy("ann", &format!(":{place}/in/link"), &here("followed"));
+        assert!(fs::symlink_metadata(here("followed")).unwrap().is_file());
+        fs::remove_dir_all(here("out")).unwrap();
+        copies.copy("ann", &format!(":{place}/in"), &here("out"));
+        assert_eq!(copies.names("out"), "link renamed shortcut x");
+        copies.refused("ann", &here("in"), &format!(":{place}/in/x"), &["in/x"]);
+        assert_eq!(project.told("ann", &["cat", &format!("{place}/in/x")]), "1\n");
+        copies.refused("ann", &here("in/x"), &format!(":{place}/no/x"), &["there is no", "/no/x"]);
+        copies.refused("ann", &format!(":{place}/nothing"), &here("out"), &["there is no", "/nothing"]);
+    }
+    project.told("ann", &["ln", "-s", "round", "/tmp/round"]);
+    copies.refused("ann", ":/tmp/round", &here("out"), &["`/tmp/round` is a link", "no end"]);
+    copies.refused("ann", &here("in"), ":/etc", &["cannot put files into a container", "Read-only"]);
+    let name = made["name"].as_str().unwrap();
+    docker(&["exec", "--user", "0", name, "sh", "-c", "echo 0 >/run/of-root"]);
+    copies.copy("ann", ":/run/of-root", &here("out"));
+    docker(&["exec", "--user", "0", name, "chmod", "600", "/run/of-root"]);
+    copies.refused("ann", ":/run/of-root", &here("out"), &["Permission denied"]);
+}
+
+#[test]
+fn files_go_in_and_out_where_programs_are_missing() {
+    let copies = Copies::new("bare");
+    let here = |name: &str| copies.here(name);
+    let made = copies.project.up("carl", &["-t", &base(), "--as", "1234:4321"]);
+    let name = made["name"].as_str().unwrap();
+    let remove = |gone: &str| {
+        let script = format!("import os; os.remove({gone:?})");
+        docker(&["exec", "--user", "0", name, "python3", "-c", &script]);
+    };
+    for gone in ["/usr/bin/tar", "/usr/bin/id", "/usr/bin/dash"] {
+        remove(gone);
+        copies.copy("carl", &here("in"), ":/dev/shm");
+        copies.copy("carl", &here("in/x"), ":/dev/shm/in/x");
+        copies.copy("carl", ":/dev/shm/in", &here("carl"));
+        assert_eq!(copies.names("carl"), "link x");
+        copies.refused("carl", ":/dev/shm/nothing", &here("carl"), &["there is no"]);
+        copies.refused("carl", &here("in/x"), ":/dev/shm/no/x", &["there is no"]);
+        fs::remove_dir_all(here("carl")).unwrap();
+    }
+    remove("/usr/bin/python3");
+    copies.refused("carl", &here("in"), ":/dev/shm", &["neither", "`tar`", "`python3`"]);
+    copies.copy("carl", &here("in"), ":/srv");
+    copies.copy("carl", ":/srv/in", &here("carl"));
+    assert_eq!(copies.names("carl"), "link x");
+}
+
+#[test]
+fn what_runs_is_kept_until_another_is_ready() {
+    let project = Project::new("kept");
+    let image = base();
+    let made = project.up("ann", &["-t", &image]);
+    project.told("ann", &["touch", "/tmp/mine"]);
+    for (arguments, told) in [
+        (["--runtime", "nosuch"].as_slice(), "nosuch"),
+        (&["--capability", "NOSUCH"], "NOSUCH"),
+        (&["--memory", "1MB"], "emory"),
+        (&["--as", "nosuch"], "nosuch"),
+        (&["--network", "nosuch"], "nosuch"),
+        (&["--volume", "/etc/passwd/x"], "/etc/passwd"),
+        (&["--", "no-such-command"], "no-such-command"),
+        (&["--", "sh", "-c", "echo of no use; exit 3"], "of no use"),
+        (&["--allow-domain", "192.0.2.1"], "the image has no firewall"),
+    ] {
+        let begun = Instant::now();
+        let refused = project.refused("ann", &[&["-t", &image], arguments].concat());
+        assert!(refused.contains(told), "{arguments:?}: {refused}");
+        assert!(begun.elapsed() < Duration::from_secs(20), "{arguments:?}");
+        project.told("ann", &["test", "-e", "/tmp/mine"]);
+    }
+    let label = format!("label=ipybox.sandbox.project={}", project.0.replace(' ', "%20"));
+    assert_eq!(docker(&["ps", "-aq", "--filter", &label]).lines().count(), 1);
+    assert_eq!(project.containers()[0]["id"], made["id"]);
+    for arguments in [
+        ["--memory", "0"].as_slice(),
+        &["--mount", ".:/w:rw:x"],
+        &["--mount-at", "/w:ro"],
+        &["--volume", "/w:/x"],
+        &["--network", "ns:/proc/1/ns/net"],
+        &["--allow-domain", "192.0.2.1", "--capability", "net_admin"],
+        &["--mount", "/proc"],
+        &["--mount", "/dev/shm"],
+    ] {
+        project.refused("ann", &[&["-t", &image], arguments].concat());
+    }
+
+    // What was left halfway is used; with other settings it is kept until it is old.
+    let successors = || {
+        let names = docker(&["ps", "-a", "--filter", &label, "--format", "{{.Names}}"]);
+        names.lines().filter(|name| name.contains(".next-")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let settings = ["-t", &image, "--pids", "99", "--", "sh", "-c", "sleep 2; exec sleep infinity"];
+    let mut killed = project.command("up", "ann").args(settings).spawn().unwrap();
+    let begun = Instant::now();
+    while successors().is_empty() && begun.elapsed() < Duration::from_secs(20) {
+        thread::sleep(Duration::from_millis(5));
+    }
+    let _ = killed.kill();
+    killed.wait().unwrap();
+    if let [left] = successors().as_slice() {
+        docker(&["rm", "-f", made["name"].as_str().unwrap()]);
+        let left = docker(&["inspect", "--format", "{{.Id}}", left]);
+        let again = project.up("ann", &settings);
+        assert_eq!((&again["id"], &again["name"]), (&left.trim().into(), &made["name"]));
+    }
+    project.up("ann", &["-t", &image]);
+
+    // One that ended long ago is garbage, one that has just ended is not.
+    assert!(project.command("stop", "ann").status().unwrap().success());
+    let gc = |idle: &str| {
+        let output =
+            ipybox().args(["sandbox", "gc", "--remove", "--dry-run", "--idle", idle]).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).contains(made["name"].as_str().unwrap())
+    };
+    assert!(gc("0s") && !gc("1h"));
+}
+
+#[test]
+fn callers_who_replace_at_once_all_get_a_sandbox() {
+    let project = Project::new("replaced");
+    let image = base();
+    for round in 0..3 {
+        project.up("ann", &["-t", &image]);
+        let racing: Vec<_> = (0..8)
+            .map(|number| {
+                let setting = format!("N={round}.{}", number % 2);
+                let mut up = project.command("up", "ann");
+                up.args(["-t", &image, "--env", &setting]).stdout(Stdio::null()).stderr(Stdio::piped());
+                up.spawn().unwrap()
+            })
+            .collect();
+        for child in racing {
+            let output = child.wait_with_output().unwrap();
+            assert!(output.status.success(), "{}", said(&output));
+        }
+        assert_eq!(project.containers().len(), 1);
+    }
+    // Whoever gives up, or waits for less long, takes it from nobody.
+    let slow = ["-t", &image, "--env", "N=slow", "--", "sh", "-c", "exec sleep infinity"];
+    for signal in ["-INT", "-KILL"] {
+        project.up("ann", &["-t", &image]);
+        let mut first = project.command("up", "ann").args(slow).stderr(Stdio::null()).spawn().unwrap();
+        let second = project.command("up", "ann").args(slow).stderr(Stdio::piped()).spawn().unwrap();
+        thread::sleep(Duration::from_millis(120));
+        let _ = Command::new("kill").args([signal, &first.id().to_string()]).status();
+        first.wait().unwrap();
+        let output = second.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", said(&output));
+    }
+}
+
+#[test]
+fn a_hostile_container_keeps_nobody_waiting() {
+    let project = Project::new("hostile");
+    project.up("ann", &["-t", &base(), "--pids", "40"]);
+    let hostile = "for name in sleep stat date id tar; do printf '#!/bin/sh\nwhile :; do :; done\n' >/usr/local/bin/$name; chmod +x /usr/local/bin/$name; done";
+    project.told("ann", &["sh", "-c", hostile]);
+    let begun = Instant::now();
+    let output = project.exec("ann", &["--timeout", "1"], &["/bin/sleep", "4714"]);
+    assert_eq!(output.status.code(), Some(124));
+    let gc = ipybox().args(["sandbox", "gc", "--idle", "1000h", "--dry-run"]).output().unwrap();
+    assert!(gc.status.success(), "{}", said(&gc));
+    assert!(begun.elapsed() < Duration::from_secs(20));
+    // As many processes as there may be.
+    let fork = "import os, time\nwhile True:\n try:\n  if os.fork() == 0: time.sleep(4715); os._exit(0)\n except OSError: time.sleep(4715)";
+    let output = project.exec("ann", &["--timeout", "2"], &["python3", "-c", fork]);
+    assert_eq!(
+        (output.status.code(), said(&output).contains("goes on")),
+        (Some(124), false),
+        "{}",
+        said(&output)
+    );
+    assert_eq!(project.running("ann", "4715"), "");
+
+    // What cannot be passed on ends the command.
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let output = project.command("exec", "ann").args(["--", "yes", "4716"]).stdout(full).output().unwrap();
+    assert_eq!(output.status.code(), Some(125));
+    assert_eq!(project.running("ann", "yes 4716"), "");
+}
+
+#[test]
+fn an_image_without_a_shell_runs_commands_too() {
+    let project = Project::new("shell");
+    let tag = Image::tag("no-shell");
+    let script = "cp=$(for program in sleep echo env; do echo /bin/$program; ldd /bin/$program | grep -o '/[^ ]*'; done | sort -u); tar -chf - $cp";
+    let import = format!(
+        "docker run --rm {} sh -c \"{}\" | docker import --change 'LABEL ipybox.test=' - {tag}",
+        base(),
+        script.replace('$', "\\$")
+    );
+    engine::run(Command::new("sh").args(["-c", &import]));
+    project.up("ann", &["-t", &tag, "--", "/bin/sleep", "1000"]);
+    let output = project.exec("ann", &["--env", "A=1", "-w", "/bin"], &["/bin/env"]);
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && told.contains("A=1\n"), "{told}{}", said(&output));
+    let output = project.exec("ann", &[], &["/bin/none"]);
+    assert!(
+        output.stdout.is_empty() && said(&output).contains("`/bin/none` cannot be run"),
+        "{}",
+        said(&output)
+    );
+    assert!(matches!(output.status.code(), Some(126 | 127)));
+    docker(&["rmi", "-f", &tag]);
 }

@@ -14,7 +14,8 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::Instant;
 
 use engine::{Image, ROOT, base, docker, ipybox, run};
-use ipybox::engine::{AuthFiles, Choice, Engine, KnownEngines};
+use ipybox::credentials::AuthFiles;
+use ipybox::engine::{Choice, Engine, KnownEngines};
 use tokio_util::sync::CancellationToken;
 
 /// The socket of the engine that tests use.

@@ -1,19 +1,20 @@
 //! The facts of a base image: asked once, cached by image id, or read from a file.
 
 mod cache;
+mod layers;
 mod probe;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::{Diagnostic, Document};
 use crate::engine::{Engine, EngineError};
+pub use crate::platform::Platform;
 use crate::reference::{ImageId, Reference};
+use crate::stored::{Stored, StoredError};
 
 /// An image that others are built on, and what a build must know of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,48 +50,6 @@ pub struct Base {
     pub lacks_hosts: bool,
     /// The same of `/etc/resolv.conf`.
     pub lacks_resolv_conf: bool,
-}
-
-/// An operating system and a processor, by their names in the OCI image specification.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Platform {
-    /// Such as `linux`.
-    pub os: String,
-    /// Such as `amd64`.
-    pub architecture: String,
-}
-
-impl Platform {
-    /// That of this program.
-    #[must_use]
-    pub fn here() -> Self {
-        let architecture = match std::env::consts::ARCH {
-            "x86_64" => "amd64",
-            "aarch64" => "arm64",
-            other => other,
-        };
-        Self { os: std::env::consts::OS.to_owned(), architecture: architecture.to_owned() }
-    }
-}
-
-impl fmt::Display for Platform {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.os, self.architecture)
-    }
-}
-
-impl FromStr for Platform {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let plain = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric());
-        match text.split_once('/') {
-            Some((os, architecture)) if plain(os) && plain(architecture) => {
-                Ok(Self { os: os.to_owned(), architecture: architecture.to_owned() })
-            }
-            _ => Err("expected a system and an architecture, such as `linux/arm64`"),
-        }
-    }
 }
 
 /// What a folder's permissions are.
@@ -192,6 +151,17 @@ pub enum BaseError {
     /// The engine fails.
     #[error(transparent)]
     Engine(Box<EngineError>),
+    /// The image in files cannot be read.
+    #[error(transparent)]
+    Stored(Box<StoredError>),
+    /// Its configuration cannot be understood.
+    #[error("cannot read the configuration of base image `{reference}`")]
+    Configuration {
+        /// The image.
+        reference: Reference,
+        /// Why not.
+        why: String,
+    },
     /// A container of the image does not start a shell.
     #[error("base image `{reference}` has no shell that runs")]
     NoShell {
@@ -237,6 +207,12 @@ impl From<EngineError> for BaseError {
     }
 }
 
+impl From<StoredError> for BaseError {
+    fn from(error: StoredError) -> Self {
+        Self::Stored(Box::new(error))
+    }
+}
+
 impl BaseError {
     /// The refusal.
     #[must_use]
@@ -244,6 +220,10 @@ impl BaseError {
         let diagnostic = Diagnostic::new(self.to_string());
         match self {
             Self::Engine(error) => error.diagnostic(),
+            Self::Stored(error) => error.diagnostic(),
+            Self::Configuration { why, .. } => {
+                diagnostic.why(why.clone()).advice("write the image anew with `docker save` or `skopeo copy`")
+            }
             Self::NoShell { why, .. } => {
                 diagnostic.why(why.clone()).advice("choose a base with a shell at `/bin/sh`")
             }
@@ -279,6 +259,23 @@ impl Base {
         // Without a cache the next build asks again, and that is all.
         let _ = base.cache(cache);
         Ok(Some(base))
+    }
+
+    /// The facts of an image in files of this host; those of an image that was read before are in the cache.
+    ///
+    /// # Errors
+    ///
+    /// As [`Base::of_stored`].
+    pub fn in_files(stored: &Stored, cache: &Path) -> Result<Self, BaseError> {
+        let id = ImageId::try_from(stored.config_digest.clone()).ok();
+        let reference = stored.place.reference();
+        if let Some(base) = id.and_then(|id| Self::cached(cache, &id, &reference)) {
+            return Ok(base);
+        }
+        let base = Self::of_stored(stored, &reference)?;
+        // Without a cache the next build reads again, and that is all.
+        let _ = base.cache(cache);
+        Ok(base)
     }
 
     /// Whether it has one of the programs that are asked for.

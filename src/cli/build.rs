@@ -1,19 +1,56 @@
 //! What can be said to `ipybox build` and `ipybox lock`.
 
+use std::num::NonZero;
 use std::path::PathBuf;
 
 use clap::builder::BoolishValueParser;
-use clap::{Args, ValueEnum};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, ValueEnum};
 
-use super::ImageArgs;
+use super::environment::{variable, words};
+use super::output::Output;
 use super::values::{image_name, package_name, size};
+use super::{DEFAULT_TAG, ImageArgs};
 use crate::reference::Reference;
 use crate::report::Progress;
 
+/// What makes an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum BuilderChoice {
+    /// Layers where there is a lock and nothing stands in the way, else the engine's builder.
+    #[default]
+    Auto,
+    /// The engine's builder.
+    Buildkit,
+    /// Layers that no step makes.
+    Direct,
+}
+
 /// Arguments of `ipybox build`.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub struct BuildArgs {
+    /// Images of the fleet in `ipybox.toml` to build, with what they are built on [default: all of them, where no option
+    /// describes an image]
+    #[arg(value_name = "NAME")]
+    pub names: Vec<String>,
+
+    /// File of the fleet [default: `ipybox.toml`, where this folder has it and no option describes an image]
+    #[arg(short, long, value_name = "FILE", env = "IPYBOX_FILE", hide_env = true)]
+    pub file: Option<PathBuf>,
+
+    /// Images of a fleet that are built side by side, at most
+    #[arg(short, long, value_name = "COUNT", default_value = "2", env = "IPYBOX_JOBS", hide_env = true)]
+    pub jobs: NonZero<u16>,
+
+    /// Stop at the first image of a fleet that cannot be built, instead of building all that do not need it
+    #[arg(long, value_parser = BoolishValueParser::new(), env = "IPYBOX_FAIL_FAST", hide_env = true)]
+    pub fail_fast: bool,
+
+    /// What was said that describes one image, by its option or variable.
+    #[arg(skip)]
+    pub of_one: Vec<String>,
+
     /// Name of the image, as NAME[:TAG]; may be repeated [default: ghcr.io/gradion-ai/ipybox]
     #[arg(short, long, value_parser = image_name)]
     pub tag: Vec<Reference>,
@@ -61,6 +98,20 @@ pub struct BuildArgs {
     #[expect(missing_docs, reason = "described by its type")]
     pub steps: StepsArgs,
 
+    /// What makes the image: `direct` puts the wheels of a lock on a foundation as layers, without a step; `buildkit` is the
+    /// engine's builder; `auto` is `direct` where there is a lock and nothing stands in the way
+    #[arg(long, value_enum, default_value_t, env = "IPYBOX_BUILDER", hide_env = true)]
+    pub builder: BuilderChoice,
+
+    /// Write the image to a file or folder, as `type=oci,dest=FILE.tar`, `type=oci,dest=DIR/` or `type=docker,dest=FILE.tar`;
+    /// may be repeated. Without `--tag` nothing in the engine gets a name
+    #[arg(short, long, value_name = "OUTPUT")]
+    pub output: Vec<Output>,
+
+    /// Push the image under its names, with the credentials of Docker's and podman's files, before any tag moves in the engine
+    #[arg(long, value_parser = BoolishValueParser::new(), env = "IPYBOX_PUSH", hide_env = true)]
+    pub push: bool,
+
     /// How to tell what is going on
     #[arg(long, value_enum, default_value_t, env = "IPYBOX_PROGRESS", hide_env = true)]
     pub progress: Progress,
@@ -78,8 +129,98 @@ pub struct BuildArgs {
     pub dry_run: bool,
 }
 
+/// Options of `ipybox build` that hold for every image of a fleet.
+const OF_EVERY: [&str; 26] = [
+    "names",
+    "file",
+    "jobs",
+    "fail_fast",
+    "force",
+    "check",
+    "no_cache",
+    "verify",
+    "reproducible",
+    "max_size",
+    "pull",
+    "ca_cert",
+    "network",
+    "builder",
+    "progress",
+    "dry_run",
+    "host",
+    "context",
+    "uv",
+    "cache_dir",
+    "index_url",
+    "paranoid",
+    "locked",
+    "platform",
+    "message_format",
+    // Lists, of which the environment is asked elsewhere: proxies alone are taken of these.
+    "build_arg",
+];
+
+/// Lists that hold for every image of a fleet.
+const LISTS_OF_EVERY: [&str; 3] = ["extra_index_url", "index", "secret"];
+
+/// Lists that describe one image, and come from the environment without clap.
+const LISTS_OF_ONE: [&str; 11] = [
+    "tag",
+    "output",
+    "dependencies",
+    "group",
+    "extra",
+    "apt",
+    "from_source",
+    "build_apt",
+    "env",
+    "label",
+    "copy",
+];
+
+impl BuildArgs {
+    /// Finds out what was said that describes one image.
+    pub(super) fn look(&mut self, matches: &ArgMatches) {
+        let variable_of = |id: &str| format!("IPYBOX_{}", id.to_uppercase());
+        let describes = |id: &&str| {
+            // Groups are called as their types are.
+            id.starts_with(|first: char| first.is_ascii_lowercase())
+                && !OF_EVERY.contains(id)
+                && !LISTS_OF_EVERY.contains(id)
+        };
+        for id in matches.ids().map(clap::Id::as_str).filter(describes) {
+            match matches.value_source(id) {
+                Some(ValueSource::CommandLine) => self.of_one.push(format!("--{}", id.replace('_', "-"))),
+                Some(ValueSource::EnvVariable) => self.of_one.push(variable_of(id)),
+                _ => {}
+            }
+        }
+        let named = LISTS_OF_ONE.map(variable_of).into_iter().filter(|name| variable(name).is_some());
+        self.of_one.extend(named);
+        // Where fleets are does not make one of an image.
+        let is_typed = matches.value_source("file") == Some(ValueSource::CommandLine);
+        if !is_typed && self.names.is_empty() && !self.of_one.is_empty() {
+            self.file = None;
+        }
+    }
+
+    /// Fills in what the environment says where no argument does, and the name that an image has without either.
+    pub(super) fn complete(&mut self) -> Result<(), String> {
+        if self.output.is_empty() {
+            self.output = words("IPYBOX_OUTPUT").iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
+        }
+        if self.tag.is_empty() {
+            self.tag = words("IPYBOX_TAG").iter().map(|name| image_name(name)).collect::<Result<_, _>>()?;
+        }
+        if self.tag.is_empty() && self.output.is_empty() {
+            self.tag.push(image_name(DEFAULT_TAG)?);
+        }
+        Ok(())
+    }
+}
+
 /// What build steps get from this host.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct StepsArgs {
     /// Certificates that build steps trust beside the host's [default: those of `SSL_CERT_FILE`]
     #[arg(long, value_name = "FILE", env = "IPYBOX_CA_CERT", hide_env = true)]

@@ -1,6 +1,7 @@
 //! What an image is made from, as it can be typed.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
@@ -10,15 +11,17 @@ use super::environment::{PROXY_VARIABLES, words};
 use crate::accounts::User;
 use crate::base::Platform;
 use crate::deps::{Index, Name, Priority, Selection};
-use crate::reference::Reference;
+use crate::lock;
+use crate::reference::{Reference, ReferenceError};
 use crate::request::{FromSource, Libraries, Locking, PythonVersion, Request, SecretFrom, Tools};
+use crate::stored::Place;
 use crate::variant::{self, executor_name};
 
 /// The word in place of Debian packages that are found out.
 const AUTO: &str = "auto";
 
 /// What an image is made from; the same for every command that makes a plan.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub struct ImageArgs {
     /// Dependency list, `-` for standard input; may be repeated [default: the variant's own]
@@ -57,8 +60,11 @@ pub struct ImageArgs {
     pub variant: String,
 
     /// Image to build on [default: python:X.Y-slim-bookworm]
+    ///
+    /// `oci:DIR`, `oci-archive:FILE` and `docker-archive:FILE` are images in files of this host: the image is made without an
+    /// engine then, and written to where `--output` says.
     #[arg(long, value_name = "IMAGE", env = "IPYBOX_BASE", hide_env = true)]
-    pub base: Option<Reference>,
+    pub base: Option<BaseImage>,
 
     /// What an executor server calls itself; clients find it by this name
     #[arg(long, value_parser = executor_name, env = "IPYBOX_NAME", hide_env = true)]
@@ -177,7 +183,7 @@ pub struct ImageArgs {
 }
 
 /// Package indexes beside those that lists name.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct IndexArgs {
     /// Package index to ask last, in place of the lists' default, this host's and the installer's own
     ///
@@ -245,7 +251,7 @@ fn is_index_name(name: &str) -> bool {
 }
 
 /// What builds are made with, on this host and on others.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct MeansArgs {
     #[command(flatten)]
     #[expect(missing_docs, reason = "described by its type")]
@@ -305,6 +311,11 @@ impl ImageArgs {
         } else {
             User::Unprivileged { uid: self.uid.unwrap_or(uid), gid: self.gid.unwrap_or(gid) }
         };
+        let (base, base_files) = match self.base {
+            Some(BaseImage::Named(reference)) => (Some(reference), None),
+            Some(BaseImage::InFiles(place)) => (None, Some(place)),
+            None => (None, None),
+        };
         Request {
             variant: self.variant,
             variants: self.own.variants,
@@ -312,7 +323,8 @@ impl ImageArgs {
             dependencies: self.dependencies,
             selection: self.selection.selection(),
             lock: Locking { file: self.lock, is_demanded: self.locked },
-            base: self.base,
+            base,
+            base_files,
             base_facts: self.base_facts,
             python: self.python,
             base_python: self.base_python,
@@ -343,6 +355,26 @@ impl ImageArgs {
     }
 }
 
+/// An image to build on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BaseImage {
+    /// One that an engine has, or pulls.
+    Named(Reference),
+    /// One in files of this host.
+    InFiles(Place),
+}
+
+impl FromStr for BaseImage {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match Place::told(text) {
+            Some(place) => place.map(Self::InFiles).map_err(|error| error.to_string()),
+            None => text.parse().map(Self::Named).map_err(|error: ReferenceError| error.to_string()),
+        }
+    }
+}
+
 /// Who is to find programs in an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ToolsFor {
@@ -351,7 +383,7 @@ pub enum ToolsFor {
 }
 
 /// Where variants are.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct VariantsFolder {
     /// Folder of variants that replaces the shipped ones
     #[arg(long, value_name = "DIR", env = "IPYBOX_VARIANTS", hide_env = true)]
@@ -359,7 +391,7 @@ pub struct VariantsFolder {
 }
 
 /// What is asked for beside a project's own dependencies.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct SelectionArgs {
     /// Dependency group of a pyproject.toml to add; may be repeated
     #[arg(long, value_name = "NAME")]
@@ -444,19 +476,8 @@ fn secret_setting(text: &str) -> Result<(String, SecretFrom), &'static str> {
     Ok((id, from.ok_or(EXPECTED)?))
 }
 
-/// Rule: PEP 751, "File Name".
 fn lock_file(text: &str) -> Result<PathBuf, &'static str> {
-    let path = PathBuf::from(text);
-    let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".toml"));
-    let is_right = |name: &str| match name.strip_prefix("pylock") {
-        Some("") => true,
-        Some(rest) => rest.strip_prefix('.').is_some_and(|rest| !rest.is_empty() && !rest.contains('.')),
-        None => false,
-    };
-    match name {
-        Some(name) if is_right(name) => Ok(path),
-        _ => Err("a lock is called `pylock.toml` or `pylock.NAME.toml`, without further dots"),
-    }
+    lock::file_name(text).map(|()| PathBuf::from(text))
 }
 
 fn copy_setting(text: &str) -> Result<(PathBuf, String), &'static str> {

@@ -1,36 +1,38 @@
 //! Says what can be typed; decides nothing, opens nothing.
 
 mod build;
+mod cache;
 mod compose;
 mod environment;
 mod image;
 mod inside;
+mod output;
 mod sandbox;
 mod values;
 
 use std::path::PathBuf;
 
 use clap::error::ErrorKind;
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use crate::reference::Reference;
 use crate::report::MessageFormat;
 
-pub use build::{BuildArgs, LockArgs, Network, StepsArgs};
+pub use build::{BuildArgs, BuilderChoice, LockArgs, Network, StepsArgs};
+pub use cache::{CacheArgs, CacheCommand, CacheFolder, CacheInfoArgs, CachePruneArgs, CacheVerifyArgs};
 pub use compose::{ComposeArgs, ComposeFormat};
-use environment::variable;
 pub use environment::{Environment, variable_of_list};
-pub use image::{ImageArgs, IndexArgs, MeansArgs, SelectionArgs, ToolsFor, VariantsFolder};
+pub use image::{BaseImage, ImageArgs, IndexArgs, MeansArgs, SelectionArgs, ToolsFor, VariantsFolder};
 pub use inside::{BillFormat, DiffArgs, InspectArgs, WhyArgs};
+pub use output::{Output, OutputForm};
 pub use sandbox::{
-    CleanupArgs, CopyArgs, DownArgs, ExecArgs, GcArgs, Gift, ImagesArgs, ListArgs, LogsArgs, OwnerArgs,
-    PruneArgs, SandboxArgs, SandboxCommand, SomeArgs, UpArgs,
+    CleanupArgs, CopyArgs, DownArgs, ExecArgs, GcArgs, Gift, ImagesArgs, ListArgs, LogsArgs, MountArg,
+    OwnerArgs, PruneArgs, SandboxArgs, SandboxCommand, SomeArgs, UpArgs,
 };
-use values::image_name;
 
 /// The tag of ipybox 0.6, for scripts that name none.
-const DEFAULT_TAG: &str = "ghcr.io/gradion-ai/ipybox";
+pub(crate) const DEFAULT_TAG: &str = "ghcr.io/gradion-ai/ipybox";
 
 /// The command line.
 #[derive(Debug, Parser)]
@@ -72,16 +74,13 @@ impl Cli {
     /// are wrong, says so and ends the process.
     #[must_use]
     pub fn read() -> Self {
-        let mut cli = Self::parse();
+        let matches = Self::command().get_matches();
+        let mut cli = Self::from_arg_matches(&matches)
+            .unwrap_or_else(|error| error.format(&mut Self::command()).exit());
         let refuse = |kind, message: String| -> ! { Self::command().error(kind, message).exit() };
-        if let Command::Build(args) = &mut cli.command
-            && args.tag.is_empty()
-        {
-            let names = variable("IPYBOX_TAG").and_then(|names| names.into_string().ok());
-            let names = names.as_deref().unwrap_or(DEFAULT_TAG).split_whitespace();
-            args.tag = names
-                .map(|name| image_name(name).unwrap_or_else(|why| refuse(ErrorKind::ValueValidation, why)))
-                .collect();
+        if let Command::Build(args) = &mut cli.command {
+            args.look(matches.subcommand_matches("build").expect("this is the command"));
+            args.complete().unwrap_or_else(|why| refuse(ErrorKind::ValueValidation, why));
         }
         if let Some(image) = cli.command.image_mut() {
             image.complete().unwrap_or_else(|why| refuse(ErrorKind::ValueValidation, why));
@@ -112,12 +111,21 @@ pub enum Command {
         ipybox build -t sandbox -d dependencies.txt      your packages\n  \
         ipybox build -t science -V basic --python 3.13   another variant, another Python\n  \
         ipybox build -t skills-executor-vision -V any-base --base cuda-image --name vision\n  \
-        ipybox build -t more -V extend-base --base skills-executor-vision --name more -d more.txt\n\n\
+        ipybox build -t more -V extend-base --base skills-executor-vision --name more -d more.txt\n  \
+        ipybox build -d dependencies.txt -o type=oci,dest=sandbox.tar    to a file, for other tools\n  \
+        ipybox build -d dependencies.txt -o type=oci,dest=sandbox.tar --base oci:base    without an engine\n  \
+        ipybox build                                     all images of ipybox.toml, where that is there\n  \
+        ipybox build science --check                     one of them, and what it is built on\n\n\
         The image id goes to stdout, everything else to stderr. A tag moves only after the new\n\
         image is complete. Every option can come from the environment: --base from IPYBOX_BASE,\n\
         --no-cache from IPYBOX_NO_CACHE (0 or 1), --apt from IPYBOX_APT, where white space separates\n\
         several, and so on.")]
     Build(BuildArgs),
+    /// Write a first `ipybox.toml`, with an image for each dependency list of this folder
+    #[command(after_help = "Examples:\n  \
+        ipybox init && ipybox build\n  \
+        ipybox init --schema > ipybox.schema.json       for editors")]
+    Init(InitArgs),
     /// Resolve a dependency list once, and write exact versions and hashes beside it
     #[command(after_help = "Examples:\n  \
         ipybox lock -d dependencies.txt                 writes pylock.toml beside it\n  \
@@ -194,6 +202,8 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// List the variants, or show one
     Variants(VariantsArgs),
+    /// What is kept on this host for layers that no step makes
+    Cache(CacheArgs),
     /// Print what makes a shell complete commands and options
     #[command(after_help = "Examples:\n  \
         ipybox completions bash > ~/.local/share/bash-completion/completions/ipybox\n  \
@@ -229,9 +239,11 @@ impl Command {
             | Self::Cleanup(_)
             | Self::Images(_)
             | Self::Prune(_)
+            | Self::Cache(_)
             | Self::Compose(_)
             | Self::Doctor(_)
             | Self::Variants(_)
+            | Self::Init(_)
             | Self::Completions { .. }
             | Self::Man { .. } => None,
         }
@@ -252,9 +264,11 @@ impl Command {
             | Self::Cleanup(_)
             | Self::Images(_)
             | Self::Prune(_)
+            | Self::Cache(_)
             | Self::Compose(_)
             | Self::Doctor(_)
             | Self::Variants(_)
+            | Self::Init(_)
             | Self::Completions { .. }
             | Self::Man { .. } => None,
         }
@@ -406,6 +420,18 @@ pub struct DoctorArgs {
     #[command(flatten)]
     #[expect(missing_docs, reason = "described by its type")]
     pub means: MeansArgs,
+}
+
+/// Arguments of `ipybox init`.
+#[derive(Debug, Args)]
+pub struct InitArgs {
+    /// Replace the `ipybox.toml` that is there
+    #[arg(long)]
+    pub force: bool,
+
+    /// Print the JSON schema of `ipybox.toml`, for editors
+    #[arg(long, conflicts_with = "force")]
+    pub schema: bool,
 }
 
 /// Arguments of `ipybox variants`.

@@ -51,7 +51,9 @@ pub enum SandboxCommand {
     #[command(after_help = "Examples:\n  \
         ipybox sandbox cp --project bot --user ann data.csv :/workspace\n  \
         ipybox sandbox cp --project bot --user ann :/workspace/plot.png .\n\n\
-        What is copied in belongs to whom the container runs as.")]
+        What is copied in belongs to whom the container runs as, what is copied out to the caller. A folder\n\
+        that is there is added to; `A/.` is what is in `A`. Links that lead out of what is copied out, FIFOs\n\
+        and devices are refused, and nothing is written then.")]
     Cp(CopyArgs),
     /// Stop sandboxes; `up` starts them again
     Stop(SomeArgs),
@@ -101,9 +103,10 @@ pub struct UpArgs {
     #[arg(short, long, value_name = "DOCKERFILE")]
     pub file: Option<PathBuf>,
 
-    /// Folder of this host that the container sees; may be repeated, with its place in the container
-    #[arg(long, value_name = "DIR[:PATH]", value_parser = OsStringValueParser::new().try_map(mount))]
-    pub mount: Vec<(PathBuf, Option<String>)>,
+    /// Folder of this host that the container sees; may be repeated, with its place in the container, and `:ro` where
+    /// nothing in it is to be changed
+    #[arg(long, value_name = "DIR[:PATH[:ro]]", value_parser = OsStringValueParser::new().try_map(mount))]
+    pub mount: Vec<MountArg>,
 
     /// Where it sees the one without a place; its commands begin there, unless that is below the image's own folder for it
     #[arg(long, value_name = "PATH", default_value = "/workspace", value_parser = place)]
@@ -123,7 +126,7 @@ pub struct UpArgs {
     pub env: Vec<(String, String)>,
 
     /// Most memory
-    #[arg(long, value_name = "SIZE", default_value = "2GB", value_parser = size)]
+    #[arg(long, value_name = "SIZE", default_value = "2GB", value_parser = memory)]
     pub memory: u64,
 
     /// Most processors
@@ -156,7 +159,7 @@ pub struct UpArgs {
     pub capability: Vec<String>,
 
     /// Whom it runs as [default: as the image says]
-    #[arg(long = "as", value_name = "UID[:GID]")]
+    #[arg(long = "as", value_name = "UID[:GID]", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub run_as: Option<String>,
 
     /// Port that is published beside those of the image; may be repeated
@@ -186,6 +189,17 @@ pub struct UpArgs {
     /// What the container runs in place of the image's command
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<String>,
+}
+
+/// A folder that a container sees.
+#[derive(Debug, Clone)]
+pub struct MountArg {
+    /// On this host.
+    pub folder: PathBuf,
+    /// In the container, where that is said.
+    pub place: Option<String>,
+    /// Whether nothing in it can be changed.
+    pub is_read_only: bool,
 }
 
 /// What a mount may give away.
@@ -313,7 +327,7 @@ pub struct CopyArgs {
     /// What is copied; with `:` before it, of the container
     pub from: PathBuf,
 
-    /// The folder, or the new name of one file; with `:` before it, of the container
+    /// The folder it is put into, or its new name; with `:` before it, of the container
     pub to: PathBuf,
 
     #[command(flatten)]
@@ -452,15 +466,18 @@ fn name() -> impl TypedValueParser<Value = OsString> {
     OsStringValueParser::new().try_map(|name| if name.is_empty() { Err("it is empty") } else { Ok(name) })
 }
 
-/// A folder of this host, and its place in a container behind the last `:/`.
-fn mount(text: OsString) -> Result<(PathBuf, Option<String>), &'static str> {
+/// A folder of this host, its place in a container behind the last `:/`, and whether it is only read.
+fn mount(text: OsString) -> Result<MountArg, &'static str> {
     let bytes = text.as_bytes();
     match bytes.windows(2).rposition(|two| two == b":/").filter(|at| *at > 0) {
         None if bytes.is_empty() => Err("expected a folder"),
-        None => Ok((text.into(), None)),
+        None => Ok(MountArg { folder: text.into(), place: None, is_read_only: false }),
         Some(at) => {
             let path = std::str::from_utf8(&bytes[at + 1..]).map_err(|_| "the place is not UTF-8")?;
-            Ok((OsStr::from_bytes(&bytes[..at]).into(), Some(place(path)?)))
+            let read_only = path.strip_suffix(":ro");
+            let place = place(read_only.or_else(|| path.strip_suffix(":rw")).unwrap_or(path))?;
+            let folder = OsStr::from_bytes(&bytes[..at]).into();
+            Ok(MountArg { folder, place: Some(place), is_read_only: read_only.is_some() })
         }
     }
 }
@@ -468,11 +485,20 @@ fn mount(text: OsString) -> Result<(PathBuf, Option<String>), &'static str> {
 /// A place in a container.
 fn place(text: &str) -> Result<String, &'static str> {
     let is_clean = text.split('/').skip(1).all(|part| !matches!(part, "" | "." | ".."));
-    if text.starts_with('/') && is_clean && text.len() > 1 && !text.contains('\0') {
+    // There the kernel has its own.
+    let is_of_kernel =
+        ["/proc", "/sys", "/dev"].iter().any(|&of| text == of || text.starts_with(&format!("{of}/")));
+    if text.starts_with('/') && is_clean && !is_of_kernel && text.len() > 1 && !text.contains(['\0', ':']) {
         Ok(text.to_owned())
     } else {
         Err("expected a path from the container's root, such as /workspace")
     }
+}
+
+/// A size of memory that a container can have: without a limit it is not left.
+fn memory(text: &str) -> Result<u64, &'static str> {
+    size(text)
+        .and_then(|bytes| if bytes > 0 { Ok(bytes) } else { Err("expected a limit above 0, such as 2GB") })
 }
 
 /// A time in seconds, more than none.

@@ -34,6 +34,8 @@ pub struct Failure {
 pub enum FailureKind {
     /// An input is refused, or a step failed.
     Refused,
+    /// Packages cannot be put into layers; the engine's builder may install them.
+    Unassembled,
     /// The command line is wrong.
     Usage,
     /// Something that should not happen.
@@ -60,6 +62,11 @@ impl Failure {
 
     pub(super) fn refused(diagnostic: Diagnostic) -> Self {
         Self::in_documents(Documents::default(), vec![diagnostic])
+    }
+
+    /// Packages that cannot be put into layers.
+    pub(super) fn unassembled(diagnostic: Diagnostic) -> Self {
+        Self { kind: FailureKind::Unassembled, ..Self::refused(diagnostic) }
     }
 
     pub(super) fn in_documents(documents: Documents, diagnostics: Vec<Diagnostic>) -> Self {

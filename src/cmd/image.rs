@@ -1,5 +1,6 @@
 //! From what is asked to a plan: the part that building, planning and rendering have in common.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -23,14 +24,34 @@ use crate::plan::{
 use crate::reference::Reference;
 use crate::report::{Report, Work};
 use crate::request::Request;
+use crate::stored::{Place, Stored, StoredError};
 
 /// What is known before any engine is asked.
 pub(super) struct Asked {
     pub(super) request: Request,
     pub(super) inputs: Inputs,
-    wanted: EngineArgs,
+    means: Means,
+}
+
+/// What requests are answered with, whatever they ask for.
+#[derive(Clone)]
+pub(super) struct Means {
+    engine: EngineArgs,
     cache: PathBuf,
     known: KnownHashes,
+}
+
+impl Means {
+    pub(super) fn of(args: &ImageArgs, caller: &Caller) -> Result<Self, Failure> {
+        let cache = caller.cache(args.means.cache_dir.clone())?;
+        let known = if args.paranoid { KnownHashes::none() } else { KnownHashes::in_cache(&cache) };
+        Ok(Self { engine: args.means.engine.clone(), cache, known })
+    }
+
+    /// The engine that is meant.
+    pub(super) async fn engine(&self, caller: &Caller) -> Result<Engine, Failure> {
+        super::engine(&self.engine, &KnownEngines::in_cache(&self.cache), caller).await
+    }
 }
 
 /// A plan, and what travels beside it.
@@ -46,15 +67,30 @@ pub(super) struct Planned<'a> {
     memory: Memory,
 }
 
+impl Planned<'_> {
+    /// The plan as the image is to remember it: with what was asked for, where its versions are those of one build.
+    pub(super) fn as_asked(&self) -> Cow<'_, Plan> {
+        match &self.standing {
+            Standing::ForNow(packages) => {
+                Cow::Owned(Plan { packages: packages.clone(), ..self.plan.clone() })
+            }
+            _ => Cow::Borrowed(&self.plan),
+        }
+    }
+}
+
 impl Asked {
     /// Reads everything the arguments name. Nothing is contacted.
     pub(super) async fn read(mut args: ImageArgs, caller: &Caller) -> Result<Self, Failure> {
         // Steps get proxies in other ways; a plan does not hold them.
         args.take_proxies();
-        let (wanted, cache) = (args.means.engine.clone(), caller.cache(args.means.cache_dir.clone())?);
-        let known = if args.paranoid { KnownHashes::none() } else { KnownHashes::in_cache(&cache) };
-        let request = args.request(caller.environment.ids);
-        let inputs = Inputs::read(&request, &known, variable_of_list);
+        let means = Means::of(&args, caller)?;
+        Self::of(args.request(caller.environment.ids), means, caller).await
+    }
+
+    /// Reads everything a request names. Nothing is contacted.
+    pub(super) async fn of(request: Request, means: Means, caller: &Caller) -> Result<Self, Failure> {
+        let inputs = Inputs::read(&request, &means.known, variable_of_list);
         let inputs = caller.interrupt.run_until_cancelled(inputs).await;
         let inputs = inputs.ok_or_else(Failure::interrupted)??;
         PlanError::of_request(&request, &inputs.variant)
@@ -65,16 +101,16 @@ impl Asked {
                 if replaced.is_empty() { "none of the shipped ones".to_owned() } else { replaced.join(", ") };
             caller.report.note(&format!("templates that are replaced: {replaced}"));
         }
-        Ok(Self { request, inputs, wanted, cache, known })
+        Ok(Self { request, inputs, means })
     }
 
     /// The folder for what need not be asked twice.
     pub(super) fn cache(&self) -> &Path {
-        &self.cache
+        &self.means.cache
     }
 
     pub(super) async fn engine(&self, caller: &Caller) -> Result<Engine, Failure> {
-        super::engine(&self.wanted, &KnownEngines::in_cache(&self.cache), caller).await
+        self.means.engine(caller).await
     }
 
     /// The plan, asking an engine only where the base's facts are in no file. It is held to its lock, and one whose lock
@@ -95,10 +131,31 @@ impl Asked {
 
     /// The facts of the base, asking an engine only where they are in no file.
     async fn any_base(&self, caller: &Caller) -> Result<Base, Failure> {
-        match &self.request.base_facts {
-            Some(file) => self.suits(Base::read(file)?),
-            None => self.base(&self.engine(caller).await?, false, &caller.report).await,
+        match (&self.request.base_facts, &self.request.base_files) {
+            (Some(file), _) => self.suits(Base::read(file)?),
+            (None, Some(place)) => self.stored(place, caller).await.map(|(_, base)| base),
+            (None, None) => self.base(&self.engine(caller).await?, false, &caller.report).await,
         }
+    }
+
+    /// A base in files of this host, and its facts.
+    pub(super) async fn stored(&self, place: &Place, caller: &Caller) -> Result<(Stored, Base), Failure> {
+        let (began, work) = (Instant::now(), Work::Probe(place.to_string()));
+        caller.report.began(&work);
+        let (of_files, platform, cache) =
+            (place.clone(), self.request.platform.clone(), self.means.cache.clone());
+        // All its layers are read where it was not seen before.
+        let reading = tokio::task::spawn_blocking(move || -> Result<(Stored, Base), Failure> {
+            let failed = |error: StoredError| Failure::refused(error.diagnostic());
+            let stored = Stored::open(&of_files, platform.as_ref()).map_err(failed)?;
+            let base = Base::in_files(&stored, &cache)?;
+            Ok((stored, base))
+        });
+        let read = caller.interrupt.run_until_cancelled(reading).await.ok_or_else(Failure::interrupted)?;
+        let ended = |error: tokio::task::JoinError| Failure::refused(Diagnostic::new(error.to_string()));
+        let (stored, base) = read.map_err(ended)??;
+        caller.report.ended(&work, began.elapsed());
+        Ok((stored, self.suits(base)?))
     }
 
     /// The facts of the base, from a file or from an engine, which pulls the image where it has to.
@@ -147,7 +204,7 @@ impl Asked {
     ) -> Result<Option<Base>, Failure> {
         let (began, work) = (Instant::now(), Work::Probe(reference.to_string()));
         report.began(&work);
-        let base = Base::of(engine, reference, &self.cache).await?;
+        let base = Base::of(engine, reference, self.cache()).await?;
         report.ended(&work, began.elapsed());
         Ok(base)
     }
@@ -157,7 +214,7 @@ impl Asked {
         let reference = self.base_reference()?;
         let base = match &self.request.base_facts {
             Some(file) => Some(Base::read(file)?),
-            None => Base::of(engine, &reference, &self.cache).await?,
+            None => Base::of(engine, &reference, self.cache()).await?,
         };
         Ok((reference, base))
     }
@@ -184,7 +241,7 @@ impl Asked {
 
     /// Chooses the target, then fetches what its list needs, then makes the plan.
     async fn plan_unlocked(&self, base: Base, caller: &Caller) -> Result<Planned<'_>, Failure> {
-        let Self { request, inputs, cache, .. } = self;
+        let Self { request, inputs, means: Means { cache, known, .. } } = self;
         let (spec, variant, report) = (&inputs.spec, &inputs.variant, &caller.report);
         let of_plan = |errors: Vec<PlanError>| Failure::of_plan(&inputs.documents, &errors);
         let installer = match (Installer::of(&base.platform), &request.installer) {
@@ -193,7 +250,7 @@ impl Asked {
         };
         let mut materials = inputs.materials(installer);
         let target = Target::choose(request, spec, variant, &base, &materials).map_err(of_plan)?;
-        let sources = inputs.sources(&target.needed, cache, &self.known, |what| report.note(what));
+        let sources = inputs.sources(&target.needed, cache, known, |what| report.note(what));
         let sources = caller.interrupt.run_until_cancelled(sources).await;
         let (sources, mut mistakes) = sources.ok_or_else(Failure::interrupted)??;
         materials.sources = inputs::planned(&sources);
@@ -302,7 +359,7 @@ impl Asked {
     pub(super) async fn installer(&self, plan: &Plan) -> Result<PathBuf, Failure> {
         match &self.request.installer {
             Some(program) => Ok(program.clone()),
-            None => Ok(plan.foundation.installer.obtain(&self.cache).await?),
+            None => Ok(plan.foundation.installer.obtain(self.cache()).await?),
         }
     }
 
@@ -310,7 +367,7 @@ impl Asked {
     pub(super) async fn installer_here(&self) -> Result<PathBuf, Failure> {
         match (&self.request.installer, Installer::of(&Platform::here())) {
             (Some(program), _) => Ok(program.clone()),
-            (None, Some(installer)) => Ok(installer.obtain(&self.cache).await?),
+            (None, Some(installer)) => Ok(installer.obtain(self.cache()).await?),
             (None, None) => Ok("uv".into()),
         }
     }

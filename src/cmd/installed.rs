@@ -29,6 +29,11 @@ pub(super) struct Installed {
 pub(super) struct Lacking(BTreeMap<String, Vec<String>>);
 
 impl Lacking {
+    /// Whether there are none.
+    pub(super) fn is_nothing(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The Debian packages that have them, as far as they are known.
     pub(super) fn packages(&self) -> impl Iterator<Item = &'static str> {
         self.0.keys().filter_map(|library| package_of(library)).collect::<BTreeSet<_>>().into_iter()

@@ -22,7 +22,7 @@ use crate::freshness::Change;
 use crate::image::dockerfile::Goal;
 use crate::installer::{Resolve, ResolveError, Upgrade, resolve};
 use crate::lock::{Difference, Lock, LockError, Reasons, Resolution, Tags, Wheel, differences, versions};
-use crate::plan::StepId;
+use crate::plan::{Packages, StepId};
 use crate::report::{self, Report, Work};
 use crate::request::Request;
 
@@ -58,6 +58,8 @@ pub(super) enum Standing {
     Unlocked,
     /// The plan installs what it says.
     Locked,
+    /// The plan installs what was resolved for this build alone. This is what was asked for.
+    ForNow(Packages),
     /// It is not what the plan asks for any more.
     Stale(Box<Lock>, Vec<Change>),
 }
@@ -181,7 +183,7 @@ fn reasons(changes: &[Change], asked: &Asked, planned: &Planned<'_>) -> BTreeMap
 
 /// Where the lock of a request is: where it is told, else beside its first list, else, for the list of a variant, in
 /// this folder. One for a platform that is asked for has that in its name.
-fn place(request: &Request) -> Option<PathBuf> {
+pub(super) fn place(request: &Request) -> Option<PathBuf> {
     if let Some(file) = &request.lock.file {
         return Some(file.clone());
     }
@@ -380,6 +382,32 @@ impl Asked {
         }
         made.keep(&file)?;
         install_from(&made.lock, &file, planned)
+    }
+}
+
+impl Asked {
+    /// Holds a plan that has no lock to what is resolved for it now, and kept nowhere.
+    pub(super) async fn lock_for_now(
+        &self,
+        planned: &mut Planned<'_>,
+        how: How<'_>,
+        caller: &Caller,
+    ) -> Result<(), Failure> {
+        if planned.plan.packages.locked.is_some() {
+            return Ok(());
+        }
+        let wishes = Wishes { upgrade: Upgrade::Needed, exclude_newer: None };
+        let made = made(self, planned, (None, None), &wishes, how, caller).await?;
+        let built = made.lock.entries.iter().find(|(_, entry)| entry.wheel.path.is_some());
+        if let Some((name, _)) = built {
+            let what =
+                Diagnostic::new(format!("`{name}` is built from its source, and nothing keeps its wheel"));
+            return Err(Failure::refused(what.advice("make a lock first, with `ipybox lock`")));
+        }
+        let locked = planned.plan.clone().with_lock(made.lock.pins());
+        planned.standing = Standing::ForNow(std::mem::replace(&mut planned.plan, locked).packages);
+        caller.report.note("versions are those of today; `ipybox lock` keeps them");
+        Ok(())
     }
 }
 

@@ -1,20 +1,27 @@
 //! One file per subcommand, each a straight line of calls.
 
 mod build;
+mod cache;
 mod compose;
 mod deps;
+mod direct;
 mod doctor;
+mod engineless;
 mod failure;
+mod fleet;
 mod fresh;
 mod image;
 mod images;
+mod init;
 mod inspect;
 mod installed;
 mod lock;
 mod memory;
 mod outcome;
+mod output;
 mod pages;
 mod plan;
+mod push;
 mod rebuild;
 mod render;
 mod sandbox;
@@ -24,6 +31,7 @@ mod verify;
 use tokio_util::sync::CancellationToken;
 
 pub use failure::{Failure, FailureKind};
+pub use fleet::is_meant as builds_fleet;
 use image::{Asked, Planned};
 
 use crate::cli::{Command, EngineArgs, Environment};
@@ -85,7 +93,11 @@ async fn engine(asked: &EngineArgs, known: &KnownEngines, caller: &Caller) -> Re
 /// [`Failure`], which the caller has not been told of yet.
 pub async fn run(command: Command, caller: &mut Caller) -> Result<(), Failure> {
     match command {
-        Command::Build(args) => Box::pin(build::run(args, caller)).await,
+        Command::Build(args) => match fleet::file(&args, &caller.report)? {
+            Some(file) => Box::pin(fleet::run(args, &file, caller)).await,
+            None => Box::pin(build::run(args, caller)).await,
+        },
+        Command::Init(args) => init::run(&args, &caller.report),
         Command::Lock(args) => Box::pin(lock::run(args, caller)).await,
         Command::Plan(args) => plan::run(args, caller).await,
         Command::Render(args) => render::run(args, caller).await,
@@ -98,6 +110,7 @@ pub async fn run(command: Command, caller: &mut Caller) -> Result<(), Failure> {
         Command::Sandbox(args) => Box::pin(sandbox::run(args.command, caller)).await,
         Command::Cleanup(args) => images::cleanup(args, caller).await,
         Command::Images(args) => images::list(args, caller).await,
+        Command::Cache(args) => cache::run(args.command, caller),
         Command::Prune(args) => images::prune(args, caller).await,
         Command::Compose(args) => compose::run(args, caller).await,
         Command::Doctor(args) => Box::pin(doctor::run(args, caller)).await,

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::build::{How, ordered, supply};
 use super::outcome::title;
-use super::{Caller, Failure};
+use super::{Caller, Failure, direct};
 use crate::base::Base;
 use crate::cli::VerifyArgs;
 use crate::diagnostic::Diagnostic;
@@ -47,16 +47,15 @@ pub(super) async fn run(args: VerifyArgs, caller: &mut Caller) -> Result<(), Fai
     let installer = plan.foundation.installer.clone();
     supply(&engine, &plan, async { Ok(installer.obtain(&cache).await?) }, report).await?;
     let how = How { no_cache: true, network: args.steps.network, epoch: None, supplies: &supplies };
-    let local = Local::default();
-    let mut build =
-        ordered((&plan, &base, &local), &Templates::shipped(), engine.builder(), how, Goal::Image)?;
-    build.no_cache = true;
-    build.platform = Some(plan.foundation.base.platform.to_string());
-    build.network = how.network.map(crate::cli::Network::name);
     let (began, work) = (Instant::now(), Work::Build { steps: plan.build_steps().len() });
-    report.began(&work);
-    let again = engine.build(build, |event: BuildEvent| report.event(&event)).await?;
-    report.ended(&work, began.elapsed());
+    let again = if direct::has_made(&engine, &image.id).await? {
+        direct::again(&engine, (&plan, &base), how, report).await?
+    } else {
+        report.began(&work);
+        let again = built(&engine, (&plan, &base), how, report).await?;
+        report.ended(&work, began.elapsed());
+        again
+    };
     let compared = compare(&engine, &image, &again).await;
     let _ = engine.remove_image(&again).await;
     let Some((steps, difference)) = compared? else {
@@ -71,6 +70,21 @@ pub(super) async fn run(args: VerifyArgs, caller: &mut Caller) -> Result<(), Fai
         Some(difference) => what.why(difference.to_string()),
         None => what,
     }))
+}
+
+/// The image of a plan by the engine's builder, without its cache.
+async fn built(
+    engine: &Engine,
+    (plan, base): (&Plan, &Base),
+    how: How<'_>,
+    report: &report::Report,
+) -> Result<ImageId, Failure> {
+    let local = Local::default();
+    let mut build = ordered((plan, base, &local), &Templates::shipped(), engine.builder(), how, Goal::Image)?;
+    build.no_cache = true;
+    build.platform = Some(plan.foundation.base.platform.to_string());
+    build.network = how.network.map(crate::cli::Network::name);
+    Ok(engine.build(build, |event: BuildEvent| report.event(&event)).await?)
 }
 
 /// The plan that an image was built from.

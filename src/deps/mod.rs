@@ -12,8 +12,8 @@ mod name;
 pub mod pep508;
 mod range;
 mod source;
-mod toml;
-mod value;
+pub(crate) mod toml;
+pub(crate) mod value;
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -463,7 +463,7 @@ fn report_duplicates(names: &[(Name, Range<usize>)], text: &str, mistakes: &mut 
 }
 
 /// The candidate that a slip of the finger may have turned into `word`.
-fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // The distance of long words costs the product of their lengths, and a slip is shorter.
     const LONGEST: usize = 100;
     candidates
@@ -476,7 +476,7 @@ fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Opt
 }
 
 /// Words in backticks, with commas between them.
-fn in_backticks<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
+pub(crate) fn in_backticks<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
     let words: Vec<_> = words.into_iter().map(|word| format!("`{word}`")).collect();
     words.join(", ")
 }

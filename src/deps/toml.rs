@@ -15,9 +15,9 @@ const MAX_SYNTAX_ERRORS: usize = 10;
 
 /// Parses TOML, going on behind each broken line so that all of them are reported. `explain` says
 /// what is wrong with a line and its first error, where it knows better than the parser.
-pub(super) fn parse(
+pub(crate) fn parse(
     text: &str,
-    parsed: &mut Parsed,
+    mistakes: &mut Vec<Diagnostic>,
     advice: &str,
     explain: impl Fn(&str, &str) -> Option<Diagnostic>,
 ) -> Option<Table<'static>> {
@@ -33,7 +33,7 @@ pub(super) fn parse(
         let message = error.message().lines().next().unwrap_or_default();
         let written = text[line.clone()].trim();
         let start = line.start + text[line.clone()].len() - text[line.clone()].trim_start().len();
-        parsed.mistakes.push(match explain(written, message) {
+        mistakes.push(match explain(written, message) {
             Some(mistake) => mistake.at(start..start + written.len()),
             None => syntax_error(text, start, at, message, advice),
         });

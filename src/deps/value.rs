@@ -1,4 +1,4 @@
-//! TOML as the readers of lists see it: tables, keys and values with their places.
+//! TOML as the readers of lists and fleets see it: tables, keys and values with their places.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -7,20 +7,20 @@ use toml_edit::{Item, TableLike};
 
 /// Keys and values, in the order written.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Table<'t> {
+pub(crate) struct Table<'t> {
     entries: Vec<(Key<'t>, Value<'t>)>,
 }
 
 /// A key, with the quotes it may have in its place.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Key<'t> {
-    pub(super) name: Cow<'t, str>,
-    pub(super) at: Range<usize>,
+pub(crate) struct Key<'t> {
+    pub(crate) name: Cow<'t, str>,
+    pub(crate) at: Range<usize>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Value<'t> {
-    pub(super) at: Range<usize>,
+pub(crate) struct Value<'t> {
+    pub(crate) at: Range<usize>,
     data: Data<'t>,
 }
 
@@ -28,6 +28,7 @@ pub(super) struct Value<'t> {
 enum Data<'t> {
     Text(Cow<'t, str>),
     Boolean(bool),
+    Integer(i64),
     Array(Vec<Value<'t>>),
     /// In braces.
     Inline(Table<'t>),
@@ -40,20 +41,20 @@ enum Data<'t> {
 }
 
 impl<'t> Table<'t> {
-    pub(super) fn entries(&self) -> impl ExactSizeIterator<Item = (&Key<'t>, &Value<'t>)> {
+    pub(crate) fn entries(&self) -> impl ExactSizeIterator<Item = (&Key<'t>, &Value<'t>)> {
         self.entries.iter().map(|(key, value)| (key, value))
     }
 
-    pub(super) fn get(&self, name: &str) -> Option<&Value<'t>> {
+    pub(crate) fn get(&self, name: &str) -> Option<&Value<'t>> {
         self.entries.iter().find(|(key, _)| key.name == name).map(|(_, value)| value)
     }
 
-    pub(super) fn contains(&self, name: &str) -> bool {
+    pub(crate) fn contains(&self, name: &str) -> bool {
         self.get(name).is_some()
     }
 
     /// Takes over what the full parser found. Places that it does not tell are those of the key.
-    pub(super) fn of(table: &dyn TableLike) -> Table<'static> {
+    pub(crate) fn of(table: &dyn TableLike) -> Table<'static> {
         let entry = |(name, _): (&str, &Item)| {
             let (key, item) = table.get_key_value(name).expect("the name comes from this table");
             let at = key.span().unwrap_or_default();
@@ -68,7 +69,7 @@ impl<'t> Table<'t> {
     /// right or wrong, and for a table in which a key stands twice; keys of the whole are not compared.
     ///
     /// Rule: TOML 1.0.
-    pub(super) fn plain(text: &'t str) -> Option<Self> {
+    pub(crate) fn plain(text: &'t str) -> Option<Self> {
         let mut reader = Reader { text, at: 0 };
         // Few lines are shorter.
         let mut entries = Vec::with_capacity(text.len() / 24);
@@ -107,6 +108,7 @@ impl<'t> Value<'t> {
         let data = match value {
             toml_edit::Value::String(text) => Data::Text(Cow::Owned(text.value().clone())),
             toml_edit::Value::Boolean(boolean) => Data::Boolean(*boolean.value()),
+            toml_edit::Value::Integer(number) => Data::Integer(*number.value()),
             toml_edit::Value::Array(array) => {
                 Data::Array(array.iter().map(|value| Value::of_value(value, &at)).collect())
             }
@@ -116,38 +118,43 @@ impl<'t> Value<'t> {
         Value { at, data }
     }
 
-    pub(super) fn as_str(&self) -> Option<&str> {
+    pub(crate) fn as_str(&self) -> Option<&str> {
         if let Data::Text(text) = &self.data { Some(text) } else { None }
     }
 
-    pub(super) fn as_bool(&self) -> Option<bool> {
+    pub(crate) fn as_bool(&self) -> Option<bool> {
         if let Data::Boolean(boolean) = self.data { Some(boolean) } else { None }
     }
 
-    pub(super) fn as_array(&self) -> Option<&[Value<'t>]> {
+    pub(crate) fn as_integer(&self) -> Option<i64> {
+        if let Data::Integer(number) = self.data { Some(number) } else { None }
+    }
+
+    pub(crate) fn as_array(&self) -> Option<&[Value<'t>]> {
         if let Data::Array(values) = &self.data { Some(values) } else { None }
     }
 
     /// A table, however it is written.
-    pub(super) fn as_table(&self) -> Option<&Table<'t>> {
+    pub(crate) fn as_table(&self) -> Option<&Table<'t>> {
         if let Data::Inline(table) | Data::Table(table) = &self.data { Some(table) } else { None }
     }
 
     /// Tables below headers in double brackets.
-    pub(super) fn as_tables(&self) -> Option<&[Value<'t>]> {
+    pub(crate) fn as_tables(&self) -> Option<&[Value<'t>]> {
         if let Data::Tables(tables) = &self.data { Some(tables) } else { None }
     }
 
     /// Whether it stands behind `=`, and not below a header.
-    pub(super) fn is_behind_key(&self) -> bool {
+    pub(crate) fn is_behind_key(&self) -> bool {
         !matches!(self.data, Data::Table(_) | Data::Tables(_))
     }
 
     /// What TOML calls its kind.
-    pub(super) fn kind(&self) -> &'static str {
+    pub(crate) fn kind(&self) -> &'static str {
         match self.data {
             Data::Text(_) => "string",
             Data::Boolean(_) => "boolean",
+            Data::Integer(_) => "integer",
             Data::Array(_) => "array",
             Data::Inline(_) => "inline table",
             Data::Table(_) => "table",

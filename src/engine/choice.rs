@@ -11,9 +11,9 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use super::Host;
-use super::credentials::AuthFiles;
 use super::host::{Address, TlsFiles};
 use crate::archive::hexadecimal;
+use crate::credentials::AuthFiles;
 
 /// What decides which engine is used, as its clients are told.
 #[derive(Debug, Clone, Default)]

@@ -15,7 +15,7 @@ use bollard::query_parameters::{
 };
 use futures_util::StreamExt;
 
-use super::{Door, Engine, EngineError, MAX_ANSWER, error};
+use super::{Door, Engine, EngineError, MAX_ANSWER, Run, Running, error};
 use crate::reference::ImageId;
 
 /// How a container is made. What is not said is as the image has it.
@@ -39,6 +39,8 @@ pub struct Spec<'a> {
     pub volumes: &'a [(String, String)],
     /// A container whose network and processes are its own, too.
     pub beside: Option<&'a str>,
+    /// After what time it is left over, where that is less than what any work takes.
+    pub longest: Option<Duration>,
     /// Added to Docker's default capabilities, such as `NET_ADMIN`.
     pub capabilities: &'a [&'a str],
 }
@@ -90,7 +92,7 @@ impl Engine {
             (format!("{port}/tcp"), Some(vec![binding]))
         });
         let owned = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
-        let until = (now() + LONGEST).as_secs().to_string();
+        let until = (now() + spec.longest.unwrap_or(LONGEST)).as_secs().to_string();
         let body = ContainerCreateBody {
             image: Some(image.to_string()),
             entrypoint: spec.command.map(owned),
@@ -188,6 +190,17 @@ impl Container {
             self.doors.extend(port.map(|port| (port, door)));
         }
         Ok(())
+    }
+
+    /// Starts a program in it, which reads and writes, as root.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError`].
+    pub async fn run(&self, command: &[&str]) -> Result<Running, EngineError> {
+        let command = command.iter().map(|&word| word.to_owned()).collect();
+        let run = Run { container: &self.id, command, user: Some("0:0"), has_input: true, ..Run::default() };
+        self.engine.run(run).await?.ok_or_else(|| EngineError::cut("run a program in a container"))
     }
 
     /// Starts it, and reads what it writes to stdout until it ends; at most 4 MiB.

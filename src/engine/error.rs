@@ -8,7 +8,7 @@ use bollard::errors::Error as Api;
 use super::transport::NO_WORD;
 use super::{Candidate, Host};
 use crate::diagnostic::Diagnostic;
-use crate::reference::Reference;
+use crate::reference::{ImageId, Reference};
 
 /// Why an engine did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -201,6 +201,11 @@ impl EngineError {
                 })
             }
             Self::Cut { .. } => what.advice("try again; if it stays so, look at the engine's log"),
+            // What is not a command's end is the engine's own word, and its last.
+            Self::Step { exit_code: None, output, .. } => match output.last() {
+                Some(why) => what.why(why.clone()),
+                None => what,
+            },
             Self::Step { .. } | Self::NoImage | Self::Interrupted => what,
             Self::Context(source) => what.why(source.to_string()),
             Self::Api { source, .. } | Self::Tag { source, .. } => what.why(message(source)),
@@ -410,6 +415,16 @@ pub(super) fn is_of_last_line_break(error: &Api) -> bool {
     matches!(error, Api::IOError { err } if err.to_string() == "bytes remaining on stream")
 }
 
+/// The image that somebody else made at the same moment, where that is all that stopped a build.
+///
+/// Rule: moby 26, containerd image store; of two builds without a name that make one image only one may enter it.
+pub(super) fn made_meanwhile(error: &Api) -> Option<ImageId> {
+    let message = message(error);
+    let (_, rest) = message.split_once("image \"moby-dangling@")?;
+    let (id, rest) = rest.split_once('"')?;
+    (rest == ": already exists").then(|| ImageId::try_from(id.to_owned()).ok())?
+}
+
 /// The HTTP status of an answer that is an error.
 pub(super) fn status(error: &Api) -> Option<u16> {
     match error {
@@ -419,7 +434,7 @@ pub(super) fn status(error: &Api) -> Option<u16> {
 }
 
 /// Whether the connection failed, rather than what was asked for.
-fn is_of_transport(error: &Api) -> bool {
+pub(super) fn is_of_transport(error: &Api) -> bool {
     matches!(
         error,
         Api::HyperResponseError { .. }
@@ -449,6 +464,17 @@ pub(super) fn message(error: &Api) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_image_that_two_builds_make_at_once_is_known_by_the_words_of_the_engine() {
+        let digest = format!("sha256:{}", "0123456789abcdef".repeat(4));
+        let of = |error: String| made_meanwhile(&Api::DockerStreamError { error });
+        let said = format!("image \"moby-dangling@{digest}\": already exists");
+        assert_eq!(of(said.clone()).unwrap().as_str(), digest);
+        assert_eq!(of(format!("{said}, too")), None);
+        assert_eq!(of(said.replace("moby-dangling", "a")), None);
+        assert_eq!(of(said.replace("sha256:0", "sha256:")), None);
+    }
 
     #[test]
     fn what_stops_a_pull_is_known_by_the_words_of_engines_and_registries() {

@@ -12,7 +12,7 @@ use futures_util::{Stream, StreamExt, TryStreamExt};
 use serde::Deserialize;
 
 use super::build::session::chunks;
-use super::{Builder, Engine, EngineError, error, transport};
+use super::{Builder, Engine, EngineError, credentials, error, transport};
 use crate::archive::Archive;
 use crate::reference::{ImageId, Reference};
 
@@ -62,6 +62,8 @@ pub struct ListedImage {
     pub id: ImageId,
     /// Its names.
     pub names: Vec<String>,
+    /// Its names by digest, under which it was pulled or pushed.
+    pub digests: Vec<String>,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
     /// Its size, in bytes.
@@ -192,7 +194,7 @@ impl Engine {
             options = options.platform(platform);
         }
         let options = options.build();
-        let (credentials, helper) = match self.auth.of_image(reference).await {
+        let (credentials, helper) = match credentials::of_image(&self.auth, reference).await {
             Ok(credentials) => (credentials, None),
             Err(why) => (None, Some(why)),
         };
@@ -256,10 +258,12 @@ impl Engine {
         let listed = self.docker.list_images(None::<ListImagesOptions>).await;
         let listed = listed.map_err(EngineError::api("list images"))?;
         let of = |image: ImageSummary| {
-            let names = image.repo_tags.into_iter().filter(|name| !name.contains("<none>"));
+            let known =
+                |names: Vec<String>| names.into_iter().filter(|name| !name.contains("<none>")).collect();
             Some(ListedImage {
                 id: ImageId::try_from(image.id).ok()?,
-                names: names.collect(),
+                names: known(image.repo_tags),
+                digests: known(image.repo_digests),
                 labels: image.labels.into_iter().collect(),
                 bytes: u64::try_from(image.size).unwrap_or_default(),
                 created: image.created,

@@ -1,6 +1,6 @@
 //! What an engine says of itself.
 
-use super::{Builder, Engine, EngineError};
+use super::{Builder, Engine, EngineError, credentials};
 use crate::reference::Reference;
 
 /// What an engine says of itself.
@@ -41,7 +41,7 @@ impl Engine {
     ///
     /// [`EngineError::Pull`].
     pub async fn can_pull(&self, reference: &Reference) -> Result<(), EngineError> {
-        let (credentials, helper) = match self.auth.of_image(reference).await {
+        let (credentials, helper) = match credentials::of_image(&self.auth, reference).await {
             Ok(credentials) => (credentials, None),
             Err(why) => (None, Some(why)),
         };

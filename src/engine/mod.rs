@@ -1,6 +1,7 @@
 //! A connection to one container engine; the only room that imports bollard, whose types stop at
 //! this door.
 
+mod blobs;
 mod build;
 mod choice;
 mod container;
@@ -12,6 +13,7 @@ mod images;
 mod info;
 mod known;
 mod lasting;
+mod layered;
 mod normal;
 mod transport;
 
@@ -20,17 +22,19 @@ use std::future::Future;
 use bollard::Docker;
 use tokio_util::sync::CancellationToken;
 
+use crate::credentials::AuthFiles;
+
 pub use build::{Build, BuildEvent};
 pub use choice::{Candidate, Choice, ChoiceError};
 pub use container::{Container, Exec, Spec};
-pub use credentials::AuthFiles;
 pub use door::Door;
 pub use error::{EngineError, PullCause};
 pub use host::Host;
 pub use images::{Image, Layer, LayerEvent, ListedImage};
 pub use info::Info;
 pub use known::KnownEngines;
-pub use lasting::{Container as LastingContainer, Inspected, Lasting, Piece, Run, Running};
+pub use lasting::{Container as LastingContainer, Folder, Inspected, Lasting, PATH, Piece, Run, Running};
+pub use layered::{Content, NEWEST_STEP, Put, PutError};
 use transport::Dialer;
 pub use transport::Stream;
 
@@ -113,6 +117,12 @@ impl Engine {
     #[must_use]
     pub fn socket(&self) -> Option<&std::path::Path> {
         self.dialer.host.socket()
+    }
+
+    /// What is cancelled when the caller gives up.
+    #[must_use]
+    pub fn interrupt(&self) -> &CancellationToken {
+        &self.interrupt
     }
 
     /// Does `work` unless the caller gives up meanwhile.

@@ -1,15 +1,17 @@
 //! An image once more, with one time for all of it in its configuration: equal layers then make an equal image.
 
 use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
 
+use std::io::{self, Write};
+
+use bollard::errors::Error as Api;
 use bollard::query_parameters::ImportImageOptions;
 use futures_util::{StreamExt, TryStreamExt};
 
-use super::build::session::chunks;
+use super::build::session::streamed;
 use super::images::PATIENCE;
-use super::{Builder, Engine, EngineError, transport};
-use crate::archive::{Archive, hexadecimal, rfc3339};
+use super::{Builder, Engine, EngineError, PutError, transport};
+use crate::archive::rfc3339;
 use crate::reference::ImageId;
 
 /// Instructions that add a layer, whatever is in it.
@@ -38,34 +40,35 @@ impl Engine {
             return Ok(Some(image.clone()));
         }
         let Some(config) = config(&of_image, &of_base, seconds) else { return Ok(None) };
-        let config = config.to_string();
-        let digest = hexadecimal(&Sha256::digest(&config));
-        let layers = of_image.layers().len();
-        // Layers are named, and not there: the engine has them.
-        let named: Vec<String> = (0..layers).map(|number| format!("absent/{number}/layer.tar")).collect();
-        let manifest = json!([{ "Config": format!("{digest}.json"), "RepoTags": null, "Layers": named }]);
-        let mut archive = Archive::default();
-        archive.add("manifest.json", manifest.to_string());
-        archive.add(&format!("{digest}.json"), config);
-        let body = chunks(archive, &self.dialer.host).map_ok(bytes::Bytes::from);
+        match self.of_layers(&config, image, &of_image.layers(), &[], &[]).await {
+            Ok(image) => Ok(Some(image)),
+            Err(PutError::Engine(EngineError::Interrupted)) => Err(EngineError::Interrupted),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// Has the engine read images from an archive, as `docker load` does, and returns what it says. What comes of that is to
+    /// be looked at.
+    pub(super) async fn load(
+        &self,
+        write: impl FnOnce(&mut dyn Write) -> io::Result<()> + Send + 'static,
+    ) -> Result<Result<String, Api>, EngineError> {
+        let body = streamed(&self.dialer.host, write).map_ok(bytes::Bytes::from);
         let docker = self.docker.clone().with_timeout(PATIENCE);
         let options = ImportImageOptions::default();
         let mut loaded = docker.import_image(options, bollard::body_try_stream(body), None);
         let read = async {
+            let mut said = String::new();
             while let Some(message) = loaded.next().await {
-                message?;
+                said = message?.stream.unwrap_or(said);
             }
-            Ok(())
+            Ok(said)
         };
-        // Engines that keep manifests cannot take it; what counts is what is there afterwards.
-        let _: Result<(), bollard::errors::Error> = self.unless_interrupted(read).await?;
-        let id = ImageId::try_from(format!("sha256:{digest}")).expect("a digest is an id");
-        let there = self.image(id.as_str()).await?;
-        Ok(there.filter(|there| there.layers == of_image.layers()).map(|there| there.id))
+        self.unless_interrupted(read).await
     }
 
     /// What the engine says of an image, in its own words.
-    async fn told(&self, image: &ImageId) -> Result<Told, EngineError> {
+    pub(super) async fn told(&self, image: &ImageId) -> Result<Told, EngineError> {
         let ask = async |what: &str| {
             let body = transport::get(&self.dialer, &format!("/images/{image}/{what}")).await;
             let read = body.and_then(|body| Ok(serde_json::from_slice::<Value>(&body)?));
@@ -76,14 +79,14 @@ impl Engine {
 }
 
 /// What an engine says of an image.
-struct Told {
+pub(super) struct Told {
     inspected: Value,
     /// The newest first.
     history: Value,
 }
 
 impl Told {
-    fn layers(&self) -> Vec<String> {
+    pub(super) fn layers(&self) -> Vec<String> {
         let layers = self.inspected["RootFS"]["Layers"].as_array();
         layers.into_iter().flatten().filter_map(|layer| layer.as_str().map(str::to_owned)).collect()
     }
@@ -95,7 +98,7 @@ impl Told {
 }
 
 /// The configuration of an image with one time; `None` where it cannot be told which steps made its layers.
-fn config(image: &Told, base: &Told, seconds: u64) -> Option<Value> {
+pub(super) fn config(image: &Told, base: &Told, seconds: u64) -> Option<Value> {
     let (layers, of_base) = (image.layers(), base.layers());
     let (steps, base_steps) = (image.steps(), base.steps().len());
     if !layers.starts_with(&of_base) || steps.len() < base_steps {

@@ -2,7 +2,7 @@
 
 mod change;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 
 use base64::Engine as _;
@@ -103,6 +103,13 @@ impl Stamp {
         ZlibDecoder::new(packed.as_slice()).take(MOST_PLAN).read_to_end(&mut text).ok()?;
         let stamp = Self { plan: serde_json::from_slice(&text).ok()? };
         (stamp.fingerprint() == *fingerprint).then_some(stamp)
+    }
+
+    /// The names of all labels that a build with it writes: its own, and those of its plan.
+    #[must_use]
+    pub fn written(&self) -> BTreeSet<String> {
+        let of_plan = self.plan.pointer("/finish/labels").and_then(Value::as_object);
+        of_plan.into_iter().flatten().map(|(name, _)| name.clone()).chain(self.labels().into_keys()).collect()
     }
 
     /// Some parts of it, by their paths.

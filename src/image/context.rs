@@ -36,6 +36,9 @@ pub fn of(
     }
     context.add(INDEX, installer::default_index(plan));
     context.add("look.py", build_file(templates, "look.py"));
+    if plan.foundation.bytecode {
+        context.add("compile.py", build_file(templates, "compile.py"));
+    }
     for (name, content) in installer::request(plan, Reader::Step)? {
         context.add(&format!("request/{name}"), content);
     }

@@ -1,5 +1,7 @@
 //! A [`Plan`] to Dockerfile text through `templates/*.tera`; places values, never decides.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -142,6 +144,7 @@ struct Values<'a> {
     hashes: bool,
     /// Whether wheels are built and nothing else.
     only_wheels: bool,
+    only_foundation: bool,
     /// Whether a lock says what is installed.
     locked: bool,
     /// Where what is installed is said.
@@ -261,6 +264,8 @@ pub enum Goal {
     Image,
     /// The wheels that are built for it, below `/wheels`, and nothing else.
     Wheels,
+    /// The image without its packages and labels: what they are put on, layer by layer.
+    Foundation,
 }
 
 /// Renders the Dockerfile of a plan. It stays inside what the frontend built into Docker 20.10
@@ -291,8 +296,7 @@ pub fn render(
     };
     let Plan { foundation, packages, finish, .. } = plan;
     let names_hosts = !packages.hosts().is_empty();
-    let mut labels = finish.labels.clone();
-    labels.extend(Stamp::of(plan).labels());
+    let labels = labels(plan);
     let values = Values {
         ipybox: &plan.ipybox,
         variant: &plan.variant,
@@ -337,6 +341,7 @@ pub fn render(
         build_apt: packages.build_apt.join(" "),
         bounds: !packages.bounds.is_empty(),
         only_wheels: goal == Goal::Wheels,
+        only_foundation: goal == Goal::Foundation,
         hashes: packages.checks_hashes(),
         locked: packages.locked.is_some(),
         pylock: if packages.locked.is_some() { "request/pylock.toml" } else { "pylock.toml" },
@@ -373,6 +378,12 @@ pub fn render(
         Supply::Engine | Supply::Context => Ok(text),
         Supply::Plain { .. } => marked(text, plan, goal),
     }
+}
+
+/// The labels of a plan's image.
+#[must_use]
+pub fn labels(plan: &Plan) -> BTreeMap<String, String> {
+    plan.finish.labels.clone().into_iter().chain(Stamp::of(plan).labels()).collect()
 }
 
 /// A template with its values.

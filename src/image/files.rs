@@ -69,9 +69,9 @@ pub(super) fn files(plan: &Foundation, base: &Base, templates: &Templates) -> Ar
 
 /// A path of an image as archives have it, without the links of its base: a folder in an archive would take the
 /// place of a link.
-fn in_base(base: &Base, path: &str) -> String {
+pub(super) fn in_base(base: &Base, wanted: &str) -> String {
     const MOST: usize = 8;
-    let mut path = path.to_owned();
+    let mut path = wanted.to_owned();
     for _ in 0..MOST {
         let inside =
             |link: &str| path.strip_prefix(link).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
@@ -83,8 +83,14 @@ fn in_base(base: &Base, path: &str) -> String {
         }
         path = through;
     }
-    let clean = path.split('/').filter(|part| !matches!(*part, "" | "." | ".."));
-    clean.collect::<Vec<_>>().join("/")
+    let through = clean(&path);
+    if through.is_empty() { clean(wanted) } else { through }
+}
+
+/// A path without what leads nowhere, or out of the root.
+fn clean(path: &str) -> String {
+    let leads = |part: &&str| !matches!(*part, "" | "." | "..") && !part.contains('\0');
+    path.split('/').filter(leads).collect::<Vec<_>>().join("/")
 }
 
 #[cfg(test)]
@@ -94,9 +100,13 @@ mod tests {
     #[test]
     fn folders_of_an_archive_do_not_replace_links() {
         let mut base = Base::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/base.json").as_ref()).unwrap();
-        for (link, target) in
-            [("/opt", "/var/opt"), ("/var/opt", "/data"), ("/app", "/"), ("/loop", "/loop/x")]
-        {
+        for (link, target) in [
+            ("/opt", "/var/opt"),
+            ("/var/opt", "/data"),
+            ("/app", "/"),
+            ("/dots", "/./.."),
+            ("/loop", "/loop/x"),
+        ] {
             base.links.insert(link.to_owned(), target.to_owned());
         }
         for (path, place) in [
@@ -105,6 +115,8 @@ mod tests {
             ("/app/workspaces", "workspaces"),
             ("/usr/local/bin/x", "usr/local/bin/x"),
             ("/app", "app"),
+            ("/dots", "dots"),
+            ("/dots/x", "x"),
         ] {
             assert_eq!(in_base(&base, path), place);
         }

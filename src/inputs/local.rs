@@ -71,6 +71,18 @@ pub enum LocalError {
         /// Why.
         why: &'static str,
     },
+    /// A line of a `.dockerignore` says nothing, or not what it seems to.
+    #[error("line {line} of `{}` is no pattern", path.display())]
+    NoPattern {
+        /// The file.
+        path: PathBuf,
+        /// The number of the line, from 1.
+        line: usize,
+        /// Why.
+        why: &'static str,
+        /// What to do.
+        fix: &'static str,
+    },
 }
 
 impl LocalError {
@@ -93,6 +105,7 @@ impl LocalError {
                 what.why("what it leads to would get into the build").advice("copy the file into the folder")
             }
             Self::Unpackable { why, .. } => what.why(*why).advice("keep it out of the folder, or change it"),
+            Self::NoPattern { why, fix, .. } => what.why(*why).advice(*fix),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Everything that is read from this host before any decision.
 
+pub mod checkout;
 pub mod credentials;
 pub mod folder;
 pub mod git;

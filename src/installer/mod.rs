@@ -13,5 +13,5 @@ pub use release::{UvError, image};
 pub use request::{
     Reader, WHEELS, builds, default_index, index_order, index_settings, replaces_own, request,
 };
-pub use resolve::{Resolve, ResolveError, Upgrade, resolve};
+pub use resolve::{Installing, Resolve, ResolveError, Upgrade, resolve};
 pub use shared::package_of;

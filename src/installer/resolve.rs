@@ -174,16 +174,9 @@ impl Resolve<'_> {
     /// The program, as build steps call it: with this plan's settings, and none of this host's.
     fn command(&self, folder: &Path, choice: &str) -> Command {
         let Self { plan, .. } = self;
-        let mut command = Command::new(self.uv);
-        command.current_dir(folder).stdin(Stdio::null()).kill_on_drop(true).process_group(0);
-        command.env_clear().envs(self.environment.iter().map(|(name, value)| (name, value)));
-        command.env("UV_CONFIG_FILE", folder.join(SETTINGS)).env("UV_CACHE_DIR", self.cache);
-        command.env("UV_PYTHON_DOWNLOADS", "never").env("UV_NO_PROGRESS", "1");
+        let mut command = self.installing().command(folder);
         // What it says then names an index that gives nothing.
-        command.env("RUST_LOG", "uv_resolver=warn").env("NETRC", folder.join("netrc"));
-        if self.certificates.is_some() {
-            command.env("SSL_CERT_FILE", folder.join("ca.pem"));
-        }
+        command.env("RUST_LOG", "uv_resolver=warn");
         command.args(["pip", "compile", "--quiet", "--no-build", "--python-version"]);
         command.arg(&plan.foundation.interpreter.version).args(["--python-platform", self.platform]);
         if plan.foundation.placement != Placement::Isolated {
@@ -202,6 +195,11 @@ impl Resolve<'_> {
         command
     }
 
+    fn installing(&self) -> Installing<'_> {
+        let &Self { uv, environment, cache, certificates, .. } = self;
+        Installing { uv, environment, cache, certificates }
+    }
+
     /// The same resolution once more, in words. All it asks is in the cache by now, unless that keeps nothing.
     async fn annotated(&self, folder: &Path, choice: &str) -> io::Result<Output> {
         let command = || {
@@ -214,6 +212,68 @@ impl Resolve<'_> {
         fs::write(folder.join(VERSIONS), versions(&resolved).map_err(io::Error::other)?)?;
         let offline = command().arg("--offline").output().await?;
         if offline.status.success() { Ok(offline) } else { command().output().await }
+    }
+}
+
+/// The installer on this host.
+#[derive(Debug, Clone, Copy)]
+pub struct Installing<'a> {
+    /// The program.
+    pub uv: &'a Path,
+    /// Its environment, without what sets it up.
+    pub environment: &'a [(OsString, OsString)],
+    /// The folder of its cache.
+    pub cache: &'a Path,
+    /// The certificates it trusts, in PEM; this host's if there are none.
+    pub certificates: Option<&'a [u8]>,
+}
+
+impl Installing<'_> {
+    /// The program in a folder that has its settings, a netrc and the certificates.
+    fn command(&self, folder: &Path) -> Command {
+        let mut command = Command::new(self.uv);
+        command.current_dir(folder).stdin(Stdio::null()).kill_on_drop(true).process_group(0);
+        command.env_clear().envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command.env("UV_CONFIG_FILE", folder.join(SETTINGS)).env("UV_CACHE_DIR", self.cache);
+        command.env("UV_PYTHON_DOWNLOADS", "never").env("UV_NO_PROGRESS", "1");
+        command.env("NETRC", folder.join("netrc"));
+        if self.certificates.is_some() {
+            command.env("SSL_CERT_FILE", folder.join("ca.pem"));
+        }
+        command
+    }
+
+    /// Where the files of requirements are that name their versions and hashes, as a lock; `settings` are uv's.
+    ///
+    /// # Errors
+    ///
+    /// [`ResolveError`].
+    pub async fn find(
+        &self,
+        requirements: &str,
+        settings: &str,
+        python: &str,
+        platform: &str,
+    ) -> Result<String, ResolveError> {
+        const REQUIREMENTS: &str = "requirements.txt";
+        let io = |source| ResolveError::Io { program: self.uv.to_owned(), source };
+        fs::create_dir_all(self.cache).map_err(io)?;
+        let folder = tempfile::tempdir().map_err(io)?;
+        let folder = folder.path();
+        fs::write(folder.join(REQUIREMENTS), requirements).map_err(io)?;
+        fs::write(folder.join(SETTINGS), settings).map_err(io)?;
+        secret_file(&folder.join("netrc"), &[]).map_err(io)?;
+        if let Some(certificates) = self.certificates {
+            fs::write(folder.join("ca.pem"), certificates).map_err(io)?;
+        }
+        let mut command = self.command(folder);
+        command.args(["pip", "compile", "--quiet", "--no-build", "--no-deps", "--python-version", python]);
+        command.args(["--python-platform", platform, "--format", PYLOCK, "-o", PYLOCK, REQUIREMENTS]);
+        let found = command.output().await.map_err(io)?;
+        if !found.status.success() {
+            return Err(failed(&found));
+        }
+        fs::read_to_string(folder.join(PYLOCK)).map_err(io)
     }
 }
 

@@ -218,6 +218,49 @@ pub struct Resolution {
     pub built: BTreeMap<Name, Wheel>,
 }
 
+/// What the file of a lock may be called.
+///
+/// Rule: PEP 751, "File Name".
+///
+/// # Errors
+///
+/// Why a path is none of a lock.
+pub fn file_name(path: &str) -> Result<(), &'static str> {
+    let name = Path::new(path).file_name().and_then(|name| name.to_str());
+    let is_right = |name: &str| match name.strip_prefix("pylock") {
+        Some("") => true,
+        Some(rest) => rest.strip_prefix('.').is_some_and(|rest| !rest.is_empty() && !rest.contains('.')),
+        None => false,
+    };
+    match name.and_then(|name| name.strip_suffix(".toml")) {
+        Some(name) if is_right(name) => Ok(()),
+        _ => Err("a lock is called `pylock.toml` or `pylock.NAME.toml`, without further dots"),
+    }
+}
+
+/// The wheels that an interpreter takes of what an installer has found, by their distributions; of them only such as have
+/// one of these hashes.
+///
+/// # Errors
+///
+/// [`LockError`].
+pub fn pins(pylock: &str, tags: &Tags, admitted: &BTreeSet<&str>) -> Result<BTreeMap<Name, Pin>, LockError> {
+    let mut pins = BTreeMap::new();
+    for found in pylock::packages(pylock)? {
+        let admitted = found.wheels.into_iter().filter(|wheel| admitted.contains(wheel.sha256.as_str()));
+        let ranked = admitted.filter_map(|wheel| Some((tags.rank(&wheel.file)?, wheel)));
+        let Some((_, wheel)) = ranked.min_by_key(|(rank, _)| *rank) else {
+            return Err(LockError::NoWheel(found.name));
+        };
+        let version = found.version.or_else(|| version_of(&wheel.file));
+        let version = version.ok_or_else(|| LockError::NoWheel(found.name.clone()))?;
+        let Wheel { file, url, sha256, size, is_direct, .. } = wheel;
+        let pin = Pin { version: version.to_string(), file, url, sha256, size, is_direct, generation: 0 };
+        pins.insert(found.name, pin);
+    }
+    Ok(pins)
+}
+
 impl Lock {
     /// The lock of what was resolved for a plan. What stays as it was in an earlier one keeps its generation.
     ///
@@ -363,6 +406,7 @@ impl Lock {
             sha256: entry.wheel.sha256.clone(),
             size: entry.wheel.size,
             is_direct: entry.wheel.is_direct,
+            generation: entry.generation,
         };
         self.entries.iter().map(|(name, entry)| (name.clone(), pin(entry))).collect()
     }

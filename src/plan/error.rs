@@ -275,7 +275,10 @@ impl PlanError {
     pub fn of_request(request: &Request, variant: &Variant) -> Result<(), Self> {
         let name = || variant.name.clone();
         let inherits = variant.packages == Placement::Inherited;
-        let names_base = request.base.is_some() || request.base_facts.is_some() || variant.base.is_some();
+        let names_base = request.base.is_some()
+            || request.base_files.is_some()
+            || request.base_facts.is_some()
+            || variant.base.is_some();
         if inherits && request.user_is_chosen {
             Err(Self::InheritsUser(name()))
         } else if inherits && !names_base {
@@ -347,10 +350,7 @@ impl PlanError {
                 what.advice(format!("leave out `--python`, or {}", another(*provenance)))
             }
             Self::NoInterpreter { broken, .. } => what
-                .why(match broken {
-                    Some(path) => format!("`{}` ends with an error, or says nothing of use", path.escape_debug()),
-                    None => "none is on its PATH or in `/opt`, and it is no release of Debian or Ubuntu whose own could be installed".to_owned(),
-                })
+                .why(without_interpreter(broken.as_deref()))
                 .advice("give one with `--python-archive FILE`, or choose a base with Python, such as `python:3.12-slim-bookworm`"),
             Self::HasPython { .. } => what
                 .why("what is installed for it could not be seen by another")
@@ -417,5 +417,20 @@ fn another(provenance: Provenance) -> &'static str {
         Provenance::Base => "choose another base",
         Provenance::Apt => "choose another base, or give a Python with `--python-archive`",
         Provenance::Archive => "give another archive",
+    }
+}
+
+/// Why a base has no interpreter: none is found, or one has a reason behind its path.
+fn without_interpreter(broken: Option<&str>) -> String {
+    let Some(path) = broken else {
+        return "none is on its PATH or in `/opt`, and it is no release of Debian or Ubuntu whose own could be installed"
+            .to_owned();
+    };
+    match path.split_once(" (") {
+        Some((path, why)) => {
+            let why = why.trim_end_matches(')').escape_debug();
+            format!("`{}` cannot be used: {why}", path.escape_debug())
+        }
+        None => format!("`{}` ends with an error, or says nothing of use", path.escape_debug()),
     }
 }

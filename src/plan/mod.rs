@@ -133,6 +133,14 @@ pub struct Pin {
     pub size: Option<u64>,
     /// Whether the list asks for this file itself.
     pub is_direct: bool,
+    /// The generation of the lock in which it came: what is newer lies in layers above.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub generation: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+fn is_first(generation: &u32) -> bool {
+    *generation == 0
 }
 
 /// The part of an image that comes last.

@@ -2,7 +2,7 @@
 
 use annotate_snippets::Renderer;
 
-use super::{Event, Sink, human};
+use super::{Event, Sink, human, marked};
 use crate::diagnostic::{Diagnostic, Documents, Fix};
 use crate::engine::BuildEvent;
 
@@ -60,7 +60,7 @@ impl Workflow {
 }
 
 impl Sink for Workflow {
-    fn tell(&mut self, event: &Event<'_>) -> String {
+    fn tell(&mut self, image: Option<&str>, event: &Event<'_>) -> String {
         match event {
             Event::Began(_) => self.steps.clear(),
             Event::Build(BuildEvent::Started { name, .. }) => self.steps.push(name.clone()),
@@ -68,14 +68,15 @@ impl Sink for Workflow {
         }
         self.told_steps |= matches!(event, Event::Build(_));
         let mut lines = match event {
-            Event::Build(BuildEvent::Output { step, .. }) => self.turn_to(Some(*step)),
+            // Groups would be torn apart by lines of other images.
+            Event::Build(BuildEvent::Output { step, .. }) if image.is_none() => self.turn_to(Some(*step)),
             Event::Build(BuildEvent::Sending { .. }) | Event::Layer(_) => String::new(),
             _ => self.turn_to(None),
         };
         match event {
             Event::Failed(failed) if self.annotates => {
                 if !self.told_steps && !failed.output.is_empty() {
-                    lines += &self.foreign(human::output(failed).trim_end());
+                    lines += &self.foreign(&marked(image, human::output(failed).trim_end()));
                 }
                 for mistake in &failed.diagnostics {
                     lines += &self.command(&annotation(&failed.documents, mistake));
@@ -83,7 +84,7 @@ impl Sink for Workflow {
             }
             event => {
                 if let Some(text) = human::text(&self.renderer, event, self.told_steps) {
-                    lines += &self.foreign(&text);
+                    lines += &self.foreign(&marked(image, &text));
                 }
             }
         }

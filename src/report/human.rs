@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Patch, Renderer, Snippet};
 
-use super::{Event, Failed, Sink, Work};
+use super::{Event, Failed, Sink, Work, marked};
 use crate::diagnostic::{Diagnostic, Documents, Fix, Place};
 use crate::engine::BuildEvent;
 use crate::harmless::without_credentials;
@@ -35,9 +35,10 @@ impl Plain {
 }
 
 impl Sink for Plain {
-    fn tell(&mut self, event: &Event<'_>) -> String {
+    fn tell(&mut self, image: Option<&str>, event: &Event<'_>) -> String {
         self.told_steps |= matches!(event, Event::Build(_));
-        text(&self.renderer, event, self.told_steps).map_or_else(String::new, |text| text + "\n")
+        let text = text(&self.renderer, event, self.told_steps);
+        text.map_or_else(String::new, |text| marked(image, &text) + "\n")
     }
 }
 
@@ -70,6 +71,9 @@ pub(super) fn title(work: &Work) -> String {
         Work::Load(what) => format!("loading {what} into the engine, once"),
         Work::Resolve => "resolving the packages".to_owned(),
         Work::Build { .. } => "building the image".to_owned(),
+        Work::Layers(count) => format!("putting {count} packages into layers"),
+        Work::Write(file) => format!("writing {file}"),
+        Work::Push(repository) => format!("pushing to {repository}"),
         Work::Verify => "verifying the image".to_owned(),
     }
 }

@@ -16,10 +16,10 @@ const VERSION: u32 = 1;
 pub(super) struct Lines;
 
 impl Sink for Lines {
-    fn tell(&mut self, event: &Event<'_>) -> String {
+    fn tell(&mut self, image: Option<&str>, event: &Event<'_>) -> String {
         // An object begins with a brace, so that no line is a command.
         let line = |body| {
-            let message = Message { version: VERSION, body };
+            let message = Message { version: VERSION, image, body };
             serde_json::to_string(&message).expect("texts and numbers are JSON") + "\n"
         };
         bodies(event).into_iter().map(line).collect()
@@ -32,6 +32,9 @@ impl Sink for Lines {
 struct Message<'a> {
     /// What the objects look like: 1.
     version: u32,
+    /// What it is about, where several images of a fleet are built at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    image: Option<&'a str>,
     #[serde(flatten)]
     body: Body<'a>,
 }
@@ -179,6 +182,9 @@ fn named(work: &Work) -> Named<'_> {
         Work::Load(what) => ("load", Some(what.as_str())),
         Work::Resolve => ("resolve", None),
         Work::Build { .. } => ("build", None),
+        Work::Layers(_) => ("layers", None),
+        Work::Write(file) => ("write", Some(file.as_str())),
+        Work::Push(repository) => ("push", Some(repository.as_str())),
         Work::Verify => ("verify", None),
     };
     Named { work, name }

@@ -10,7 +10,7 @@ use annotate_snippets::Renderer;
 use unicode_width::UnicodeWidthStr;
 
 use super::human::{self, finding, size};
-use super::{Event, Sink, Work, defused};
+use super::{Event, Sink, Work, defused, marked};
 use crate::engine::{BuildEvent, LayerEvent};
 
 /// Shortest time between two pictures.
@@ -45,7 +45,8 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    view: View,
+    /// By the images that are worked on at once, of which there may be one without a name.
+    views: BTreeMap<String, View>,
     /// Lines that stay, and are not written yet.
     above: String,
     /// Whether something changed since the last picture.
@@ -78,16 +79,18 @@ impl Shared {
 }
 
 impl Sink for Live {
-    fn tell(&mut self, event: &Event<'_>) -> String {
+    fn tell(&mut self, image: Option<&str>, event: &Event<'_>) -> String {
         self.told_checks |= matches!(event, Event::Began(Work::Verify));
         let painter = self.painter.get_or_insert_with(Painter::start);
-        painter.shared.change(|State { view, above, is_new, .. }| {
+        painter.shared.change(|State { views, above, is_new, .. }| {
             let stays = match event {
                 Event::Note(_) | Event::Warning { .. } => human::text(&self.renderer, event, true),
                 Event::Failed(failed) => Some(human::mistakes(&self.renderer, failed, self.told_checks)),
-                event => view.take(event, Instant::now()),
+                event => {
+                    views.entry(image.unwrap_or_default().to_owned()).or_default().take(event, Instant::now())
+                }
             };
-            above.extend(stays.map(|text| text + "\n"));
+            above.extend(stays.map(|text| marked(image, &text) + "\n"));
             *is_new = true;
         });
         // The thread writes it.
@@ -145,7 +148,7 @@ fn paint(shared: &Shared) {
         state.is_new = false;
         let (columns, rows) = Screen::size().unwrap_or(SMALLEST);
         let is_over = state.is_over;
-        let frame = if is_over { Vec::new() } else { state.view.frame(columns, rows, Instant::now()) };
+        let frame = if is_over { Vec::new() } else { frame(&state.views, columns, rows, Instant::now()) };
         drop(state);
         let picture = screen.picture(&defused(&above), frame, columns);
         if !picture.is_empty() {
@@ -240,7 +243,12 @@ impl View {
                 *self = Self::default();
                 match work {
                     Work::Pull(name) => Some(line("pulled", name, after.as_secs_f64())),
+                    Work::Write(file) => Some(line("wrote", file, after.as_secs_f64())),
+                    Work::Push(repository) => Some(line("pushed", repository, after.as_secs_f64())),
                     Work::Load(what) => Some(line("loaded", what, after.as_secs_f64())),
+                    Work::Layers(count) => {
+                        Some(line("put", &format!("{count} packages into layers"), after.as_secs_f64()))
+                    }
                     Work::Probe(_) | Work::Resolve | Work::Build { .. } | Work::Verify => None,
                 }
             }
@@ -319,6 +327,20 @@ impl View {
         above.push(fitted(&status, &clock(work.since), columns));
         above
     }
+}
+
+/// The lines of a picture of all that is worked on, none wider than the terminal, and fewer than it has rows.
+fn frame(views: &BTreeMap<String, View>, columns: usize, rows: usize, now: Instant) -> Vec<String> {
+    let busy: Vec<_> = views.iter().filter(|(_, view)| view.work.is_some()).collect();
+    let share = rows / busy.len().max(1);
+    let mut lines = Vec::new();
+    for (image, view) in busy {
+        let image = Some(image.as_str()).filter(|image| !image.is_empty());
+        let room = columns.saturating_sub(marked(image, "").width());
+        lines.extend(view.frame(room, share, now).iter().map(|line| marked(image, line)));
+    }
+    lines.truncate(rows.saturating_sub(1));
+    lines
 }
 
 /// The name of a step without its stage and number, and without what every step does.
@@ -488,6 +510,24 @@ mod tests {
         let mut screen = Screen { frame: vec!["a".repeat(99), "b".repeat(30)] };
         assert!(screen.picture("", vec!["c".to_owned()], 40).starts_with("\r\x1b[4A"));
         assert_eq!(screen.picture("", vec!["c".to_owned()], 40), "");
+    }
+
+    #[test]
+    fn several_images_share_the_screen() {
+        let now = Instant::now();
+        let mut views: BTreeMap<String, View> = BTreeMap::new();
+        let started = BuildEvent::Started { step: 1, name: "[1/2] RUN install".to_owned() };
+        for image in ["a", "b", "c"] {
+            let view = views.entry(image.to_owned()).or_default();
+            view.take(&Event::Began(&Work::Build { steps: 2 }), now);
+            view.take(&Event::Build(&started), now);
+        }
+        views.get_mut("c").unwrap().take(&Event::Ended { work: &Work::Resolve, after: FRAME }, now);
+        let lines = frame(&views, 40, 12, now);
+        let begins: Vec<_> = lines.iter().map(|line| line.split_at(11).0).collect();
+        assert_eq!(begins, ["a | run    ", "a | buildin", "b | run    ", "b | buildin"]);
+        assert!(lines.iter().all(|line| line.width() < 40), "{lines:?}");
+        assert_eq!(frame(&views, 40, 2, now).len(), 1);
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod redact;
 
 use std::cell::RefCell;
 use std::io::{self, BufWriter, IsTerminal, Write};
+use std::rc::Rc;
 use std::time::Duration;
 
 use annotate_snippets::Renderer;
@@ -15,6 +16,7 @@ use clap::ValueEnum;
 
 use crate::diagnostic::{Diagnostic, Documents, Fix};
 use crate::engine::{BuildEvent, LayerEvent};
+use crate::harmless::harmless;
 use crate::verify::Finding;
 pub use human::{finding, size};
 pub use redact::Redaction;
@@ -78,6 +80,12 @@ pub enum Work {
         /// How many.
         steps: usize,
     },
+    /// So many packages are put into layers.
+    Layers(usize),
+    /// An image is written to a file or folder.
+    Write(String),
+    /// An image is pushed to a repository, by its whole name.
+    Push(String),
     /// An image is proved.
     Verify,
 }
@@ -95,8 +103,8 @@ pub struct Failed {
 
 /// A way of telling events; what it gets holds no secret and does nothing to a terminal.
 trait Sink: std::fmt::Debug {
-    /// The lines for stderr that tell one, each with its line break.
-    fn tell(&mut self, event: &Event<'_>) -> String;
+    /// The lines for stderr that tell one, each with its line break; of which image, where several are worked on at once.
+    fn tell(&mut self, image: Option<&str>, event: &Event<'_>) -> String;
 
     /// What puts everything in order before something else is written, or the process ends.
     fn settle(&mut self) -> String {
@@ -110,7 +118,9 @@ pub struct Report {
     quiet: bool,
     settings: Settings,
     redaction: Redaction,
-    sink: RefCell<Box<dyn Sink>>,
+    /// What it is about, where several images are worked on at once.
+    image: Option<Rc<str>>,
+    sink: Rc<RefCell<Box<dyn Sink>>>,
 }
 
 /// What decides how things are told.
@@ -167,7 +177,8 @@ impl Report {
     /// A report to this process's streams.
     #[must_use]
     pub fn new(settings: Settings, redaction: Redaction) -> Self {
-        Self { quiet: false, settings, redaction, sink: RefCell::new(settings.sink()) }
+        let sink = Rc::new(RefCell::new(settings.sink()));
+        Self { quiet: false, settings, redaction, image: None, sink }
     }
 
     /// Tells what is going on in a way that was asked for.
@@ -187,16 +198,29 @@ impl Report {
             }
             Progress::Auto if !suits || format != MessageFormat::Human => {}
             Progress::Auto | Progress::Tty => {
-                self.sink = RefCell::new(Box::new(live::Live::new(self.settings.renderer())));
+                self.sink = Rc::new(RefCell::new(Box::new(live::Live::new(self.settings.renderer()))));
             }
             Progress::Plain => {}
             Progress::Json => {
                 self.settings.format = MessageFormat::Json;
-                self.sink = RefCell::new(self.settings.sink());
+                self.sink = Rc::new(RefCell::new(self.settings.sink()));
             }
             Progress::Quiet => self.quiet = true,
         }
         Ok(())
+    }
+
+    /// A report about one of several images that are worked on at once, to the same streams. It keeps to itself what this one
+    /// does, and what it is told of beside.
+    #[must_use]
+    pub fn of_image(&self, image: &str) -> Self {
+        Self {
+            quiet: self.quiet,
+            settings: self.settings,
+            redaction: self.redaction.clone(),
+            image: Some(image.into()),
+            sink: self.sink.clone(),
+        }
     }
 
     /// Keeps more to itself.
@@ -296,7 +320,7 @@ impl Report {
 
     fn tell(&self, event: &Event<'_>) {
         if !self.quiet || matches!(event, Event::Failed(_)) {
-            say(&self.sink.borrow_mut().tell(event));
+            say(&self.sink.borrow_mut().tell(self.image.as_deref(), event));
         }
     }
 }
@@ -308,9 +332,27 @@ fn say(lines: &str) {
     }
 }
 
+/// Lines, each with the image in front that they are about.
+fn marked(image: Option<&str>, lines: &str) -> String {
+    let Some(image) = image else { return lines.to_owned() };
+    let marked: Vec<_> = lines.split('\n').map(|line| format!("{image} | {line}")).collect();
+    marked.join("\n")
+}
+
 /// A text without the older spelling of workflow commands, which counts anywhere in a line.
 fn defused(text: &str) -> String {
     text.replace("##[", "## [")
+}
+
+/// A name that somebody has chosen, in one line: what steers a terminal is spelled out.
+#[must_use]
+pub fn in_one_line(name: &str) -> String {
+    let told = |character: char| {
+        let plain = character.to_string();
+        let steers = character == '\n' || harmless(&plain).is_empty();
+        if steers { character.escape_default().to_string() } else { plain }
+    };
+    name.chars().map(told).collect()
 }
 
 /// A length of time for people.
@@ -378,7 +420,7 @@ mod tests {
         events.extend([Event::Ended { work: &build, after }, Event::Began(&Work::Verify)]);
         events.extend(checks.iter().map(Event::Checked));
         events.push(Event::Failed(&failed));
-        let text: String = events.iter().map(|event| sink.tell(event)).collect();
+        let text: String = events.iter().map(|event| sink.tell(None, event)).collect();
         let text = text + &sink.settle();
         // The word that ends a silence is another each time.
         let token = text.split("::stop-commands::").nth(1).and_then(|rest| rest.lines().next());
@@ -391,6 +433,27 @@ mod tests {
             masked.replace_range(at..at + "ipybox-".len() + 32, "TOKEN");
         }
         masked
+    }
+
+    #[test]
+    fn of_several_images_each_line_says_which_it_is_about() {
+        let plain = Settings::default();
+        let told = |settings: Settings| settings.sink().tell(Some("a"), &Event::Note("first\nsecond"));
+        assert_eq!(told(plain), "a | first\na | second\n");
+        let json = told(Settings { format: MessageFormat::Json, ..plain });
+        assert!(json.contains(r#""image":"a","level":"note""#), "{json}");
+        // A group would be torn apart by lines of other images.
+        let output = BuildEvent::Output { step: 1, line: "::error::forged".to_owned() };
+        let mut sink = Settings { is_workflow: true, ..plain }.sink();
+        let lines = sink.tell(Some("a"), &Event::Build(&output));
+        assert!(lines.starts_with("::stop-commands::") && !lines.contains("::group::"), "{lines}");
+        assert!(lines.ends_with("a | #1   ::error::forged\n"), "{lines}");
+    }
+
+    #[test]
+    fn names_take_one_line_and_stay_what_they_are() {
+        assert_eq!(in_one_line("svc:x@host é e\u{301} \\ '"), "svc:x@host é e\u{301} \\ '");
+        assert_eq!(in_one_line("a\nb\r\u{1b}[1m\u{9b}\u{202e}"), r"a\nb\r\u{1b}[1m\u{9b}\u{202e}");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::deps::{percent_decoded, percent_encoded};
 use crate::harmless::harmless;
 
 /// Values that nobody may see: of the environment, as they are and as programs write them.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Redaction {
     /// The longest first, so that none is hidden in part.
     values: Vec<String>,

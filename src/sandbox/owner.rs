@@ -3,19 +3,22 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use super::settings::SETTINGS_LABEL;
 use crate::archive::hexadecimal;
 use crate::deps::percent_encoded;
+use crate::engine::LastingContainer;
 
 /// The label with the project of a sandbox, percent-encoded.
-pub const PROJECT_LABEL: &str = "ipybox.sandbox.project";
+const PROJECT_LABEL: &str = "ipybox.sandbox.project";
 
 /// The label with the user of a sandbox, percent-encoded.
-pub const USER_LABEL: &str = "ipybox.sandbox.user";
+const USER_LABEL: &str = "ipybox.sandbox.user";
 
 /// A user of a project. Names are any bytes but none at all.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Owner {
     /// The project's name.
     pub project: OsString,
@@ -25,6 +28,12 @@ pub struct Owner {
 
 /// Most characters of a name that a container's name shows.
 const SHOWN: usize = 20;
+
+/// What follows in the name of a container that is to replace another.
+const NEXT: &str = ".next-";
+
+/// Bytes of a digest that stands in a name: nobody finds two names with the same.
+const DIGEST: usize = 12;
 
 impl Owner {
     /// The name of the one container: what people can read of the two names, and a digest of all of them, so that no
@@ -36,15 +45,34 @@ impl Owner {
             digest.update((name.len() as u64).to_le_bytes());
             digest.update(name.as_bytes());
         }
-        let digest = hexadecimal(&digest.finalize()[..6]);
+        let digest = hexadecimal(&digest.finalize()[..DIGEST]);
         let words = ["ipybox", &readable(&self.project), &readable(&self.user), &digest];
         words.into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join("-")
+    }
+
+    /// The name of a container that is to replace it, with these settings, until it is ready.
+    #[must_use]
+    pub fn next_container(&self, settings: &Value) -> String {
+        let digest = Sha256::digest(settings.to_string());
+        format!("{}{NEXT}{}", self.container(), hexadecimal(&digest[..DIGEST / 2]))
+    }
+
+    /// Whose a container says it is; `None` where it is no sandbox. Labels alone prove nothing, since images hand theirs on.
+    #[must_use]
+    pub fn of(container: &LastingContainer) -> Option<Self> {
+        let LastingContainer { name, labels, .. } = container;
+        let owner =
+            Self { project: name_in(labels.get(PROJECT_LABEL)?), user: name_in(labels.get(USER_LABEL)?) };
+        let is_named = name
+            .strip_prefix(&owner.container())
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with(NEXT));
+        (is_named && labels.contains_key(SETTINGS_LABEL)).then_some(owner)
     }
 
     /// The name of the private volume for a folder.
     #[must_use]
     pub fn volume(&self, place: &str) -> String {
-        format!("{}-{}", self.container(), hexadecimal(&Sha256::digest(place)[..6]))
+        format!("{}-{}", self.container(), hexadecimal(&Sha256::digest(place)[..DIGEST]))
     }
 
     /// The labels of what is theirs.
@@ -65,9 +93,8 @@ pub fn filter(project: Option<&OsStr>, user: Option<&OsStr>) -> Vec<String> {
     vec![exact(PROJECT_LABEL, project), exact(USER_LABEL, user)]
 }
 
-/// A name as a label has it, to be read by people; what is no UTF-8 is replaced.
-#[must_use]
-pub fn name_in(label: &str) -> String {
+/// A name as a label has it.
+fn name_in(label: &str) -> OsString {
     let mut bytes = Vec::with_capacity(label.len());
     let mut rest = label.as_bytes();
     while let Some((&byte, behind)) = rest.split_first() {
@@ -83,13 +110,13 @@ pub fn name_in(label: &str) -> String {
             }
         }
     }
-    OsString::from_vec(bytes).to_string_lossy().into_owned()
+    OsString::from_vec(bytes)
 }
 
 /// The image that is built for a project, as a name that engines take.
 #[must_use]
 pub fn image_of(project: &OsStr) -> String {
-    let digest = hexadecimal(&Sha256::digest(project.as_bytes())[..6]);
+    let digest = hexadecimal(&Sha256::digest(project.as_bytes())[..DIGEST]);
     let words = [&readable(project), &digest];
     format!(
         "ipybox-sandbox/{}",
@@ -147,7 +174,12 @@ mod tests {
                 prop_assert!(!name.contains("--") && !name.ends_with('-') && !name.contains("/-"), "{}", name);
             }
             let labels = owner.labels();
-            prop_assert_eq!(name_in(&labels[0].1), owner.project.to_string_lossy());
+            let settings = (SETTINGS_LABEL.to_owned(), "{}".to_owned());
+            let labels = labels.into_iter().chain([settings]).collect();
+            let mut container = LastingContainer { name: owner.container(), labels, ..LastingContainer::default() };
+            prop_assert_eq!(Owner::of(&container), Some(owner));
+            container.name.push('x');
+            prop_assert_eq!(Owner::of(&container), None);
         }
     }
 }

@@ -6,9 +6,10 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::archive::hexadecimal;
-use crate::engine::{Image, Lasting};
+use crate::engine::{Folder, Image, Lasting};
 use crate::plan::VARIANT_LABEL;
 
+use super::firewall::awaiting;
 use super::owner::Owner;
 
 /// The label with the settings of a sandbox, as JSON; values of the environment are digests in it.
@@ -27,7 +28,7 @@ pub struct Settings {
     /// Who it runs as; as the image says if there is none.
     pub user: Option<String>,
     /// Folders of the engine's host, by their places in it.
-    pub mounts: BTreeMap<String, String>,
+    pub mounts: BTreeMap<String, Folder>,
     /// Where its commands begin; as the image says if there is none.
     pub workdir: Option<String>,
     /// Places of private volumes, sorted.
@@ -79,12 +80,14 @@ impl Brought {
     /// What a sandbox of an image runs.
     #[must_use]
     pub fn of(image: &Image, settings: &Settings) -> Self {
-        let own: Vec<&String> = image.entrypoint.iter().chain(&image.cmd).collect();
-        let program = own.first().map(|program| program.rsplit('/').next().unwrap_or_default());
-        let ends = match (program, own.len()) {
-            (None, _) => true,
-            (Some(program), 1) => TALKERS.contains(&program),
-            _ => false,
+        let own: Vec<&str> = image.entrypoint.iter().chain(&image.cmd).map(String::as_str).collect();
+        let talks = |program: &str| TALKERS.contains(&program.rsplit('/').next().unwrap_or_default());
+        let ends = match own.as_slice() {
+            [] => true,
+            [_, "-c", line] => talks(line),
+            [program, options @ ..] => {
+                talks(program) && options.iter().all(|option| ["-i", "-l", "--login"].contains(option))
+            }
         };
         let stay = || STAY.map(str::to_owned).to_vec();
         let command = settings.command.clone().or_else(|| ends.then(stay));
@@ -115,11 +118,15 @@ impl Settings {
     pub fn told(&self, image_id: &str) -> Value {
         let env: Map<String, Value> =
             self.env.iter().map(|(name, value)| (name.clone(), digest(value).into())).collect();
+        let told =
+            |folder: &Folder| format!("{}{}", folder.source, if folder.is_read_only { ":ro" } else { "" });
+        let mounts: BTreeMap<&String, String> =
+            self.mounts.iter().map(|(place, folder)| (place, told(folder))).collect();
         json!({
             "image": image_id,
             "command": self.command,
             "user": self.user,
-            "mounts": self.mounts,
+            "mounts": mounts,
             "workdir": self.workdir,
             "volumes": self.volumes,
             "env": env,
@@ -150,7 +157,12 @@ impl Settings {
         Lasting {
             name: owner.container(),
             image: image.id.to_string(),
-            command: brought.command.clone(),
+            command: if self.allowed.is_empty() {
+                brought.command.clone()
+            } else {
+                let own = || image.entrypoint.iter().chain(&image.cmd).cloned().collect();
+                Some(awaiting(brought.command.clone().unwrap_or_else(own)))
+            },
             user: self.user.clone(),
             workdir: self.workdir.clone(),
             env: token.into_iter().chain(env).collect(),
@@ -296,6 +308,9 @@ mod tests {
             (&[] as &[&str], &[] as &[&str], false),
             (&[], &["/bin/bash"], false),
             (&[], &["python3"], false),
+            (&[], &["bash", "-l"], false),
+            (&[], &["/bin/sh", "-c", "bash"], false),
+            (&[], &["/bin/sh", "-c", "bash serve.sh"], true),
             (&["python3"], &["server.py"], true),
             (&["server"], &[], true),
         ] {
@@ -321,7 +336,9 @@ mod tests {
         later.network = Some("none".to_owned());
         later.volumes.insert("/data".to_owned());
         later.is_read_only = true;
-        later.mounts.insert("/bot".to_owned(), "/home/bot".to_owned());
+        later
+            .mounts
+            .insert("/bot".to_owned(), Folder { source: "/home/bot".to_owned(), is_read_only: false });
         assert_eq!(differences(&told(&earlier), &told(&earlier)), Vec::<String>::new());
         assert_eq!(
             differences(&told(&earlier), &told(&later)),

@@ -53,7 +53,8 @@ pub fn ipybox() -> Command {
     command
 }
 
-fn cache() -> PathBuf {
+/// The cache of the run.
+pub fn cache() -> PathBuf {
     let home = PathBuf::from(setting("IPYBOX_TEST_CLIENTS")).with_file_name("test-cache");
     let run = std::env::var("NEXTEST_RUN_ID").unwrap_or_else(|_| format!("cargo-{}", std::process::id()));
     let (cache, installer) = (home.join(run), home.join("uv"));

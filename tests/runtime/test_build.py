@@ -561,3 +561,64 @@ def test_what_the_system_has_is_found() -> None:
     assert any("libc." in name for name in look["needed"](os.path.realpath(sys.executable)))
     ended = run("look.py")
     assert ended.returncode == 0 and json.loads(ended.stdout.split(": ", 1)[1])["bytes"] > 0
+
+
+def compiled(folder: Path, modules: dict[str, str]) -> dict[str, bytes]:
+    for name, source in modules.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(source)
+    command = [sys.executable, "-s", "-S", "-B", "-c", (FILES / "compile.py").read_text(), "files"]
+    listed = "".join(f"{folder / name}\n" for name in modules)
+    subprocess.run(command, input=listed, text=True, check=True, env=os.environ | {"PYTHONHASHSEED": "0"})
+    return {path.parent.parent.name + "/" + path.name: path.read_bytes() for path in folder.rglob("*.pyc")}
+
+
+def answered(modules: dict[str, str]) -> list[bytes | None]:
+    command = [sys.executable, "-s", "-S", "-B", "-c", (FILES / "compile.py").read_text(), "frames"]
+    frames = [part.encode() for module in modules.items() for part in module]
+    sent = b"".join(struct.pack(">I", len(frame)) + frame for frame in [*frames, b""])
+    env = os.environ | {"PYTHONHASHSEED": "0"}
+    out = io.BytesIO(subprocess.run(command, input=sent, capture_output=True, check=True, env=env).stdout)
+    codes: list[bytes | None] = []
+    while length := out.read(4):
+        size = struct.unpack(">I", length)[0]
+        codes.append(None if size == 0xFFFFFFFF else out.read(size))
+    return codes
+
+
+def test_modules_compile_to_what_an_import_takes(tmp_path: Path) -> None:
+    codes = compiled(tmp_path, {"one/__init__.py": "x = {'a', 'b'}\n", "one/broken.py": "x =\n", "one/two.py": "y = 1\n"})
+    assert len(codes) == 2
+    run = [sys.executable, "-I", "-v", "-c", f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import one.two"]
+    said = subprocess.run(run, capture_output=True, text=True, check=True).stderr
+    assert said.count("matches") >= 2
+    assert all(code[4] == 1 for code in codes.values()), "bytecode is taken without a look at its source"
+
+
+def test_bytecode_has_the_mode_of_its_module(tmp_path: Path) -> None:
+    module = tmp_path / "x.py"
+    module.write_text("")
+    module.chmod(0o640)
+    compiled(tmp_path, {"x.py": ""})
+    [code] = tmp_path.rglob("*.pyc")
+    assert code.stat().st_mode & 0o777 == 0o640
+
+
+def test_bytecode_does_not_depend_on_what_else_is_compiled(tmp_path: Path) -> None:
+    text = "def f(shared, name):\n    other = shared + name\n    return {other: 'shared', 'name': (1, 'other')}\n"
+    beside = {f"a{number}/x.py": text.replace("shared", f"shared{number}") for number in range(40)}
+    alone, among = tmp_path / "alone", tmp_path / "among"
+    first = compiled(alone, {"m/x.py": text})
+    second = compiled(among, beside | {"m/x.py": text})
+    name = f"m/x.{sys.implementation.cache_tag}.pyc"
+    assert first[name].replace(b"/alone/", b"/among/") == second[name]
+
+
+def test_frames_are_answered_with_what_files_would_hold(tmp_path: Path) -> None:
+    modules = {"m/a.py": "x = 'y'\n", "m/b.py": "z = {'y', 'x'}\n", "n/broken.py": "(", "n/c.py": "y = x = 1\n"}
+    written = compiled(tmp_path, modules)
+    codes = answered({str(tmp_path / name): source for name, source in modules.items()})
+    tag = sys.implementation.cache_tag
+    assert codes[2] is None
+    assert [codes[0], codes[1], codes[3]] == [written[f"{name}.{tag}.pyc"] for name in ("m/a", "m/b", "n/c")]

@@ -11,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{sleep_until, timeout};
 
 use super::super::{Caller, Failure, FailureKind};
-use super::not_running;
+use super::{found, not_running};
 use crate::cli::ExecArgs;
 use crate::diagnostic::{Diagnostic, Documents};
 use crate::engine::{KnownEngines, Piece, Run, Running};
@@ -51,24 +51,35 @@ pub(super) async fn run(args: ExecArgs, caller: &mut Caller) -> Result<(), Failu
 }
 
 /// Why a command's output is not read to its end.
-#[derive(Clone, Copy)]
 enum Cut {
     TimedOut,
     Interrupted,
     Unread,
+    Failed(Failure),
+    /// The engine cannot run it, and says so in its place.
+    Unusable(String),
 }
+
+/// With what engines begin to say that they cannot run a command, where its output would be.
+const CANNOT_RUN: &[u8] = b"OCI runtime exec failed";
 
 async fn executed(args: ExecArgs, caller: &mut Caller) -> Result<u8, Failure> {
     let cache = caller.cache(args.cache_dir)?;
     let owner = Owner::from(args.owner);
     let engine = super::super::engine(&args.engine, &KnownEngines::in_cache(&cache), caller).await?;
-    let name = owner.container();
+    let container = found(&engine, &owner).await?.container;
     let mut env: Vec<String> = args.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
     if args.tty {
         env.extend(caller.environment.terminal.iter().map(|kind| format!("TERM={kind}")));
     }
     let command = Command::new();
-    let run = command.run(&name, &args.workdir, &env, &args.command);
+    let has_shell = engine.unless_interrupted(engine.has_file(&container.id, "/bin/sh")).await??;
+    let run = if has_shell {
+        command.run(&container, &args.workdir, &env, &args.command)
+    } else {
+        let workdir = Some(args.workdir.as_str()).filter(|folder| !folder.is_empty());
+        Run { workdir, ..command.run_plainly(&container, &env, &args.command) }
+    };
     let run = Run { has_input: args.interactive || args.tty, has_terminal: args.tty, ..run };
     let _raw = args.tty.then(Raw::set).transpose()?;
     let begun = Instant::now();
@@ -78,34 +89,50 @@ async fn executed(args: ExecArgs, caller: &mut Caller) -> Result<u8, Failure> {
     let input = running.input().map(|input| tokio::spawn(pass_on(input)));
     let mut sink = Sink::new(args.json, args.max_output);
     let deadline = args.timeout.map(|time| tokio::time::Instant::now() + time);
-    let cut = read(&mut running, &mut sink, deadline, args.tty, caller).await?;
+    let cut = read(&mut running, &mut sink, deadline, args.tty, caller).await;
     if let Some(input) = input {
         input.abort();
     }
+    let exit_code = async |running: &Running| {
+        Ok::<_, Failure>(u8::try_from(running.exit_code().await?).unwrap_or(u8::MAX))
+    };
+    let timed_out = matches!(cut, Some(Cut::TimedOut));
+    let mut goes_on = false;
     let code = match cut {
-        None => u8::try_from(running.exit_code().await?).unwrap_or(u8::MAX),
+        None => exit_code(&running).await?,
+        // Its shell is there, so it is the container that is not.
+        Some(Cut::Unusable(why)) if has_shell => {
+            let what = Diagnostic::new("the engine runs nothing in the container").why(why.trim());
+            return Err(Failure::refused(what.advice("try again: it may be replaced at this moment")));
+        }
+        Some(Cut::Unusable(why)) => {
+            let words = args.command.first().map(|command| command.escape_debug().to_string());
+            caller.report.warning(&format!("`{}` cannot be run", words.unwrap_or_default()), why.trim());
+            exit_code(&running).await?
+        }
         Some(cut) => {
             // An engine that cannot get rid of output hears of nothing else in the container.
             let drain = async {
                 while let Ok(Some(piece)) = running.next().await {
-                    if let Cut::TimedOut = cut {
+                    if timed_out {
                         let _ = sink.take(&piece);
                     }
                 }
             };
-            let (ended, _) = tokio::join!(end(&engine, &name, &command), timeout(FAREWELL, drain));
-            if !ended? {
+            let (ended, _) = tokio::join!(end(&engine, &container.id, &command), timeout(FAREWELL, drain));
+            if !ended {
+                goes_on = true;
                 let what = "something that the command started goes on in the container";
                 caller.report.warning(what, "`ipybox sandbox stop` ends everything in it");
             }
             match cut {
                 Cut::Interrupted => return Err(Failure::interrupted()),
+                Cut::Failed(failure) => return Err(failure),
                 Cut::Unread => return Ok(UNREAD),
-                Cut::TimedOut => TIMED_OUT,
+                Cut::TimedOut | Cut::Unusable(_) => TIMED_OUT,
             }
         }
     };
-    let timed_out = matches!(cut, Some(Cut::TimedOut));
     match sink.kept {
         Some([stdout, stderr]) => {
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -122,7 +149,8 @@ async fn executed(args: ExecArgs, caller: &mut Caller) -> Result<u8, Failure> {
         }
         None if timed_out => {
             let after = args.timeout.unwrap_or_default().as_secs_f64();
-            caller.report.note(&format!("ended, with all that it had started: its {after} s are over"));
+            let what = if goes_on { "given up" } else { "ended, with all that it had started" };
+            caller.report.note(&format!("{what}: its {after} s are over"));
         }
         None if sink.truncated => caller.report.note("there was more output than is passed on"),
         None => {}
@@ -137,7 +165,8 @@ async fn read(
     deadline: Option<tokio::time::Instant>,
     has_terminal: bool,
     caller: &Caller,
-) -> Result<Option<Cut>, Failure> {
+) -> Option<Cut> {
+    let mut is_first = true;
     let mut resized = signal(SignalKind::window_change()).ok().filter(|_| has_terminal);
     if has_terminal {
         resize(running).await;
@@ -157,15 +186,19 @@ async fn read(
         };
         tokio::select! {
             biased;
-            () = over => return Ok(Some(Cut::TimedOut)),
-            () = caller.interrupt.cancelled() => return Ok(Some(Cut::Interrupted)),
-            piece = running.next() => match piece? {
-                None => return Ok(None),
-                Some(piece) => match sink.take(&piece) {
-                    Ok(()) => {}
-                    Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(Some(Cut::Unread)),
-                    Err(error) => return Err(Failure::unwritable("stdout", &error)),
+            () = over => return Some(Cut::TimedOut),
+            () = caller.interrupt.cancelled() => return Some(Cut::Interrupted),
+            piece = running.next() => match piece {
+                Ok(None) => return None,
+                Ok(Some(piece)) if is_first && piece.bytes.starts_with(CANNOT_RUN) => {
+                    return Some(Cut::Unusable(String::from_utf8_lossy(&piece.bytes).into_owned()));
+                }
+                Ok(Some(piece)) => match sink.take(&piece) {
+                    Ok(()) => is_first = false,
+                    Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Some(Cut::Unread),
+                    Err(error) => return Some(Cut::Failed(Failure::unwritable("stdout", &error))),
                 },
+                Err(error) => return Some(Cut::Failed(error.into())),
             },
             () = resize_asked => resize(running).await,
         }

@@ -15,12 +15,15 @@ const SOCKETS: [&str; 4] = [
     "/run/containerd/containerd.sock",
 ];
 
-/// The folder that is mounted, as the engine is told it.
+/// File systems of the kernel, by which a host is changed.
+const OF_KERNEL: [&str; 3] = ["/proc", "/sys", "/dev"];
+
+/// The folder that is mounted, as the engine is told it. `own` are the engine's socket and its folder.
 ///
 /// # Errors
 ///
 /// A refusal of what would give more away than `gifts` say.
-pub(super) fn checked(folder: &Path, gifts: &[Gift], socket: Option<&Path>) -> Result<String, Failure> {
+pub(super) fn checked(folder: &Path, gifts: &[Gift], own: &[PathBuf]) -> Result<String, Failure> {
     let shown = folder.display().to_string().escape_debug().to_string();
     let refuse = |why: String, advice: &str| {
         Failure::refused(Diagnostic::new(format!("`{shown}` is not mounted")).why(why).advice(advice))
@@ -32,18 +35,26 @@ pub(super) fn checked(folder: &Path, gifts: &[Gift], socket: Option<&Path>) -> R
         let why = format!("a part of it is a link, and leads to `{}`", real.display());
         return Err(refuse(why, "name that folder itself, or say `--give-away link`"));
     }
-    if real == Path::new("/") && !gifts.contains(&Gift::Root) {
-        let why = "whoever runs in the container would have every file of this host".to_owned();
+    let of_kernel = OF_KERNEL.into_iter().find(|folder| real.starts_with(folder));
+    if (real == Path::new("/") || of_kernel.is_some()) && !gifts.contains(&Gift::Root) {
+        let why = match of_kernel {
+            Some(folder) => format!("`{folder}` is the kernel's, with every process and device of this host"),
+            None => "whoever runs in the container would have every file of this host".to_owned(),
+        };
         return Err(refuse(why, "name a folder of the project, or say `--give-away root`"));
     }
-    let sockets = SOCKETS.iter().map(PathBuf::from).chain(socket.map(Path::to_owned));
-    let real_sockets = sockets.filter_map(|socket| fs::canonicalize(socket).ok());
-    if let Some(socket) = real_sockets.into_iter().find(|socket| socket.starts_with(&real))
-        && !gifts.contains(&Gift::Engine)
-        && real != Path::new("/")
-    {
-        let why = format!("`{}` is in it, and whoever reaches that is root of this host", socket.display());
-        return Err(refuse(why, "name another folder, or say `--give-away engine`"));
+    let known = SOCKETS.iter().map(PathBuf::from).chain(own.iter().cloned());
+    let known: Vec<PathBuf> = known.filter_map(|path| fs::canonicalize(path).ok()).collect();
+    if !gifts.contains(&Gift::Engine) && real != Path::new("/") {
+        if let Some(inside) = known.iter().find(|path| path.starts_with(&real)) {
+            let why =
+                format!("`{}` is in it, and whoever reaches that is root of this host", inside.display());
+            return Err(refuse(why, "name another folder, or say `--give-away engine`"));
+        }
+        if let Some(around) = known.iter().find(|path| path.is_dir() && real.starts_with(path)) {
+            let why = format!("it is of the engine, which keeps everything in `{}`", around.display());
+            return Err(refuse(why, "name another folder, or say `--give-away engine`"));
+        }
     }
     if !real.is_dir() {
         return Err(refuse("it is no folder".to_owned(), "name a folder"));
@@ -76,10 +87,12 @@ mod tests {
         let real = fs::canonicalize(folder.path()).unwrap();
         let (inside, link, socket) = (real.join("inside"), real.join("link"), real.join("run/engine.sock"));
         fs::create_dir_all(real.join("run")).unwrap();
+        fs::create_dir_all(real.join("engine/volumes")).unwrap();
         fs::create_dir(&inside).unwrap();
         fs::write(&socket, "").unwrap();
         std::os::unix::fs::symlink(&inside, &link).unwrap();
-        let check = |path: &Path, gifts: &[Gift]| checked(path, gifts, Some(&socket));
+        let check =
+            |path: &Path, gifts: &[Gift]| checked(path, gifts, &[socket.clone(), real.join("engine")]);
         assert_eq!(check(&inside, &[]).unwrap(), inside.to_str().unwrap());
         assert_eq!(check(&inside.join("../inside/."), &[]).unwrap(), inside.to_str().unwrap());
         for (path, gift) in [
@@ -87,6 +100,8 @@ mod tests {
             (&link, Gift::Link),
             (&real, Gift::Engine),
             (&real.join("run"), Gift::Engine),
+            (&real.join("engine/volumes"), Gift::Engine),
+            (Path::new("/proc/sys"), Gift::Root),
         ] {
             let refused = check(path, &[]).unwrap_err();
             assert!(refused.diagnostics[0].what.ends_with("is not mounted"), "{refused:?}");

@@ -3,16 +3,17 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Write as _};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde_json::json;
 
 use super::super::{Caller, Failure};
 use super::up::token_file;
-use super::{Told, not_running};
+use super::{Told, found};
 use crate::cli::{DownArgs, EngineArgs, GcArgs, ListArgs, LogsArgs, SomeArgs};
 use crate::engine::{Engine, KnownEngines, LastingContainer};
+use crate::report::in_one_line;
 use crate::sandbox::{GIVE_LABEL, Idle, Owner, filter, idle, image_of};
 
 /// How many containers are stopped or removed at once.
@@ -27,26 +28,27 @@ async fn engine(args: &EngineArgs, caller: &Caller) -> Result<Engine, Failure> {
 
 pub(super) async fn list(args: ListArgs, caller: &Caller) -> Result<(), Failure> {
     let engine = engine(&args.engine, caller).await?;
-    let containers = engine.all_lasting(&filter(args.project.as_deref(), args.user.as_deref())).await?;
+    let mut containers = of(&engine, args.project.as_deref(), args.user.as_deref()).await?;
+    containers.retain(|one| Owner::of(one).is_some_and(|owner| owner.container() == one.name));
     let told: Vec<Told> = containers.iter().map(Told::of).collect();
     let written = caller.report.result(|out| {
         if args.json {
             return writeln!(out, "{:#}", json!(told));
         }
-        let width = |of: fn(&Told) -> &str| told.iter().map(|one| of(one).chars().count()).max().unwrap_or(0);
-        let (project, user) = (width(|one| &one.project), width(|one| &one.user));
-        for one in &told {
+        let names = |one: &Told| [in_one_line(&one.project), in_one_line(&one.user)];
+        let names: Vec<_> = told.iter().map(names).collect();
+        let width = |of: usize| names.iter().map(|names| names[of].chars().count()).max().unwrap_or(0);
+        let (project_width, user_width) = (width(0), width(1));
+        for (one, [project, user]) in told.iter().zip(&names) {
             let ports: Vec<String> =
                 one.ports.iter().map(|(inside, at)| format!("{}→{inside}", at["port"])).collect();
             let line = format!(
-                "{:project$}  {:user$}  {:8}  {}  {}",
-                one.project,
-                one.user,
+                "{project:project_width$}  {user:user_width$}  {:8}  {}  {}",
                 one.state,
-                one.image,
+                in_one_line(&caller.report.redacted(&one.image)),
                 ports.join(" ")
             );
-            writeln!(out, "{}", caller.report.redacted(line.trim_end()))?;
+            writeln!(out, "{}", line.trim_end())?;
         }
         Ok(())
     });
@@ -55,10 +57,7 @@ pub(super) async fn list(args: ListArgs, caller: &Caller) -> Result<(), Failure>
 
 pub(super) async fn logs(args: LogsArgs, caller: &Caller) -> Result<(), Failure> {
     let engine = engine(&args.engine, caller).await?;
-    let owner = Owner::from(args.owner);
-    let Some(found) = engine.lasting(&owner.container()).await? else {
-        return Err(not_running(&engine, &owner).await?);
-    };
+    let found = found(&engine, &Owner::from(args.owner)).await?;
     let mut pieces = Box::pin(engine.log(&found.container.id, args.tail, args.follow));
     while let Some(piece) = engine.unless_interrupted(pieces.next()).await? {
         let piece = piece?;
@@ -92,8 +91,8 @@ async fn each(
         .buffer_unordered(AT_ONCE);
     let tell = async |container: LastingContainer| {
         let told = Told::of(&container);
-        let line = format!("{}: {done} ({} of {})", told.name, told.user, told.project);
-        let line = caller.report.redacted(&line);
+        let (user, project) = (in_one_line(&told.user), in_one_line(&told.project));
+        let line = format!("{}: {done} ({user} of {project})", told.name);
         let written = caller.report.result(|out| writeln!(out, "{line}"));
         written.map_err(|error| Failure::unwritable("stdout", &error))
     };
@@ -103,23 +102,35 @@ async fn each(
 
 pub(super) async fn stop(args: SomeArgs, caller: &Caller) -> Result<(), Failure> {
     let engine = engine(&args.engine, caller).await?;
-    let containers = of(&engine, &args.project, args.user.as_deref()).await?;
+    let containers = of(&engine, Some(&args.project), args.user.as_deref()).await?;
+    none_told(&containers, caller);
     each(containers, "stopped", caller, async |container| Ok(engine.stop(&container.id, GRACE).await?)).await
 }
 
+/// Says so where there is none of those that are asked for.
+fn none_told(containers: &[LastingContainer], caller: &Caller) {
+    if containers.is_empty() {
+        caller.report.note("there is no such sandbox");
+    }
+}
+
+/// The sandboxes of a project, of a user, of both, or all, with those that are to replace one.
 async fn of(
     engine: &Engine,
-    project: &OsStr,
+    project: Option<&OsStr>,
     user: Option<&OsStr>,
 ) -> Result<Vec<LastingContainer>, Failure> {
-    Ok(engine.all_lasting(&filter(Some(project), user)).await?)
+    let mut containers = engine.unless_interrupted(engine.all_lasting(&filter(project, user))).await??;
+    containers.retain(|container| Owner::of(container).is_some());
+    Ok(containers)
 }
 
 pub(super) async fn down(args: DownArgs, caller: &Caller) -> Result<(), Failure> {
     let cache = caller.cache(args.cache_dir)?;
     let SomeArgs { project, user, engine: wanted } = args.some;
     let engine = engine(&wanted, caller).await?;
-    let containers = of(&engine, &project, user.as_deref()).await?;
+    let containers = of(&engine, Some(&project), user.as_deref()).await?;
+    none_told(&containers, caller);
     let remove = async |container: &LastingContainer| {
         engine.discard(&container.id).await?;
         let _ = fs::remove_file(token_file(&cache, &container.name));
@@ -153,11 +164,10 @@ pub(super) async fn down(args: DownArgs, caller: &Caller) -> Result<(), Failure>
 pub(super) async fn gc(args: GcArgs, caller: &Caller) -> Result<(), Failure> {
     let engine = engine(&args.engine, caller).await?;
     let mut unused = Vec::new();
-    for container in engine.all_lasting(&filter(None, None)).await? {
+    for container in of(&engine, None, None).await? {
         let since = match container.state.as_str() {
             "running" => unused_for(&engine, &container).await?,
-            // What does not run is of no use to anybody, and is removed where that is asked for.
-            _ if args.remove => Some(Duration::MAX),
+            _ if args.remove => ended_for(&engine, &container).await?,
             _ => None,
         };
         if since.is_some_and(|since| since >= args.idle) {
@@ -186,4 +196,14 @@ async fn unused_for(engine: &Engine, container: &LastingContainer) -> Result<Opt
         Idle::For(time) => Some(time),
         Idle::Busy | Idle::Unknown => None,
     })
+}
+
+/// How long one has not run; `None` where it is gone, or runs by now.
+async fn ended_for(engine: &Engine, container: &LastingContainer) -> Result<Option<Duration>, Failure> {
+    let Some(inspected) = engine.lasting(&container.id).await?.filter(|one| !one.is_running()) else {
+        return Ok(None);
+    };
+    let made =
+        SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(container.created).unwrap_or_default());
+    Ok(SystemTime::now().duration_since(inspected.finished.unwrap_or(made)).ok())
 }

@@ -1,6 +1,6 @@
 //! `ipybox sandbox up`: the one container of a user of a project.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt;
@@ -8,14 +8,16 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde_json::json;
+use sha2::{Digest, Sha256};
 
 use super::super::build;
 use super::super::{Caller, Failure};
 use super::Told;
 use super::mount;
-use crate::cli::UpArgs;
+use crate::archive::hexadecimal;
+use crate::cli::{MountArg, UpArgs};
 use crate::diagnostic::Diagnostic;
-use crate::engine::{Build, Engine, Image, KnownEngines};
+use crate::engine::{Build, Engine, Folder, Image, KnownEngines};
 use crate::inputs::folder::BuildFolder;
 use crate::inputs::hashes::KnownHashes;
 use crate::reference::Reference;
@@ -29,11 +31,12 @@ pub(super) async fn run(mut args: UpArgs, caller: &mut Caller) -> Result<(), Fai
     let cache = caller.cache(args.cache_dir.clone())?;
     let owner = Owner { project: args.owner.project.clone(), user: args.owner.user.clone() };
     let engine = super::super::engine(&args.engine, &KnownEngines::in_cache(&cache), caller).await?;
-    let mounts = mounts(&args, &engine)?;
+    let mounts = mounts(&args, &engine).await?;
     let (tag, image) = Box::pin(image(&args, &owner, &engine, &cache, caller)).await?;
     let settings = settings(&mut args, &tag, &image, mounts)?;
     let token = format!("{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>());
-    let up = match sandbox::up(&engine, &owner, &settings, &image, &token, args.wait).await {
+    let up = sandbox::up(&engine, &owner, &settings, &image, &token, args.wait);
+    let up = match Box::pin(up).await {
         Ok(up) => up,
         Err(SandboxError::Engine(error)) => return Err(error.into()),
         Err(error) => return Err(Failure::refused(error.diagnostic())),
@@ -69,7 +72,7 @@ async fn image(
             let what = Diagnostic::new("the image cannot be built from what is asked for").why(why.trim());
             Failure::usage(what.advice("correct it, or look for `IPYBOX_` in the environment"))
         })?;
-        build::fresh_image(image, steps, engine, &tag, caller).await?.to_string()
+        Box::pin(build::fresh_image(image, steps, engine, &tag, caller)).await?.to_string()
     };
     match engine.image(&id).await? {
         Some(image) => Ok((tag, image)),
@@ -86,8 +89,9 @@ async fn from_dockerfile(
     caller: &Caller,
 ) -> Result<String, Failure> {
     let read = BuildFolder::read(dockerfile, &KnownHashes::in_cache(cache));
-    let BuildFolder { context, dockerfile: name, digest } =
+    let BuildFolder { context, dockerfile: name, digest, images } =
         read.map_err(|error| Failure::refused(error.diagnostic()))?;
+    let digest = with_images(digest, &images, engine).await?;
     let there = engine.image(&tag.to_string()).await?;
     let report = &caller.report;
     let shown = dockerfile.display();
@@ -95,7 +99,11 @@ async fn from_dockerfile(
         Some(Some(known)) if *known == digest => {
             return Ok(there.expect("it has labels").id.to_string());
         }
-        Some(Some(_)) => report.note(&format!("{tag}: `{shown}`, or something in its folder, has changed")),
+        Some(Some(_)) => {
+            let what =
+                format!("{tag}: `{shown}`, something in its folder, or an image it is built on, has changed");
+            report.note(&what);
+        }
         Some(None) => report.note(&format!("{tag} was not built from `{shown}`")),
         None => report.note(&format!("{tag} is not there yet")),
     }
@@ -113,18 +121,41 @@ async fn from_dockerfile(
     Ok(image.to_string())
 }
 
+/// The digest of a folder and the images that its Dockerfile names, as far as the engine has them: names move.
+async fn with_images(digest: String, images: &BTreeSet<String>, engine: &Engine) -> Result<String, Failure> {
+    let mut all = Sha256::new();
+    all.update(digest);
+    for name in images {
+        if let Some(image) = engine.image(name).await? {
+            all.update(format!("{name}\0{}\0", image.id));
+        }
+    }
+    Ok(hexadecimal(&all.finalize()))
+}
+
 /// The folders that are mounted, by their places.
-fn mounts(args: &UpArgs, engine: &Engine) -> Result<BTreeMap<String, String>, Failure> {
+async fn mounts(args: &UpArgs, engine: &Engine) -> Result<BTreeMap<String, Folder>, Failure> {
     let mut mounts = BTreeMap::new();
-    for (folder, place) in &args.mount {
+    // Folders of another host are its engine's to judge.
+    let own = if args.mount.is_empty() || !engine.is_local() {
+        Vec::new()
+    } else {
+        let info = engine.unless_interrupted(engine.info()).await??;
+        engine.socket().map(Path::to_owned).into_iter().chain([PathBuf::from(info.folder)]).collect()
+    };
+    for MountArg { folder, place, is_read_only } in &args.mount {
         let source = if engine.is_local() {
-            mount::checked(folder, &args.give_away, engine.socket())?
+            mount::checked(folder, &args.give_away, &own)?
         } else {
-            // It is a folder of the engine's host, which nobody here can look at.
             folder.display().to_string()
         };
         let place = place.as_ref().unwrap_or(&args.mount_at);
-        if mounts.insert(place.clone(), source).is_some() {
+        let folder = Folder { source, is_read_only: *is_read_only };
+        if args.volume.contains(place) {
+            let what = Diagnostic::new(format!("a folder and a volume are mounted at `{place}`"));
+            return Err(Failure::usage(what.advice("give each its own place")));
+        }
+        if mounts.insert(place.clone(), folder).is_some() {
             let what = Diagnostic::new(format!("two folders are mounted at `{place}`"));
             return Err(Failure::usage(what.advice("give each its place: `--mount DIR:PATH`")));
         }
@@ -137,10 +168,11 @@ fn settings(
     args: &mut UpArgs,
     tag: &Reference,
     image: &Image,
-    mounts: BTreeMap<String, String>,
+    mounts: BTreeMap<String, Folder>,
 ) -> Result<Settings, Failure> {
     if let Some(network) = &args.network {
-        let gives_away = network == "host" || network.starts_with("container:") || network.is_empty();
+        // Also that of a container (`container:`) or of any process (`ns:`).
+        let gives_away = network == "host" || network.is_empty() || network.contains(':');
         if gives_away {
             let what = Diagnostic::new(format!("the network `{}` is refused", network.escape_debug()));
             let why = "whoever runs in the container would reach what only this host may";
@@ -148,6 +180,17 @@ fn settings(
                 what.why(why).advice("use `none`, or a network of the engine's own"),
             ));
         }
+    }
+    let changes_rules = |name: &String| {
+        let name = name.to_ascii_uppercase();
+        ["ALL", "NET_ADMIN", "SYS_ADMIN"].contains(&name.strip_prefix("CAP_").unwrap_or(&name))
+    };
+    if let Some(name) = args.capability.iter().find(|name| changes_rules(name))
+        && !args.allow_domain.is_empty()
+    {
+        let what = Diagnostic::new(format!("`--allow-domain` means nothing beside `--capability {name}`"));
+        let why = "whoever runs in the container could change the rules of its firewall";
+        return Err(Failure::usage(what.why(why).advice("leave out one of them")));
     }
     // A folder inside the one that its commands begin in is no other beginning.
     let is_inside = !image.workdir.is_empty() && Path::new(&args.mount_at).starts_with(&image.workdir);
@@ -195,6 +238,9 @@ fn tell(
     let server = server.or_else(|| container.ports.values().next());
     let address = server.filter(|_| engine.is_local()).map(|address| format!("http://{address}"));
     let report = &caller.report;
+    for warning in &up.warnings {
+        report.warning(warning, "what it may reach is less than was asked for");
+    }
     for why in &up.why {
         report.note(&format!("replaced, since it had another setting: {why}"));
     }

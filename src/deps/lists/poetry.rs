@@ -29,7 +29,7 @@ const WHAT: [&str; 2] = ["extras", "optional"];
 /// Reads a list of Poetry's lines.
 pub(in crate::deps) fn parse(text: &str, parsed: &mut Parsed) {
     const ADVICE: &str = "write one dependency per line, as `name = \"constraint\"`";
-    if let Some(table) = toml::parse(text, parsed, ADVICE, broken_line) {
+    if let Some(table) = toml::parse(text, &mut parsed.mistakes, ADVICE, broken_line) {
         dependencies(&table, text, parsed);
     }
 }

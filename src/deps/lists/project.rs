@@ -24,7 +24,7 @@ const MAX_DEPTH: usize = 64;
 
 /// Reads a project: its dependencies, and the groups and extras that are asked for.
 pub(in crate::deps) fn parse(text: &str, selection: &Selection, parsed: &mut Parsed) {
-    let Some(document) = toml::parse(text, parsed, SYNTAX, |_, _| None) else { return };
+    let Some(document) = toml::parse(text, &mut parsed.mistakes, SYNTAX, |_, _| None) else { return };
     let names = |names: &[String]| names.iter().filter_map(|name| Name::parse(name)).collect::<Vec<_>>();
     let mut project = Project {
         text,
@@ -46,7 +46,7 @@ pub(in crate::deps) fn parse(text: &str, selection: &Selection, parsed: &mut Par
 
 /// Reads the metadata of a script: the inside of a `[project]` table.
 pub(in crate::deps) fn parse_script(text: &str, parsed: &mut Parsed) {
-    let Some(document) = toml::parse(text, parsed, SYNTAX, |_, _| None) else { return };
+    let Some(document) = toml::parse(text, &mut parsed.mistakes, SYNTAX, |_, _| None) else { return };
     if let Some(item) = document.get("requires-python") {
         interpreter(item, Named("", "requires-python"), text, parsed);
     }

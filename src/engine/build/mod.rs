@@ -129,7 +129,7 @@ impl Engine {
         match (built, image) {
             (Ok(()), image @ Some(_)) => image_id(image),
             (Ok(()), None) => Err(EngineError::NoImage),
-            (Err(error), _) => Err(progress.failure(error)),
+            (Err(error), _) => error::made_meanwhile(&error).ok_or_else(|| progress.failure(error)),
         }
     }
 }

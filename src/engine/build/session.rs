@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::io::{self, BufWriter, Write};
+use std::iter;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -21,19 +22,18 @@ use bollard::moby::filesync::v1::{
 };
 use bollard::moby::upload::v1::BytesMessage;
 use bollard::moby::upload::v1::upload_server::{Upload, UploadServer};
-use docker_credential::DockerCredential;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, stream};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use crate::archive::Archive;
-use crate::engine::transport::Dialer;
-use crate::engine::{AuthFiles, EngineError, Host};
+use crate::credentials::{AuthFiles, DockerCredential};
+use crate::engine::transport::{Dialer, Upgrade, upgrade};
+use crate::engine::{EngineError, Host};
 
 /// What we serve; the engine calls nothing else.
 const METHODS: [&str; 3] = [
@@ -76,7 +76,10 @@ impl Session {
         let id = format!("{:032x}", rand::random::<u128>());
         let host = &dialer.host;
         let connect = |source| EngineError::Connect { host: host.clone(), source };
-        let connection = async { upgrade(dialer.connect().await?, &id).await };
+        let headers = iter::once(format!("X-Docker-Expose-Session-Uuid: {id}"))
+            .chain(METHODS.map(|method| format!("X-Docker-Expose-Session-Grpc-Method: {method}")));
+        let headers: Vec<String> = headers.collect();
+        let connection = async { upgrade(dialer.connect().await?, "/session", &headers).await };
         let answer = tokio::time::timeout(HANDSHAKE, connection).await;
         let answer = answer.map_err(|_| connect(io::ErrorKind::TimedOut.into()))?.map_err(connect)?;
         let connection = match answer {
@@ -127,50 +130,26 @@ impl Drop for Session {
     }
 }
 
-/// What an engine makes of a session.
-enum Upgrade<C> {
-    /// The connection is gRPC's.
-    Done(C),
-    /// It answers something else.
-    Refused { status: u16, line: String },
-}
-
-/// Turns a connection over to gRPC.
-async fn upgrade<C: AsyncRead + AsyncWrite + Unpin>(mut connection: C, id: &str) -> io::Result<Upgrade<C>> {
-    let mut request = format!(
-        "POST /session HTTP/1.1\r\nHost: docker\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\
-         X-Docker-Expose-Session-Uuid: {id}\r\n"
-    );
-    for method in METHODS {
-        request += &format!("X-Docker-Expose-Session-Grpc-Method: {method}\r\n");
-    }
-    connection.write_all((request + "\r\n").as_bytes()).await?;
-    // Byte by byte, since what follows the headers belongs to gRPC.
-    let mut answer = Vec::with_capacity(256);
-    while !answer.ends_with(b"\r\n\r\n") {
-        if answer.len() == 16 << 10 {
-            return Err(io::Error::other("the engine's answer does not end"));
-        }
-        answer.push(connection.read_u8().await?);
-    }
-    let head = String::from_utf8_lossy(&answer);
-    let line = head.lines().next().unwrap_or_default().trim_start_matches("HTTP/1.1 ").to_owned();
-    let status = line.split(' ').next().and_then(|status| status.parse().ok()).unwrap_or_default();
-    Ok(if status == 101 { Upgrade::Done(connection) } else { Upgrade::Refused { status, line } })
-}
-
-/// An archive as a stream of chunks, written by a thread that waits for the reader, and compressed on its way to another
-/// host. A file that cannot be read ends the stream with an error instead of shortening it.
+/// An archive as a stream of chunks. A file that cannot be read ends the stream with an error instead of shortening it.
 pub(in crate::engine) fn chunks(archive: Archive, host: &Host) -> ReceiverStream<io::Result<Vec<u8>>> {
+    streamed(host, move |out| archive.write_to(out))
+}
+
+/// What is written as a stream of chunks, by a thread that waits for the reader, and compressed on its way to another host.
+/// An error ends the stream.
+pub(in crate::engine) fn streamed(
+    host: &Host,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()> + Send + 'static,
+) -> ReceiverStream<io::Result<Vec<u8>>> {
     let (chunks, taken) = mpsc::channel(IN_FLIGHT);
     let is_local = host.is_local();
     tokio::task::spawn_blocking(move || {
         let mut out = BufWriter::with_capacity(CHUNK, Chunks(chunks.clone()));
         let written = if is_local {
-            archive.write_to(&mut out)
+            write(&mut out).and_then(|()| out.flush())
         } else {
             let mut packed = GzEncoder::new(&mut out, Compression::fast());
-            archive.write_to(&mut packed).and_then(|()| packed.finish()?.flush())
+            write(&mut packed).and_then(|()| packed.finish()?.flush())
         };
         if let Err(error) = written {
             // Nobody to tell where the engine hung up first.
@@ -310,29 +289,5 @@ impl Auth for Keys {
         _: Request<VerifyTokenAuthorityRequest>,
     ) -> Result<Response<VerifyTokenAuthorityResponse>, Status> {
         Err(Status::unimplemented("verify_token_authority"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn only_an_engine_that_knows_no_sessions_has_no_buildkit() {
-        for (answer, expected) in [
-            ("HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\n\r\n", None),
-            ("HTTP/1.1 404 Not Found\r\n\r\n", Some((404, "404 Not Found"))),
-            ("HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno", Some((403, "403 Forbidden"))),
-            ("HTTP/1.1 503 Service Unavailable\r\n\r\n", Some((503, "503 Service Unavailable"))),
-            ("nonsense\r\n\r\n", Some((0, "nonsense"))),
-        ] {
-            let (ours, mut theirs) = tokio::io::duplex(4096);
-            theirs.write_all(answer.as_bytes()).await.unwrap();
-            let refused = match upgrade(ours, "id").await.unwrap() {
-                Upgrade::Done(_) => None,
-                Upgrade::Refused { status, line } => Some((status, line)),
-            };
-            assert_eq!(refused.as_ref().map(|(status, line)| (*status, line.as_str())), expected);
-        }
     }
 }

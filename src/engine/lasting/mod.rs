@@ -5,7 +5,7 @@ mod run;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bollard::container::LogOutput;
 use bollard::errors::Error as Api;
@@ -16,11 +16,14 @@ use bollard::models::{
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
     ListVolumesOptionsBuilder, LogsOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptions,
-    StartContainerOptions, StopContainerOptionsBuilder,
+    RenameContainerOptionsBuilder, StartContainerOptions, StopContainerOptionsBuilder,
 };
 use futures_util::{Stream, StreamExt};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
-use super::{Engine, EngineError, error};
+use super::{Engine, EngineError, error, transport};
+pub use files::PATH;
 pub use run::{Piece, Run, Running};
 
 /// How a container that lasts is made.
@@ -41,7 +44,7 @@ pub struct Lasting {
     /// Its labels.
     pub labels: BTreeMap<String, String>,
     /// Folders of the engine's host, with their places in it.
-    pub folders: Vec<(String, String)>,
+    pub folders: Vec<(Folder, String)>,
     /// Volumes by name, with their places in it; they have the container's labels.
     pub volumes: Vec<(String, String)>,
     /// Most memory, in bytes; there is no swap beside it.
@@ -62,8 +65,17 @@ pub struct Lasting {
     pub ports: Vec<u16>,
 }
 
-/// A container as it is.
+/// A folder of the engine's host that a container sees.
 #[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Folder {
+    /// Its path there.
+    pub source: String,
+    /// Whether nothing in it can be changed.
+    pub is_read_only: bool,
+}
+
+/// A container as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Container {
     /// Its id.
     pub id: String,
@@ -88,12 +100,18 @@ pub struct Container {
 pub struct Inspected {
     /// What lists know, too.
     pub container: Container,
+    /// Who it runs as, as it was made to; root where that is empty.
+    pub user: String,
     /// Its environment, as `NAME=VALUE`.
     pub env: Vec<String>,
     /// What its health check says, where it has one: `starting`, `healthy` or `unhealthy`.
     pub health: Option<String>,
     /// How it ended, where it did.
     pub exit_code: Option<i64>,
+    /// When it was started last, where it ever was.
+    pub started: Option<SystemTime>,
+    /// When it ended last, where it did.
+    pub finished: Option<SystemTime>,
 }
 
 impl Inspected {
@@ -124,8 +142,22 @@ impl Engine {
         match self.docker.inspect_container(name, None::<InspectContainerOptions>).await {
             Ok(inspected) => Ok(Some(of_inspection(inspected))),
             Err(error) if error::status(&error) == Some(404) => Ok(None),
+            Err(Api::JsonDataError { .. } | Api::JsonSerdeError { .. }) => self.lasting_in_podman(name).await,
             Err(error) => Err(EngineError::api("inspect a container")(error)),
         }
+    }
+
+    /// The same where podman has a word of its own for the state: `stopped` is one that has ended a moment ago.
+    async fn lasting_in_podman(&self, name: &str) -> Result<Option<Inspected>, EngineError> {
+        let unread = |err| EngineError::api("inspect a container")(Api::IOError { err });
+        let body = transport::get(&self.dialer, &format!("/containers/{name}/json")).await.map_err(unread)?;
+        let mut told: serde_json::Value =
+            serde_json::from_slice(&body).map_err(|error| unread(error.into()))?;
+        if told["State"]["Status"] == "stopped" {
+            told["State"]["Status"] = "exited".into();
+        }
+        let inspected = serde_json::from_value(told).map_err(|error| unread(error.into()))?;
+        Ok(Some(of_inspection(inspected)))
     }
 
     /// All containers with these labels, running or not, the oldest first. A label without a value has any.
@@ -165,12 +197,13 @@ impl Engine {
         Ok(containers)
     }
 
-    /// Makes the volumes of a container that are missing.
+    /// Makes the volumes of a container that are missing. Returns whether all of them were.
     ///
     /// # Errors
     ///
     /// [`EngineError`].
-    pub async fn make_volumes(&self, lasting: &Lasting) -> Result<(), EngineError> {
+    pub async fn make_volumes(&self, lasting: &Lasting) -> Result<bool, EngineError> {
+        let mut are_new = true;
         for (volume, _) in &lasting.volumes {
             if self.docker.inspect_volume(volume).await.is_err() {
                 let request = VolumeCreateRequest {
@@ -179,9 +212,11 @@ impl Engine {
                     ..VolumeCreateRequest::default()
                 };
                 self.docker.create_volume(request).await.map_err(EngineError::api("create a volume"))?;
+            } else {
+                are_new = false;
             }
         }
-        Ok(())
+        Ok(are_new)
     }
 
     /// Makes a container, and returns its id; `None` where its name is taken.
@@ -193,7 +228,7 @@ impl Engine {
         let options = CreateContainerOptionsBuilder::default().name(&lasting.name).build();
         match self.docker.create_container(Some(options), lasting.body()).await {
             Ok(created) => Ok(Some(created.id)),
-            Err(error) if error::status(&error) == Some(409) => Ok(None),
+            Err(error) if error::status(&error) == Some(409) || is_taken(&error) => Ok(None),
             Err(error) => Err(EngineError::api("create a container")(error)),
         }
     }
@@ -214,6 +249,22 @@ impl Engine {
             Err(error) if matches!(error::status(&error), Some(304)) => Ok(true),
             Err(error) if is_going(&error) => Ok(false),
             Err(error) => Err(EngineError::api("start a container")(error)),
+        }
+    }
+
+    /// Gives a container another name. False where that is taken, or the container gone.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError`].
+    pub async fn rename(&self, id: &str, name: &str) -> Result<bool, EngineError> {
+        let options = RenameContainerOptionsBuilder::default().name(name).build();
+        match self.docker.rename_container(id, options).await {
+            Ok(()) => Ok(true),
+            // It may have that name by now.
+            Err(error) if matches!(error::status(&error), Some(400 | 404 | 409)) => Ok(false),
+            Err(error) if is_taken(&error) => Ok(false),
+            Err(error) => Err(EngineError::api("rename a container")(error)),
         }
     }
 
@@ -307,10 +358,17 @@ impl Engine {
     }
 }
 
-/// Whether a container is about to be gone.
+/// Whether a name is another container's.
+fn is_taken(error: &Api) -> bool {
+    error.to_string().contains("already in use")
+}
+
+/// Whether a container is gone, or about to be.
 fn is_going(error: &Api) -> bool {
     let said = error.to_string();
-    error::status(error) == Some(404)
+    // Networks that are not there are not found, too.
+    error::status(error) == Some(404) && said.to_ascii_lowercase().contains("no such container")
+        || said.contains("no container with")
         || said.contains("is already in progress")
         || said.contains("marked for removal")
 }
@@ -328,13 +386,19 @@ impl Lasting {
             let host = PortBinding { host_ip: Some("127.0.0.1".to_owned()), host_port: Some(String::new()) };
             (format!("{port}/tcp"), Some(vec![host]))
         });
-        let folder = |(source, target): &(String, String)| Mount {
-            target: Some(target.clone()),
-            source: Some(source.clone()),
+        let folder = |(folder, place): &(Folder, String)| Mount {
+            target: Some(place.clone()),
+            source: Some(folder.source.clone()),
             typ: Some(MountType::BIND),
+            read_only: Some(folder.is_read_only),
             ..Mount::default()
         };
-        let volume = |mount: &(String, String)| Mount { typ: Some(MountType::VOLUME), ..folder(mount) };
+        let volume = |(name, place): &(String, String)| Mount {
+            target: Some(place.clone()),
+            source: Some(name.clone()),
+            typ: Some(MountType::VOLUME),
+            ..Mount::default()
+        };
         let writable = WRITABLE.map(|(place, options)| (place.to_owned(), options.to_owned()));
         ContainerCreateBody {
             image: Some(self.image.clone()),
@@ -380,9 +444,12 @@ fn of_inspection(inspected: ContainerInspectResponse) -> Inspected {
     });
     let running = state.running.unwrap_or_default();
     Inspected {
+        user: config.user.unwrap_or_default(),
         env: config.env.unwrap_or_default(),
         health: state.health.and_then(|health| health.status).map(|status| status.to_string()),
         exit_code: state.exit_code.filter(|_| !running),
+        started: state.started_at.as_deref().and_then(moment),
+        finished: state.finished_at.as_deref().and_then(moment),
         container: Container {
             id: id.unwrap_or_default(),
             name: name.unwrap_or_default().trim_start_matches('/').to_owned(),
@@ -394,6 +461,12 @@ fn of_inspection(inspected: ContainerInspectResponse) -> Inspected {
             created: created.map_or(0, BollardDate::unix_timestamp),
         },
     }
+}
+
+/// A time as engines write it; what never was is in the year 1.
+fn moment(text: &str) -> Option<SystemTime> {
+    let time = OffsetDateTime::parse(text, &Rfc3339).ok()?;
+    (time > OffsetDateTime::UNIX_EPOCH).then(|| time.into())
 }
 
 fn of_summary(summary: ContainerSummary) -> Container {

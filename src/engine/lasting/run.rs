@@ -23,6 +23,8 @@ pub struct Run<'a> {
     pub env: Vec<String>,
     /// Who it runs as; as the container does if there is none.
     pub user: Option<&'a str>,
+    /// Where it begins, from the root; where the container's commands do if there is none.
+    pub workdir: Option<&'a str>,
     /// Whether it is given something to read.
     pub has_input: bool,
     /// Whether it gets a terminal.
@@ -64,11 +66,12 @@ impl Engine {
     ///
     /// [`EngineError`], also where the program cannot be started.
     pub async fn run(&self, run: Run<'_>) -> Result<Option<Running>, EngineError> {
-        let Run { container, command, env, user, has_input, has_terminal } = run;
+        let Run { container, command, env, user, workdir, has_input, has_terminal } = run;
         let options = CreateExecOptions {
             cmd: Some(command),
             env: Some(env),
             user: user.map(str::to_owned),
+            working_dir: workdir.map(str::to_owned),
             attach_stdin: Some(has_input),
             attach_stdout: Some(true),
             attach_stderr: Some(true),

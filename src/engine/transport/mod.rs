@@ -2,6 +2,7 @@
 
 mod ssh;
 mod tls;
+mod upgrade;
 
 use std::io;
 use std::pin::Pin;
@@ -23,6 +24,7 @@ use tower_service::Service;
 
 use super::host::{Address, Host};
 use super::{Builder, EngineError, MAX_ANSWER};
+pub(super) use upgrade::{Upgrade, upgrade};
 
 /// Longest wait for the headers of an ordinary answer, in seconds.
 const TIMEOUT: u64 = 120;

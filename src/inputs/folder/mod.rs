@@ -1,7 +1,9 @@
 //! The folder of somebody's Dockerfile, as a build gets it.
 
 mod ignore;
+mod images;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -12,7 +14,7 @@ use sha2::{Digest, Sha256};
 use super::hashes::{Hashes, KnownHashes};
 use super::local::LocalError;
 use crate::archive::{Archive, hexadecimal};
-use ignore::Ignored;
+use ignore::{BadLine, Ignored, Seen};
 
 /// A Dockerfile and its folder.
 #[derive(Debug)]
@@ -23,6 +25,8 @@ pub struct BuildFolder {
     pub dockerfile: String,
     /// SHA-256 over paths, modes and contents, in hexadecimal digits.
     pub digest: String,
+    /// The images that the Dockerfile is built on or copies from.
+    pub images: BTreeSet<String>,
 }
 
 /// Files that a context may have, at most.
@@ -49,6 +53,7 @@ impl BuildFolder {
         let name = dockerfile.file_name().and_then(|name| name.to_str()).ok_or_else(|| {
             LocalError::Unpackable { path: dockerfile.to_owned(), why: "its name is not UTF-8" }
         })?;
+        let images = images::images(&String::from_utf8_lossy(&fs::read(dockerfile).map_err(unreadable)?));
         let root = fs::canonicalize(folder).map_err(unreadable)?;
         let mut own = root.join(name).into_os_string();
         own.push(".dockerignore");
@@ -56,7 +61,9 @@ impl BuildFolder {
             match fs::read_to_string(&file) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => None,
                 Err(source) => Some(Err(LocalError::Unreadable { path: file, source })),
-                Ok(text) => Some(Ok(Ignored::parse(&text))),
+                Ok(text) => Some(Ignored::parse(&text).map_err(|BadLine { line, mistake }| {
+                    LocalError::NoPattern { path: file, line, why: mistake.why, fix: mistake.fix }
+                })),
             }
         });
         let mut walk = Walk {
@@ -68,12 +75,13 @@ impl BuildFolder {
             context: Archive::default(),
             digest: Sha256::new(),
             count: 0,
+            parents: Vec::new(),
         };
-        walk.add(&root, "")?;
+        walk.add(&root, "", &Seen::default())?;
         walk.hashes.keep();
         walk.digest.update(name);
         let digest = hexadecimal(&walk.digest.finalize());
-        Ok(Self { context: walk.context, dockerfile: name.to_owned(), digest })
+        Ok(Self { context: walk.context, dockerfile: name.to_owned(), digest, images })
     }
 }
 
@@ -86,40 +94,47 @@ struct Walk<'a> {
     context: Archive,
     digest: Sha256,
     count: usize,
+    /// Folders around the present one that are left out unless something in them is kept, with their modes.
+    parents: Vec<(String, u32)>,
 }
 
 impl Walk<'_> {
     /// Adds what is in a folder, whose path below the root is `prefix`, in the order of names.
-    fn add(&mut self, folder: &Path, prefix: &str) -> Result<(), LocalError> {
-        let unreadable = |source| LocalError::Unreadable { path: folder.to_owned(), source };
-        let mut entries =
-            folder.read_dir().and_then(Iterator::collect::<io::Result<Vec<_>>>).map_err(unreadable)?;
+    fn add(&mut self, folder: &Path, prefix: &str, seen: &Seen) -> Result<(), LocalError> {
+        let mut entries = match folder.read_dir().and_then(Iterator::collect::<io::Result<Vec<_>>>) {
+            Ok(entries) => entries,
+            Err(error) if seen.is_out && error.kind() == io::ErrorKind::PermissionDenied => return Ok(()),
+            Err(source) => return Err(LocalError::Unreadable { path: folder.to_owned(), source }),
+        };
         entries.sort_by_key(fs::DirEntry::file_name);
         for entry in entries {
             let path = entry.path();
             let unpackable = |why| LocalError::Unpackable { path: path.clone(), why };
             let unreadable = |source| LocalError::Unreadable { path: path.clone(), source };
-            let Ok(name) = entry.file_name().into_string() else {
-                return Err(unpackable("its name is not UTF-8"));
-            };
-            let name = format!("{prefix}{name}");
+            let file_name = entry.file_name();
+            let name = format!("{prefix}{}", file_name.to_string_lossy());
             let metadata = entry.metadata().map_err(unreadable)?;
+            let seen = self.ignored.look(&name, seen);
             // Engines read the Dockerfile from the context.
-            let is_out = name != self.dockerfile && self.ignored.leaves_out(&name);
+            let is_needed =
+                name == self.dockerfile || metadata.is_dir() && self.ignored.may_keep_below(&name);
+            if seen.is_out && !is_needed {
+                continue;
+            }
+            if file_name.to_str().is_none() {
+                return Err(unpackable("its name is not UTF-8"));
+            }
             if metadata.is_dir() {
-                if !is_out || self.ignored.has_exceptions() {
-                    if !is_out {
-                        let mode = metadata.permissions().mode() & 0o7777;
-                        self.context.add_directory(&name, mode, crate::archive::Owner::default());
-                        self.digest.update(format!("{name}/\0{mode:o}\0"));
-                    }
-                    self.add(&path, &format!("{name}/"))?;
+                let around = self.parents.len();
+                self.parents.push((name.clone(), metadata.permissions().mode() & 0o7777));
+                if !seen.is_out {
+                    self.add_parents();
                 }
+                self.add(&path, &format!("{name}/"), &seen)?;
+                self.parents.truncate(around);
                 continue;
             }
-            if is_out {
-                continue;
-            }
+            self.add_parents();
             self.count += 1;
             if self.count > MAX_FILES {
                 let why = "it holds more than 200,000 files; leave some out in `.dockerignore`";
@@ -144,11 +159,32 @@ impl Walk<'_> {
         }
         Ok(())
     }
+
+    /// Adds the folders that what is added next is in.
+    fn add_parents(&mut self) {
+        for (name, mode) in self.parents.drain(..) {
+            self.context.add_directory(&name, mode, crate::archive::Owner::default());
+            self.digest.update(format!("{name}/\0{mode:o}\0"));
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Paths and modes in a context.
+    fn listing(read: &BuildFolder) -> Vec<String> {
+        let tar = read.context.to_tar().unwrap();
+        let mut archive = tar::Archive::new(tar.as_slice());
+        let entries = archive.entries().unwrap().map(|entry| {
+            let entry = entry.unwrap();
+            let link = entry.link_name().unwrap().map(|to| format!(" -> {}", to.display()));
+            let mode = entry.header().mode().unwrap();
+            format!("{}{} {mode:o}", entry.path().unwrap().display(), link.unwrap_or_default())
+        });
+        entries.collect()
+    }
 
     #[test]
     fn a_folder_is_what_counts_of_it() {
@@ -173,22 +209,58 @@ mod tests {
         assert_eq!(read().digest, first.digest);
         write("bot/src/a.py", "a = 2");
         assert_ne!(read().digest, first.digest);
-        let tar = first.context;
-        let tar = {
-            fs::write(folder.path().join("bot/src/a.py"), "a = 1").unwrap();
-            tar.to_tar().unwrap()
-        };
-        let mut archive = tar::Archive::new(tar.as_slice());
-        let entries: Vec<String> = archive
-            .entries()
-            .unwrap()
-            .map(|entry| {
-                let entry = entry.unwrap();
-                let link = entry.link_name().unwrap().map(|to| format!(" -> {}", to.display()));
-                format!("{}{}", entry.path().unwrap().display(), link.unwrap_or_default())
-            })
-            .collect();
-        assert_eq!(entries, [".dockerignore", "Dockerfile", "link -> /etc/passwd", "src/", "src/a.py"]);
+        fs::write(folder.path().join("bot/src/a.py"), "a = 1").unwrap();
+        assert_eq!(
+            listing(&first),
+            [".dockerignore 644", "Dockerfile 644", "link -> /etc/passwd 777", "src/ 755", "src/a.py 644"]
+        );
         assert!(BuildFolder::read(folder.path(), &KnownHashes::none()).is_err());
+    }
+
+    #[test]
+    fn folders_are_kept_with_what_is_kept_in_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |path: &str| folder.path().join(path);
+        for (file, text) in [
+            ("Dockerfile", "FROM x"),
+            (".dockerignore", "*\n!keep/**\n!a/b/x\n"),
+            ("keep/c/d", ""),
+            ("keep/e", ""),
+            ("a/b/x", ""),
+            ("a/b/y", ""),
+            ("a/c", ""),
+            ("else/keep/x", ""),
+        ] {
+            fs::create_dir_all(path(file).parent().unwrap()).unwrap();
+            fs::write(path(file), text).unwrap();
+        }
+        let odd = std::os::unix::ffi::OsStrExt::from_bytes(b"else/\xff");
+        fs::write(folder.path().join(Path::new::<std::ffi::OsStr>(odd)), "").unwrap();
+        for (folder, mode) in [("keep", 0o750), ("a", 0o711), ("a/b", 0o700)] {
+            fs::set_permissions(path(folder), fs::Permissions::from_mode(mode)).unwrap();
+        }
+        let read = || BuildFolder::read(&path("Dockerfile"), &KnownHashes::none());
+        assert_eq!(
+            listing(&read().unwrap()),
+            [
+                "Dockerfile 644",
+                "a/ 711",
+                "a/b/ 700",
+                "a/b/x 644",
+                "keep/ 750",
+                "keep/c/ 755",
+                "keep/c/d 644",
+                "keep/e 644"
+            ]
+        );
+        fs::write(path(".dockerignore"), "*\n!**/d\n").unwrap();
+        assert_eq!(listing(&read().unwrap()), ["Dockerfile 644", "keep/ 750", "keep/c/ 755", "keep/c/d 644"]);
+        fs::write(path(".dockerignore"), "!else\n").unwrap();
+        assert!(matches!(read(), Err(LocalError::Unpackable { .. })));
+        fs::write(path("Dockerfile.dockerignore"), "*\n[\n").unwrap();
+        let refused = read().unwrap_err().diagnostic();
+        assert!(refused.what.starts_with("line 2 of `"), "{refused:?}");
+        assert!(refused.what.ends_with("/Dockerfile.dockerignore` is no pattern"), "{refused:?}");
+        assert_eq!(refused.why, "its `[` is not closed");
     }
 }

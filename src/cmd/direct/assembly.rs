@@ -1,0 +1,325 @@
+//! Locked wheels on their way into layers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::{self, BufReader};
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use futures_util::future::try_join_all;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use sha2::{Digest, Sha256};
+use tokio_util::sync::CancellationToken;
+
+use super::compiler::{Compiler, HostPython, cache_tag};
+use super::{Failure, LABEL, changed, unassembled};
+use crate::archive::hexadecimal;
+use crate::deps::Name;
+use crate::diagnostic::Diagnostic;
+use crate::engine::{Engine, Spec};
+use crate::inputs::templates::Templates;
+use crate::oci;
+use crate::oci::fetch::Fetcher;
+use crate::oci::measured::digest;
+use crate::oci::rule::Weighed;
+use crate::oci::segment::{Entry, Unfinished};
+use crate::oci::store::{Layer, Owned, Segment, Store};
+use crate::oci::wheel::{Environment, Wheel};
+use crate::plan::Pin;
+use crate::reference::ImageId;
+use crate::report::Report;
+use crate::ustar::Ids;
+
+/// What a segment is; counted up where its bytes change.
+const FORMAT: &str = "ipybox-segment-3";
+
+/// Keeps a container up as long as something else runs in it.
+const STAY: &str = "sleep 20; while :; do count=0; for one in /proc/[0-9]*; do count=$((count + 1)); done; \
+    [ $count -gt 1 ] || exit 0; sleep 5; done";
+
+/// When one is left over.
+const LONGEST: Duration = Duration::from_secs(3600);
+
+/// How many wheels are fetched at once.
+const FETCHES: usize = 8;
+
+/// How many compile at once in a container, and on this host at most.
+const IN_CONTAINER: usize = 2;
+const HERE: usize = 8;
+
+/// Locked wheels on their way into layers of an environment.
+pub(super) struct Assembly<'a> {
+    pub(super) pins: &'a BTreeMap<Name, Pin>,
+    /// Wheels that are files of this host.
+    pub(super) local: &'a BTreeMap<Name, PathBuf>,
+    pub(super) owned: Owned,
+    /// Which of them share a layer.
+    pub(super) rule: fn(&[Weighed<'_>]) -> Vec<Vec<usize>>,
+    /// The version of the environment's Python.
+    pub(super) python: &'a str,
+    pub(super) compiled: Compiled<'a>,
+    pub(super) templates: &'a Templates,
+    pub(super) certificates: Option<&'a [u8]>,
+    pub(super) store: Store,
+    pub(super) interrupt: &'a CancellationToken,
+}
+
+/// Who compiles modules.
+pub(super) enum Compiled<'a> {
+    /// Nobody.
+    Not,
+    /// The Python of an image, in a container of it.
+    In(&'a Engine, ImageId),
+    /// A Python of this host.
+    Here(&'a HostPython),
+}
+
+/// A wheel whose segment is not there.
+#[derive(Debug, Clone)]
+struct Job {
+    key: String,
+    file: String,
+    wheel: PathBuf,
+}
+
+impl Assembly<'_> {
+    /// The version of Python as folders have it, such as `3.12`.
+    fn release(&self) -> String {
+        self.python.split('.').take(2).collect::<Vec<_>>().join(".")
+    }
+
+    fn prefix(&self) -> String {
+        format!("/{}", self.owned.prefix)
+    }
+
+    /// What decides the bytes of a wheel's segment, as a digest.
+    fn key(&self, pin: &Pin) -> String {
+        let bytecode = match &self.compiled {
+            Compiled::Not => "",
+            Compiled::In(..) => self.python,
+            Compiled::Here(python) => &python.version,
+        };
+        let Owned { prefix, ids: Ids { uid, gid }, umask } = &self.owned;
+        let whose = format!("{uid}\0{gid}\0{umask:o}");
+        let parts = [FORMAT, &pin.sha256, prefix, &self.release(), bytecode, &whose];
+        hexadecimal(&Sha256::digest(parts.join("\0")))
+    }
+
+    /// The keys of the segments of all packages.
+    pub(super) fn keys(&self) -> Vec<String> {
+        self.pins.values().map(|pin| self.key(pin)).collect()
+    }
+
+    /// Forgets all that is known of the packages, so that it is fetched and made anew.
+    pub(super) fn forget(&self) {
+        for (pin, key) in self.pins.values().zip(self.keys()) {
+            self.store.forget(&key);
+            let _ = fs::remove_file(self.store.wheel(&pin.sha256));
+        }
+    }
+
+    /// The layers of the packages, made once more where something in the store turns out to be spoilt.
+    pub(super) async fn layers(&self, report: &Report) -> Result<Vec<Layer>, Failure> {
+        let mut tries = self.pins.len() + 2;
+        loop {
+            tries -= 1;
+            match self.tried().await? {
+                Ok(layers) => return Ok(layers),
+                Err(error) if error.kind() == io::ErrorKind::InvalidData && tries > 0 => {
+                    report.note(&format!("{error}; it is made again"));
+                }
+                Err(error) => return Err(unassembled(&error.to_string())),
+            }
+        }
+    }
+
+    /// The layers of the packages, which the store knows, or which are made.
+    async fn tried(&self) -> Result<io::Result<Vec<Layer>>, Failure> {
+        let pins: Vec<_> = self.pins.iter().collect();
+        let keys = self.keys();
+        let mut all = Sha256::new();
+        for ((name, pin), key) in pins.iter().zip(&keys) {
+            all.update(format!("{name}\0{key}\0{}\0", pin.generation));
+        }
+        let all = hexadecimal(&all.finalize());
+        for key in &keys {
+            self.store.used(key);
+        }
+        if let Some(layers) = self.store.layers(&all)
+            && layers.iter().flat_map(|layer| &layer.segments).collect::<BTreeSet<_>>()
+                == keys.iter().collect()
+        {
+            return Ok(Ok(layers));
+        }
+        let mut lacking = Vec::new();
+        for ((_, pin), key) in pins.iter().zip(&keys) {
+            if self.store.segment(key).is_none() {
+                lacking.push((*pin, key.clone()));
+            }
+        }
+        self.make(lacking).await?;
+        let mut segments: Vec<Segment> = Vec::new();
+        for key in &keys {
+            segments.push(
+                self.store
+                    .segment(key)
+                    .ok_or_else(|| unassembled("the cache of layers is emptied meanwhile"))?,
+            );
+        }
+        self.refuse_collisions(&pins.iter().map(|(name, _)| name.as_str()).zip(&keys).collect::<Vec<_>>())?;
+        let weighed: Vec<Weighed<'_>> = pins
+            .iter()
+            .zip(&segments)
+            .map(|((name, pin), segment)| Weighed {
+                name: name.as_str(),
+                size: segment.size,
+                generation: pin.generation,
+            })
+            .collect();
+        let mut layers = Vec::new();
+        for places in (self.rule)(&weighed) {
+            let of: BTreeMap<&str, &str> =
+                places.iter().map(|&at| (weighed[at].name, keys[at].as_str())).collect();
+            match self.store.layer(&of, &self.owned) {
+                Ok(layer) => layers.push(layer),
+                Err(error) => return Ok(Err(error)),
+            }
+        }
+        // Without it the same is found out again.
+        let _ = self.store.keep_layers(&all, &layers);
+        Ok(Ok(layers))
+    }
+
+    /// Two packages with one path: whichever lies above would win unseen.
+    fn refuse_collisions(&self, packages: &[(&str, &String)]) -> Result<(), Failure> {
+        let mut owners: BTreeMap<String, &str> = BTreeMap::new();
+        for (name, key) in packages {
+            for path in self.store.paths(key).map_err(|error| unassembled(&error.to_string()))? {
+                if let Some(other) = owners.insert(path.clone(), name) {
+                    let what = format!("`{other}` and `{name}` both have `/{path}`");
+                    let why = "in layers one of the two would be there, and nobody would have chosen which";
+                    let advice = "leave out one of them, or build with `--builder buildkit`";
+                    return Err(Failure::unassembled(Diagnostic::new(what).why(why).advice(advice)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes segments of wheels, with the bytecode of their modules.
+    async fn make(&self, lacking: Vec<(&Pin, String)>) -> Result<(), Failure> {
+        if lacking.is_empty() {
+            return Ok(());
+        }
+        let fetcher = Fetcher::new(self.certificates);
+        let fetcher = fetcher.map_err(|error| unassembled(&error.to_string()))?;
+        let fetch = |(pin, key): (&Pin, String)| {
+            let fetcher = &fetcher;
+            let local = self.local.values().find(|path| path.ends_with(&pin.file)).cloned();
+            let pin = pin.clone();
+            async move {
+                let wheel = match (&pin.url, local) {
+                    (_, Some(local)) => {
+                        let is_right = digest(&local).is_ok_and(|found| found == pin.sha256);
+                        is_right.then_some(local).ok_or_else(|| changed(&pin))?
+                    }
+                    (Some(url), None) => {
+                        let fetched = fetcher.wheel(&self.store, &pin.file, url, &pin.sha256, pin.size).await;
+                        fetched.map_err(|error| Failure::refused(error.diagnostic()))?
+                    }
+                    (None, None) => return Err(unassembled(&format!("`{}` is no file here", pin.file))),
+                };
+                Ok(Job { key, file: pin.file, wheel })
+            }
+        };
+        let fetched = stream::iter(lacking.into_iter().map(fetch)).buffer_unordered(FETCHES).try_collect();
+        let mut jobs: Vec<Job> = self.unless_interrupted(fetched).await??;
+        jobs.sort_by(|one, other| one.file.cmp(&other.file));
+        let jobs = Mutex::new(jobs);
+        match &self.compiled {
+            Compiled::Not => self.work(&jobs, None).await,
+            Compiled::Here(python) => {
+                let processors = std::thread::available_parallelism().map_or(1, usize::from);
+                let workers = (0..processors.min(HERE))
+                    .map(|_| async { self.work(&jobs, Some(Compiler::here(python, self.templates)?)).await });
+                self.unless_interrupted(try_join_all(workers)).await??;
+                Ok(())
+            }
+            Compiled::In(engine, image) => {
+                let spec = Spec {
+                    label: LABEL,
+                    command: Some(&["/bin/sh", "-c", STAY]),
+                    user: Some("0:0"),
+                    is_locked: true,
+                    longest: Some(LONGEST),
+                    ..Spec::default()
+                };
+                let python = format!("{}/bin/python", self.prefix());
+                let made = engine.with_container(image, spec, async |container| {
+                    container.start().await?;
+                    let workers = (0..IN_CONTAINER).map(|_| async {
+                        let compiler = Compiler::inside(container, &python, self.templates).await?;
+                        self.work(&jobs, Some(compiler)).await
+                    });
+                    try_join_all(workers).await?;
+                    Ok(())
+                });
+                Box::pin(made).await?
+            }
+        }
+    }
+
+    async fn unless_interrupted<T>(&self, work: impl Future<Output = T>) -> Result<T, Failure> {
+        self.interrupt.run_until_cancelled(work).await.ok_or_else(Failure::interrupted)
+    }
+
+    /// Makes segments, one after the other, until there are none left.
+    async fn work(&self, jobs: &Mutex<Vec<Job>>, mut compiler: Option<Compiler>) -> Result<(), Failure> {
+        loop {
+            let job = jobs.lock().expect("nobody panics with it").pop();
+            let Some(job) = job else { return Ok(()) };
+            self.segment(&job, compiler.as_mut()).await?;
+        }
+    }
+
+    async fn segment(&self, job: &Job, compiler: Option<&mut Compiler>) -> Result<(), Failure> {
+        let failed = |error: io::Error| unassembled(&format!("`{}`: {error}", job.file));
+        let (store, of_job, owned) = (self.store.clone(), job.clone(), self.owned.clone());
+        let environment = Environment { prefix: self.prefix(), python: self.release() };
+        let unpack = move || -> Result<_, Failure> {
+            let failed = |error: io::Error| unassembled(&format!("`{}`: {error}", of_job.file));
+            let alone = store.alone(&of_job.key).map_err(failed)?;
+            if store.segment(&of_job.key).is_some() {
+                return Ok(None);
+            }
+            let file = File::open(&of_job.wheel).map_err(failed)?;
+            let mut wheel = Wheel::open(BufReader::new(file), &of_job.file, &environment, None)
+                .map_err(|error| Failure::unassembled(error.diagnostic()))?;
+            let mut unfinished = Unfinished::new(&store, &owned).map_err(failed)?;
+            for number in 0..wheel.files().len() {
+                let oci::wheel::File { path, is_executable, size, is_module, .. } = &wheel.files()[number];
+                let path = path.clone();
+                let entry =
+                    Entry { path: &path, size: *size, is_program: *is_executable, is_module: *is_module };
+                let mut refused = None;
+                let added = unfinished.add(&entry, |mut out| {
+                    wheel.write(number, &mut out).map_err(|error| {
+                        refused = Some(Failure::unassembled(error.diagnostic()));
+                        io::ErrorKind::InvalidData.into()
+                    })
+                });
+                added.map_err(|error| refused.unwrap_or_else(|| failed(error)))?;
+            }
+            Ok(Some((alone, unfinished)))
+        };
+        let unpacked =
+            tokio::task::spawn_blocking(unpack).await.map_err(|error| failed(io::Error::other(error)))??;
+        let Some((_alone, mut unfinished)) = unpacked else { return Ok(()) };
+        if let Some(compiler) = compiler {
+            compiler.compile(&mut unfinished, &cache_tag(self.python)).await?;
+        }
+        unfinished.keep(&self.store, &job.key).map_err(failed)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,354 @@
+//! Layers as registries have them, packed once and kept in the store.
+
+use std::fs::{self, File};
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::thread;
+
+use flate2::Compression;
+use flate2::read::MultiGzDecoder;
+use flate2::write::GzEncoder;
+use serde::{Deserialize, Serialize};
+
+use super::measured::{Measured, digest};
+use super::store::{Layer, Owned, Store};
+use crate::kept::keep;
+
+/// A layer's packed bytes. How they look depends on who packed them; what they hold is said by the layer's diff id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Packed {
+    /// SHA-256 over them, with `sha256:` before it.
+    pub digest: String,
+    /// How many they are.
+    pub size: u64,
+}
+
+/// How layers are packed; counted up where equal layers become other bytes.
+const PACKER: &str = "gzip-6";
+
+/// How many layers are packed at once, at most.
+const PACKERS: usize = 4;
+
+/// What gzip streams begin with.
+///
+/// Rule: RFC 1952, section 2.3.1.
+pub const GZIP: [u8; 2] = [0x1f, 0x8b];
+
+/// The hexadecimal digits of a digest.
+fn digits(digest: &str) -> &str {
+    digest.trim_start_matches("sha256:")
+}
+
+impl Store {
+    fn packed_file(&self, diff_id: &str) -> PathBuf {
+        self.folder("packed").join(digits(diff_id)).with_extension(PACKER)
+    }
+
+    fn recipe_file(&self, diff_id: &str) -> PathBuf {
+        self.folder("recipes").join(digits(diff_id))
+    }
+
+    /// The place of packed bytes.
+    #[must_use]
+    pub fn blob(&self, packed: &Packed) -> PathBuf {
+        self.folder("blobs").join(digits(&packed.digest))
+    }
+
+    /// The packed bytes of a layer, where the store has them whole.
+    #[must_use]
+    pub fn packed(&self, diff_id: &str) -> Option<Packed> {
+        let packed: Packed = serde_json::from_slice(&fs::read(self.packed_file(diff_id)).ok()?).ok()?;
+        let is_whole = fs::metadata(self.blob(&packed)).ok()?.len() == packed.size;
+        is_whole.then_some(packed)
+    }
+
+    /// Forgets packed bytes that are not what they were.
+    pub fn forget_packed(&self, packed: &Packed) {
+        let _ = fs::remove_file(self.blob(packed));
+    }
+
+    /// Notes what a layer is made of, so that it can be made wherever its diff id stands.
+    ///
+    /// # Errors
+    ///
+    /// Of the file system.
+    pub fn keep_recipe(&self, layer: &Layer, owned: &Owned) -> io::Result<()> {
+        keep(&self.recipe_file(&layer.diff_id), &(layer, owned))
+    }
+
+    /// What the layer of a diff id is made of, where it was made here.
+    #[must_use]
+    pub fn recipe(&self, diff_id: &str) -> Option<(Layer, Owned)> {
+        serde_json::from_slice(&fs::read(self.recipe_file(diff_id)).ok()?).ok()
+    }
+
+    /// The packed bytes of a layer that was made here; `None` where it was not.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::write`].
+    pub fn pack_made(&self, diff_id: &str) -> io::Result<Option<Packed>> {
+        let Some((layer, owned)) = self.recipe(diff_id) else { return Ok(None) };
+        let mut packing = self.packing()?;
+        self.write(&layer, &owned, &mut packing)?;
+        let (found, packed) = packing.keep(self)?;
+        if found == diff_id {
+            return Ok(Some(packed));
+        }
+        self.forget_layers();
+        Err(io::Error::new(io::ErrorKind::InvalidData, "a layer in the cache is not what it was"))
+    }
+
+    /// The packed layers of these diff ids; what was made here is packed, several at once.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::pack_made`], and of [`io::ErrorKind::NotFound`] where a layer is not to be had.
+    pub fn packed_all(&self, diff_ids: &[String]) -> io::Result<Vec<Packed>> {
+        let lacking: Vec<&String> = diff_ids.iter().filter(|layer| self.packed(layer).is_none()).collect();
+        let left = Mutex::new(lacking);
+        let processors = thread::available_parallelism().map_or(1, usize::from);
+        thread::scope(|scope| {
+            let pack = || {
+                while let Some(layer) = { left.lock().expect("nobody panics with it").pop() } {
+                    self.pack_made(layer)?;
+                }
+                Ok(())
+            };
+            let packers: Vec<_> = (0..processors.min(PACKERS)).map(|_| scope.spawn(pack)).collect();
+            packers.into_iter().try_for_each(|packer| {
+                packer.join().unwrap_or_else(|_| Err(io::Error::other("a thread has ended")))
+            })
+        })?;
+        let lacks = |layer: &String| {
+            io::Error::new(io::ErrorKind::NotFound, format!("nobody has the layer `{layer}`"))
+        };
+        diff_ids.iter().map(|layer| self.packed(layer).ok_or_else(|| lacks(layer))).collect()
+    }
+
+    /// Keeps the configuration of an image that was made here, by its id in the engine.
+    ///
+    /// # Errors
+    ///
+    /// Of the file system.
+    pub fn keep_config(&self, image: &str, config: &[u8]) -> io::Result<()> {
+        fs::create_dir_all(self.folder("configs"))?;
+        let mut file = self.unfinished()?;
+        file.write_all(config)?;
+        file.persist(self.folder("configs").join(digits(image)))?;
+        Ok(())
+    }
+
+    /// That configuration.
+    #[must_use]
+    pub fn config(&self, image: &str) -> Option<Vec<u8>> {
+        fs::read(self.folder("configs").join(digits(image))).ok()
+    }
+
+    /// Packs or takes over the layer that is read, and tells its diff id.
+    ///
+    /// # Errors
+    ///
+    /// Of reading and writing.
+    pub fn take(&self, mut from: impl Read) -> io::Result<(String, Packed)> {
+        let mut begin = [0; GZIP.len()];
+        let mut read = 0;
+        while read < begin.len() {
+            match from.read(&mut begin[read..])? {
+                0 => break,
+                more => read += more,
+            }
+        }
+        let mut from = begin[..read].chain(from);
+        if begin != GZIP {
+            let mut packing = self.packing()?;
+            io::copy(&mut from, &mut packing)?;
+            return packing.keep(self);
+        }
+        let mut taken = Measured::new(BufWriter::with_capacity(256 << 10, self.unfinished()?));
+        let mut plain = Measured::new(io::sink());
+        let mut unpacked = MultiGzDecoder::new(BufReader::new(Tee { from: &mut from, to: &mut taken }));
+        io::copy(&mut unpacked, &mut plain)?;
+        drop(unpacked);
+        io::copy(&mut from, &mut taken)?;
+        let size = taken.size;
+        let (to, digits) = taken.done();
+        let diff_id = format!("sha256:{}", plain.digits());
+        let packed = Packed { digest: format!("sha256:{digits}"), size };
+        self.keep_packed(&diff_id, &packed, to)?;
+        Ok((diff_id, packed))
+    }
+
+    fn packing(&self) -> io::Result<Packing> {
+        let file = BufWriter::with_capacity(256 << 10, self.unfinished()?);
+        Ok(Packing(Measured::new(GzEncoder::new(Measured::new(file), Compression::new(6)))))
+    }
+
+    fn keep_packed(
+        &self,
+        diff_id: &str,
+        packed: &Packed,
+        file: BufWriter<tempfile::NamedTempFile>,
+    ) -> io::Result<()> {
+        let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
+        fs::create_dir_all(self.folder("blobs"))?;
+        file.persist(self.blob(packed))?;
+        keep(&self.packed_file(diff_id), packed)
+    }
+
+    /// Writes packed bytes, which are checked on their way.
+    ///
+    /// # Errors
+    ///
+    /// Of reading and writing; one of [`io::ErrorKind::InvalidData`] where they are not what they were, which are forgotten.
+    pub fn write_packed(&self, packed: &Packed, to: &mut dyn Write) -> io::Result<()> {
+        let mut measured = Measured::new(to);
+        let file = File::open(self.blob(packed));
+        let copied =
+            file.and_then(|file| io::copy(&mut BufReader::with_capacity(256 << 10, file), &mut measured));
+        match copied {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(_) if digits(&packed.digest) == measured.digits() => return Ok(()),
+            _ => {}
+        }
+        self.forget_packed(packed);
+        Err(io::Error::new(io::ErrorKind::InvalidData, "a layer in the cache is gone, or is not what it was"))
+    }
+
+    /// Packed bytes that are not what they were; they are forgotten.
+    pub(super) fn spoilt_blobs(&self) -> io::Result<Vec<String>> {
+        let mut spoilt = Vec::new();
+        for (path, _) in super::store::files(&self.folder("blobs"))? {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if digest(&path).ok().as_deref() != Some(name) {
+                fs::remove_file(&path)?;
+                spoilt.push(name.to_owned());
+            }
+        }
+        Ok(spoilt)
+    }
+}
+
+/// A layer on its way into packed bytes.
+struct Packing(Measured<GzEncoder<Measured<BufWriter<tempfile::NamedTempFile>>>>);
+
+impl Packing {
+    /// Keeps it; its diff id and what it became.
+    fn keep(self, store: &Store) -> io::Result<(String, Packed)> {
+        let (packer, plain) = self.0.done();
+        let packed = packer.finish()?;
+        let size = packed.size;
+        let (file, digits) = packed.done();
+        let (diff_id, packed) =
+            (format!("sha256:{plain}"), Packed { digest: format!("sha256:{digits}"), size });
+        store.keep_packed(&diff_id, &packed, file)?;
+        Ok((diff_id, packed))
+    }
+}
+
+impl Write for Packing {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+/// A reader that writes down what is read.
+struct Tee<R, W> {
+    from: R,
+    to: W,
+}
+
+impl<R: Read, W: Write> Read for Tee<R, W> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.from.read(buffer)?;
+        self.to.write_all(&buffer[..read])?;
+        Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oci::segment::{Entry, Unfinished};
+    use crate::ustar::Ids;
+
+    fn owned() -> Owned {
+        Owned { prefix: "opt/venv".to_owned(), ids: Ids { uid: 1000, gid: 0 }, umask: 0o002 }
+    }
+
+    fn made(store: &Store) -> Layer {
+        let mut segment = Unfinished::new(store, &owned()).unwrap();
+        let entry = Entry { path: "opt/venv/lib/a.py", size: 5, ..Entry::default() };
+        segment.add(&entry, |out| out.write_all(b"a = 1")).unwrap();
+        segment.keep(store, "1").unwrap();
+        store.layer(&[("a", "1")].into(), &owned()).unwrap()
+    }
+
+    fn unpacked(store: &Store, packed: &Packed) -> Vec<u8> {
+        let (mut bytes, mut plain) = (Vec::new(), Vec::new());
+        store.write_packed(packed, &mut bytes).unwrap();
+        assert_eq!(bytes.len() as u64, packed.size);
+        MultiGzDecoder::new(bytes.as_slice()).read_to_end(&mut plain).unwrap();
+        plain
+    }
+
+    #[test]
+    fn what_was_made_here_is_packed_once_and_equal_everywhere() {
+        let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let [one, other] = folders.each_ref().map(|folder| {
+            let store = Store::in_cache(folder.path());
+            let layer = made(&store);
+            let packed = store.packed_all(std::slice::from_ref(&layer.diff_id)).unwrap().remove(0);
+            let mut plain = Vec::new();
+            store.write(&layer, &owned(), &mut plain).unwrap();
+            assert_eq!(unpacked(&store, &packed), plain);
+            assert_eq!(store.packed(&layer.diff_id), Some(packed.clone()));
+            packed
+        });
+        assert_eq!(one, other);
+        let store = Store::in_cache(folders[0].path());
+        assert!(store.pack_made(&format!("sha256:{}", "0".repeat(64))).unwrap().is_none());
+        assert!(store.packed_all(&["sha256:0".to_owned()]).is_err());
+    }
+
+    #[test]
+    fn layers_are_taken_packed_or_not_and_known_by_what_they_hold() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::in_cache(folder.path());
+        let plain = b"some layer".repeat(100);
+        let (diff_id, packed) = store.take(plain.as_slice()).unwrap();
+        assert_eq!(unpacked(&store, &packed), plain);
+        // Somebody else's packing stays as it is.
+        let mut theirs = GzEncoder::new(Vec::new(), Compression::fast());
+        theirs.write_all(&plain).unwrap();
+        let theirs = theirs.finish().unwrap();
+        let (same, taken) = store.take(theirs.as_slice()).unwrap();
+        assert_eq!(same, diff_id);
+        assert_eq!(fs::read(store.blob(&taken)).unwrap(), theirs);
+        assert!(store.take(&theirs[..theirs.len() - 9]).is_err());
+        assert_eq!(store.take(io::empty()).unwrap().0, format!("sha256:{}", digest_of(b"")));
+
+        // Changed, cut and gone.
+        fs::write(store.blob(&taken), "x".repeat(theirs.len())).unwrap();
+        let spoilt = store.write_packed(&taken, &mut io::sink()).unwrap_err();
+        assert_eq!(spoilt.kind(), io::ErrorKind::InvalidData);
+        assert!(store.packed(&diff_id).is_none());
+        assert_eq!(
+            store.write_packed(&taken, &mut io::sink()).unwrap_err().kind(),
+            io::ErrorKind::InvalidData
+        );
+        fs::write(store.blob(&packed), "cut").unwrap();
+        assert_eq!(store.verify().unwrap(), [digits(&packed.digest)]);
+    }
+
+    fn digest_of(bytes: &[u8]) -> String {
+        let mut measured = Measured::new(io::sink());
+        measured.write_all(bytes).unwrap();
+        measured.digits()
+    }
+}

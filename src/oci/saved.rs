@@ -1,0 +1,147 @@
+//! The archive in which an engine gives away an image, taken into the store while it comes.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::store::Store;
+use crate::archive::hexadecimal;
+
+/// What an archive had.
+#[derive(Debug, Default)]
+pub struct Saved {
+    /// Its texts, by their digests.
+    texts: BTreeMap<String, Vec<u8>>,
+    /// The digest of the image's configuration, as the archive says.
+    config: String,
+}
+
+/// The largest text that is kept, and all of them together, in bytes.
+const MAX_TEXT: u64 = 4 << 20;
+const MAX_TEXTS: usize = 32 << 20;
+
+impl Saved {
+    /// Takes all layers of an archive into the store, but for those that it has.
+    ///
+    /// Rule: Docker, `GET /images/{name}/get`: until release 24 `ID/layer.tar`, with links where layers are equal; since then
+    /// a layout of blobs, which the containerd store keeps packed.
+    ///
+    /// # Errors
+    ///
+    /// Of reading and of the store, and of [`io::ErrorKind::InvalidData`] where it is no such archive.
+    pub fn take(from: impl Read, store: &Store) -> io::Result<Self> {
+        let mut saved = Self::default();
+        let mut archive = tar::Archive::new(from);
+        let (mut named, mut kept) = (None, 0);
+        for entry in archive.entries()? {
+            let mut entry = entry?;
+            if !entry.header().entry_type().is_file() {
+                continue;
+            }
+            let path = entry.path_bytes().into_owned();
+            let blob = path.strip_prefix(b"blobs/sha256/").and_then(|name| std::str::from_utf8(name).ok());
+            if blob.is_some_and(|digits| store.packed(digits).is_some()) {
+                continue;
+            }
+            if entry.size() > MAX_TEXT {
+                store.take(&mut entry)?;
+                continue;
+            }
+            let mut bytes = Vec::new();
+            entry.read_to_end(&mut bytes)?;
+            let text = bytes.first().filter(|first| b"{[".contains(first));
+            match text.and_then(|_| serde_json::from_slice::<Value>(&bytes).ok()) {
+                Some(value) => {
+                    if path == b"manifest.json" {
+                        named = value[0]["Config"].as_str().map(str::to_owned);
+                    }
+                    kept += bytes.len();
+                    if kept <= MAX_TEXTS {
+                        saved.texts.insert(hexadecimal(&Sha256::digest(&bytes)), bytes);
+                    }
+                }
+                None if path.ends_with(b"layer.tar") || blob.is_some() => {
+                    store.take(bytes.as_slice())?;
+                }
+                None => {}
+            }
+        }
+        // Who writes it is listened to until it is done.
+        io::copy(&mut archive.into_inner(), &mut io::sink())?;
+        let named = named.ok_or_else(|| {
+            io::Error::new(io::ErrorKind::InvalidData, "the engine gives an archive without `manifest.json`")
+        })?;
+        named.rsplit('/').next().unwrap_or_default().trim_end_matches(".json").clone_into(&mut saved.config);
+        Ok(saved)
+    }
+
+    /// The configuration of the image.
+    #[must_use]
+    pub fn config(&self) -> Option<&[u8]> {
+        self.texts.get(&self.config).map(Vec::as_slice)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::archive::Archive;
+
+    fn taken(archive: &Archive, store: &Store) -> io::Result<Saved> {
+        Saved::take(archive.to_tar().unwrap().as_slice(), store)
+    }
+
+    fn diff_id(bytes: &[u8]) -> String {
+        format!("sha256:{}", hexadecimal(&Sha256::digest(bytes)))
+    }
+
+    #[test]
+    fn archives_of_old_and_new_engines_are_taken() {
+        let config = r#"{"rootfs": {}}"#;
+        let digits = hexadecimal(&Sha256::digest(config));
+        let layer = b"a layer".repeat(1 << 20);
+        let mut old = Archive::default();
+        old.add(&format!("{digits}.json"), config);
+        old.add("1/layer.tar", layer.clone());
+        old.add("1/VERSION", "1.0");
+        old.add_link("2/layer.tar", "../1/layer.tar");
+        old.add("manifest.json", format!(r#"[{{"Config": "{digits}.json"}}]"#));
+        let mut new = Archive::default();
+        new.add(&format!("blobs/sha256/{digits}"), config);
+        new.add(&format!("blobs/sha256/{}", &diff_id(&layer)[7..]), layer.clone());
+        new.add("index.json", "{}");
+        new.add("manifest.json", format!(r#"[{{"Config": "blobs/sha256/{digits}"}}]"#));
+        for archive in [old, new] {
+            let folder = tempfile::tempdir().unwrap();
+            let store = Store::in_cache(folder.path());
+            let saved = taken(&archive, &store).unwrap();
+            assert_eq!(saved.config(), Some(config.as_bytes()));
+            let first = store.packed(&diff_id(&layer)).unwrap();
+            taken(&archive, &store).unwrap();
+            assert_eq!(store.packed(&diff_id(&layer)), Some(first));
+        }
+    }
+
+    #[test]
+    fn what_is_no_such_archive_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::in_cache(folder.path());
+        let mut archive = Archive::default();
+        archive.add("x", "y");
+        assert_eq!(taken(&archive, &store).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        archive.add("manifest.json", r#"[{"Config": "gone.json"}]"#);
+        assert_eq!(taken(&archive, &store).unwrap().config(), None);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_comes_is_taken_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..4096)) {
+            let folder = tempfile::tempdir().unwrap();
+            let _ = Saved::take(bytes.as_slice(), &Store::in_cache(folder.path()));
+        }
+    }
+}
