@@ -4,20 +4,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
-
 use super::fresh::{self, Found};
 use super::image::failed_step;
 use super::installed::Installed;
-use super::lock::Standing;
-use super::outcome::{self, Clock, Unwritten};
-use super::output::Source;
-use super::{Asked, Caller, Failure, FailureKind, Planned, direct, engineless, output, push, verify};
+use super::order::{Built, Order, Together};
+use super::{Asked, Caller, Failure, FailureKind, Planned, direct, engineless, outcome};
 use crate::archive::EPOCH;
 use crate::base::Base;
-use crate::cli::{
-    BuildArgs, BuilderChoice, Environment, ImageArgs, Network, Output, StepsArgs, variable_of_list,
-};
+use crate::cli::{BuildArgs, BuilderChoice, Environment, ImageArgs, Network, StepsArgs, variable_of_list};
 use crate::deps::Name;
 use crate::diagnostic::Diagnostic;
 use crate::engine::{Build, BuildEvent, Builder, Engine, EngineError};
@@ -27,7 +21,6 @@ use crate::image::dockerfile::{self, Goal};
 use crate::inputs::templates::Templates;
 use crate::inputs::{secrets, trust};
 use crate::installer;
-use crate::oci::store::Store;
 use crate::plan::{Foundation, PackageIndex, Plan, StepId};
 use crate::reference::{ImageId, Reference};
 use crate::report::{self, Progress, Report, Work};
@@ -62,279 +55,9 @@ pub(super) fn show(progress: Progress, caller: &mut Caller) -> Result<(), Failur
     })
 }
 
-/// An image that is to be built, and everything that was read for it before anything is contacted.
-pub(super) struct Order {
-    args: BuildArgs,
-    asked: Asked,
-    gathered: Gathered,
-    secrets: BTreeMap<String, Vec<u8>>,
-    clock: Clock,
-}
-
-/// What builds have in common that go on side by side.
-pub(super) struct Together {
-    pub(super) engine: Engine,
-    /// One for each build that may use the engine's builder, or resolve packages.
-    turns: Semaphore,
-    /// One image at a time is pulled and looked at: others have the same base.
-    bases: Mutex<()>,
-}
-
-/// What came of a build.
-pub(super) struct Built {
-    pub(super) image: ImageId,
-    /// Whether it was there already.
-    pub(super) was_there: bool,
-}
-
-impl Together {
-    pub(super) fn new(engine: Engine, jobs: usize) -> Self {
-        Self { engine, turns: Semaphore::new(jobs), bases: Mutex::new(()) }
-    }
-
-    async fn turn(&self, caller: &Caller) -> Result<SemaphorePermit<'_>, Failure> {
-        let turn = caller.interrupt.run_until_cancelled(self.turns.acquire()).await;
-        Ok(turn.ok_or_else(Failure::interrupted)?.expect("nobody closes it"))
-    }
-}
-
-impl Order {
-    async fn read(mut args: BuildArgs, caller: &mut Caller) -> Result<Self, Failure> {
-        let clock = Clock::start();
-        let gathered = Gathered::of(&args.steps, &mut args.image, caller)?;
-        let asked = Asked::read(args.image.clone(), caller).await?;
-        let secrets = asked.secrets(&caller.report)?;
-        Ok(Self { args, asked, gathered, secrets, clock })
-    }
-
-    /// The order of what is asked for in other ways than by options that describe an image.
-    pub(super) fn of(
-        args: BuildArgs,
-        asked: Asked,
-        gathered: Gathered,
-        caller: &Caller,
-    ) -> Result<Self, Failure> {
-        let secrets = asked.secrets(&caller.report)?;
-        Ok(Self { args, asked, gathered, secrets, clock: Clock::start() })
-    }
-
-    /// Builds it where it is not fresh; `None` for a check that finds nothing to do.
-    pub(super) async fn built(
-        self,
-        together: &Together,
-        caller: &mut Caller,
-    ) -> Result<Option<Built>, Failure> {
-        let Self { args, asked, gathered, secrets, mut clock } = self;
-        let engine = &together.engine;
-        fits(&args, engine)?;
-        clock.lap("inputs");
-        // A check leaves the files of the last build alone.
-        let unwritten =
-            |path: &Option<PathBuf>| path.as_deref().filter(|_| !args.check).map(Unwritten::new).transpose();
-        let (id_file, metadata_file) = (unwritten(&args.iidfile)?, unwritten(&args.metadata_file)?);
-        let base = {
-            let _alone = together.bases.lock().await;
-            asked.base(engine, args.pull, &caller.report).await?
-        };
-        clock.lap("base");
-        let mut planned = asked.plan(base, caller).await?;
-        clock.lap("plan");
-        let supplies = gathered.with(secrets, &asked, &planned.plan, caller)?;
-        if let Some(refusal) = supplies.refusal(engine.builder()) {
-            return Err(Failure::refused(refusal));
-        }
-        let epoch = args.reproducible.then(|| time(&caller.environment)).transpose()?;
-        let how = How { no_cache: args.no_cache, network: args.steps.network, epoch, supplies: &supplies };
-        let mut turn = None;
-        if let Standing::Stale(_, changes) = &planned.standing {
-            if args.check {
-                asked.tell_stale(
-                    "the lock is not what the list asks for:",
-                    changes,
-                    &planned,
-                    &caller.report,
-                );
-                return Err(fresh::stale());
-            }
-            turn = Some(together.turn(caller).await?);
-        }
-        asked.relock(&mut planned, how, caller).await?;
-        clock.lap("lock");
-        if let Some(most) = args.max_size {
-            wheels_within(most, &planned)?;
-        }
-        let needs_engine =
-            args.verify || args.reproducible || args.max_size.is_some() || metadata_file.is_some();
-        let looked = looked(&args, engine, &asked, &planned, needs_engine, caller).await?;
-        clock.lap("look");
-        if args.check {
-            return if looked.is_fresh { Ok(None) } else { Err(fresh::stale()) };
-        }
-        let mut sent = 0;
-        let image = match &looked.there {
-            Some(image) => image.clone(),
-            None => {
-                if turn.is_none() {
-                    turn = Some(together.turn(caller).await?);
-                }
-                let way = (args.builder, args.tag.first());
-                let image = made(engine, &asked, &mut planned, how, way, caller, &mut sent).await?;
-                fresh::remember(asked.cache(), &image);
-                clock.lap("build");
-                image
-            }
-        };
-        let image = match epoch {
-            Some(seconds) => {
-                normalised(engine, image, &planned, seconds, asked.cache(), &caller.report).await?
-            }
-            None => image,
-        };
-        if let Some(most) = args.max_size {
-            within(most, engine, &image).await?;
-        }
-        if args.verify {
-            let (variant, own) = (&asked.inputs.variant, asked.request.variants.as_deref());
-            verify::prove(engine, &image, variant, own, &caller.report).await?;
-            clock.lap("verify");
-        }
-        drop(turn);
-        let layers = if metadata_file.is_some() { engine.history(&image).await? } else { Vec::new() };
-        let made = Delivered { engine, image: &image, planned: &planned, looked: &looked };
-        let delivered = made.deliver(&args, (&asked, &supplies), epoch.is_some(), &mut clock, caller).await;
-        made.clear(&args).await;
-        // Who asks for files alone is told what they hold: no engine has it, and engines that keep manifests call it otherwise.
-        let image = delivered?.filter(|_| args.tag.is_empty()).unwrap_or(image);
-        if let Some(file) = metadata_file {
-            file.write(&outcome::metadata(&planned, &image, &args.tag, &layers, sent, &clock))?;
-        }
-        if let Some(file) = id_file {
-            file.write(image.as_str())?;
-        }
-        caller.report.note(&looked.outcome(&args, &clock));
-        Ok(Some(Built { image, was_there: looked.there.is_some() }))
-    }
-}
-
-/// Refuses what cannot go together, with this engine.
-fn fits(args: &BuildArgs, engine: &Engine) -> Result<(), Failure> {
-    if let (Builder::Classic, Some(network)) = (engine.builder(), args.steps.network) {
-        let what = Diagnostic::new(format!("`--network {}` cannot be kept on podman", network.name()));
-        let why = "its Docker API gives steps the network of its host, whatever is asked for";
-        return Err(Failure::refused(what.why(why).advice("leave it out, or use an engine of Docker")));
-    }
-    if args.push {
-        push::fits(args)?;
-    }
-    Ok(())
-}
-
-/// What is there already of what is asked for.
-struct Looked {
-    /// Under the tags.
-    found: Vec<Found>,
-    /// In files and folders.
-    in_files: Vec<Option<ImageId>>,
-    /// Whether nothing is left to do.
-    is_fresh: bool,
-    /// The image, where it need not be built.
-    there: Option<ImageId>,
-}
-
-/// Looks, and tells why there is something to do.
-async fn looked(
-    args: &BuildArgs,
-    engine: &Engine,
-    asked: &Asked,
-    planned: &Planned<'_>,
-    needs_engine: bool,
-    caller: &Caller,
-) -> Result<Looked, Failure> {
-    let stamp = Stamp::of(&planned.plan);
-    let found = fresh::look(engine, &args.tag, &stamp, asked.cache()).await?;
-    let is_anew = args.force || args.no_cache;
-    let in_file = |output| output::fresh(output, &args.tag, &stamp, asked.cache()).filter(|_| !is_anew);
-    let in_files: Vec<_> = args.output.iter().map(in_file).collect();
-    let is_fresh = found.iter().all(|found| found.fresh().is_some()) && in_files.iter().all(Option::is_some);
-    let in_file = in_files.iter().flatten().next().filter(|_| is_fresh && !needs_engine);
-    let there = found.iter().find_map(Found::fresh).or(in_file).filter(|_| !is_anew).cloned();
-    if args.check || there.is_none() && !args.force {
-        fresh::tell(&found, &args.tag, asked, planned, &caller.report);
-        for (output, _) in args.output.iter().zip(&in_files).filter(|(_, found)| found.is_none()) {
-            caller.report.note(&format!("`{output}` is not there, or not what is asked for"));
-        }
-    }
-    Ok(Looked { found, in_files, is_fresh, there })
-}
-
-impl Looked {
-    /// What came of the command, in words.
-    fn outcome(&self, args: &BuildArgs, clock: &Clock) -> String {
-        let outputs = args.output.iter().map(ToString::to_string);
-        let names: Vec<_> = args.tag.iter().map(ToString::to_string).chain(outputs).collect();
-        let names = names.join(", ");
-        match (self.there.is_some(), self.is_fresh) {
-            (true, true) => format!("{names}: up to date"),
-            (true, false) => format!("{names}: tagged, and up to date"),
-            (false, _) => format!("built {names} in {}", report::duration(clock.elapsed())),
-        }
-    }
-}
-
-/// An image that is complete, and goes to where it is wanted.
-struct Delivered<'a> {
-    engine: &'a Engine,
-    image: &'a ImageId,
-    planned: &'a Planned<'a>,
-    looked: &'a Looked,
-}
-
-impl Delivered<'_> {
-    /// Writes it to files, pushes it, and then moves its tags. Told is what the files hold.
-    async fn deliver(
-        &self,
-        args: &BuildArgs,
-        (asked, supplies): (&Asked, &Supplies),
-        is_dated: bool,
-        clock: &mut Clock,
-        caller: &Caller,
-    ) -> Result<Option<ImageId>, Failure> {
-        let Self { engine, image, planned, looked } = *self;
-        let (plan, cache) = (&planned.plan, asked.cache());
-        let unwritten = args.output.iter().zip(&looked.in_files).filter(|(_, found)| found.is_none());
-        let unwritten: Vec<&Output> = unwritten.map(|(output, _)| output).collect();
-        let mut held = looked.in_files.iter().flatten().next().cloned();
-        if !unwritten.is_empty() {
-            let source = Source::Engine(engine, image, plan);
-            held = output::write(&unwritten, &source, &Stamp::of(plan), &args.tag, cache, caller).await?;
-            clock.lap("write");
-        }
-        if args.push {
-            let store = Store::in_cache(cache);
-            let whole = output::taken(engine, image, plan, &store).await?;
-            push::push(&whole, &store, &args.tag, supplies.certificates.as_deref(), caller).await?;
-            clock.lap("push");
-        }
-        for (tag, found) in args.tag.iter().zip(&looked.found) {
-            if found.fresh() != Some(image) || is_dated {
-                engine.tag(image, tag).await?;
-            }
-        }
-        clock.lap("tag");
-        Ok(held)
-    }
-
-    /// Who asked for files alone has no use for the image in the engine, whatever came of it.
-    async fn clear(&self, args: &BuildArgs) {
-        if args.tag.is_empty() && self.looked.there.is_none() {
-            let _ = self.engine.remove_image(self.image).await;
-        }
-    }
-}
-
 /// The image of a plan: its packages are put into layers where that is asked for, or can be; else the engine's builder
 /// installs them. Layers of the image under a tag do not travel.
-async fn made(
+pub(super) async fn made(
     engine: &Engine,
     asked: &Asked,
     planned: &mut Planned<'_>,
@@ -424,7 +147,7 @@ pub(super) async fn fresh_image(
 }
 
 /// The time of repeatable images, in seconds since 1970.
-fn time(environment: &Environment) -> Result<u64, Failure> {
+pub(super) fn time(environment: &Environment) -> Result<u64, Failure> {
     let Some(text) = &environment.source_date_epoch else { return Ok(EPOCH) };
     text.trim().parse().map_err(|_| {
         let what = format!("`SOURCE_DATE_EPOCH` is `{}`", text.escape_debug());
@@ -433,7 +156,7 @@ fn time(environment: &Environment) -> Result<u64, Failure> {
 }
 
 /// The image with one time in its configuration, in place of the other.
-async fn normalised(
+pub(super) async fn normalised(
     engine: &Engine,
     image: ImageId,
     planned: &Planned<'_>,
@@ -456,7 +179,7 @@ async fn normalised(
 }
 
 /// Refuses a plan whose locked wheels alone are larger than an image may be.
-fn wheels_within(most: u64, planned: &Planned<'_>) -> Result<(), Failure> {
+pub(super) fn wheels_within(most: u64, planned: &Planned<'_>) -> Result<(), Failure> {
     let locked: u64 = planned.plan.packages.locked.iter().flatten().filter_map(|(_, pin)| pin.size).sum();
     if locked <= most {
         return Ok(());
@@ -467,7 +190,7 @@ fn wheels_within(most: u64, planned: &Planned<'_>) -> Result<(), Failure> {
 }
 
 /// Refuses an image that is larger than it may be.
-async fn within(most: u64, engine: &Engine, image: &ImageId) -> Result<(), Failure> {
+pub(super) async fn within(most: u64, engine: &Engine, image: &ImageId) -> Result<(), Failure> {
     let found = engine.image(image.as_str()).await?;
     let gone = || Failure::refused(Diagnostic::new("the image is gone from the engine"));
     let bytes = found.ok_or_else(gone)?.bytes;
@@ -657,38 +380,6 @@ pub(super) fn ordered(
     supplies.bring(builder, &mut build);
     build.build_args.extend(how.epoch.map(|seconds| ("SOURCE_DATE_EPOCH".to_owned(), seconds.to_string())));
     Ok(build)
-}
-
-impl Order {
-    /// Says what a build would do. The base is looked at, as it is for every plan.
-    pub(super) async fn dry_run(&self, engine: &Engine, caller: &Caller) -> Result<(), Failure> {
-        let Self { args, asked, .. } = self;
-        fits(args, engine)?;
-        let mut lines = Vec::new();
-        match asked.local_base(engine).await? {
-            (reference, None) => {
-                lines.push(format!("pull {reference}"));
-                lines.push("plan what follows, once the base is there".to_owned());
-            }
-            (reference, Some(base)) => {
-                if args.pull {
-                    lines.push(format!("pull {reference}, if there is a newer one"));
-                }
-                let Planned { plan, .. } = asked.plan(base, caller).await?;
-                let Foundation { base, installer, .. } = &plan.foundation;
-                if engine.image(&installer.private_tag().to_string()).await?.is_none() {
-                    lines.push(format!("load {installer} into the engine"));
-                }
-                lines.push(format!("build {} on {} ({})", plan.variant, base.reference, base.id.short()));
-                lines.extend(plan.build_steps().into_iter().map(|step| format!("  {}", step.title())));
-            }
-        }
-        lines.extend(args.output.iter().map(|output| format!("write {output}")));
-        lines.extend(args.tag.iter().filter(|_| args.push).map(|tag| format!("push {tag}")));
-        lines.extend(args.tag.iter().map(|tag| format!("tag {tag}")));
-        let written = caller.report.result(|out| lines.iter().try_for_each(|line| writeln!(out, "{line}")));
-        written.map_err(|error| Failure::unwritable("stdout", &error))
-    }
 }
 
 /// Makes sure that the engine has what the Dockerfile names: the base under its private tag, and

@@ -14,8 +14,9 @@ use futures_util::stream::FuturesUnordered;
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
-use super::build::{Built, Gathered, Order, Together, show};
+use super::build::{Gathered, show};
 use super::image::Means;
+use super::order::{Built, Order, Together};
 use super::{Asked, Caller, Failure, FailureKind, lock};
 use crate::archive::hexadecimal;
 use crate::base::Platform;

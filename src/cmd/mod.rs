@@ -3,6 +3,7 @@
 mod build;
 mod cache;
 mod compose;
+mod deliver;
 mod deps;
 mod direct;
 mod doctor;
@@ -17,6 +18,7 @@ mod inspect;
 mod installed;
 mod lock;
 mod memory;
+mod order;
 mod outcome;
 mod output;
 mod pages;
