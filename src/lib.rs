@@ -14,7 +14,7 @@
 //! lines of the list, [`doctor`] what keeps a host from building, and [`report`] is the one door to the terminal. [`freshness`] compares a plan with what an image says of its own,
 //! [`lock`] holds what is installed to what was resolved once, [`inside`] tells what an image has, [`sandbox`] runs images, [`compose`] tells
 //! others how to. [`oci`] knows what an installer makes of a wheel, [`stored`] reads images that lie in files, [`registry`]
-//! pushes them; [`fleet`] reads what images belong together.
+//! pushes them; [`fleet`] reads what images belong together, [`publish`] moves their tags.
 //! `tests/arrows.rs` holds the order of the rooms.
 
 pub mod accounts;
@@ -42,6 +42,7 @@ pub mod lock;
 pub mod oci;
 pub mod plan;
 pub mod platform;
+pub mod publish;
 pub mod received;
 pub mod reference;
 pub mod registry;

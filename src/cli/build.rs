@@ -130,7 +130,7 @@ pub struct BuildArgs {
 }
 
 /// Options of `ipybox build` that hold for every image of a fleet.
-const OF_EVERY: [&str; 26] = [
+pub(super) const OF_EVERY: [&str; 26] = [
     "names",
     "file",
     "jobs",
@@ -161,7 +161,7 @@ const OF_EVERY: [&str; 26] = [
 ];
 
 /// Lists that hold for every image of a fleet.
-const LISTS_OF_EVERY: [&str; 3] = ["extra_index_url", "index", "secret"];
+pub(super) const LISTS_OF_EVERY: [&str; 3] = ["extra_index_url", "index", "secret"];
 
 /// Lists that describe one image, and come from the environment without clap.
 const LISTS_OF_ONE: [&str; 11] = [
@@ -179,14 +179,15 @@ const LISTS_OF_ONE: [&str; 11] = [
 ];
 
 impl BuildArgs {
-    /// Finds out what was said that describes one image.
-    pub(super) fn look(&mut self, matches: &ArgMatches) {
+    /// Finds out what was said that describes one image. Options of the command that are no build's do not.
+    pub(super) fn look(&mut self, matches: &ArgMatches, others: &[&str]) {
         let variable_of = |id: &str| format!("IPYBOX_{}", id.to_uppercase());
         let describes = |id: &&str| {
             // Groups are called as their types are.
             id.starts_with(|first: char| first.is_ascii_lowercase())
                 && !OF_EVERY.contains(id)
                 && !LISTS_OF_EVERY.contains(id)
+                && !others.contains(id)
         };
         for id in matches.ids().map(clap::Id::as_str).filter(describes) {
             match matches.value_source(id) {

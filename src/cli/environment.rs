@@ -68,6 +68,10 @@ pub struct Environment {
     ///
     /// Rule: reproducible-builds.org, "`SOURCE_DATE_EPOCH`".
     pub source_date_epoch: Option<String>,
+    /// The files that a workflow of GitHub reads: what steps after this one are told, and what people are.
+    ///
+    /// Rule: GitHub Docs, "Workflow commands", `GITHUB_OUTPUT` and `GITHUB_STEP_SUMMARY`.
+    pub workflow_files: (Option<PathBuf>, Option<PathBuf>),
     /// All of it that installers on this host may know: what sets them up is told to them in other ways.
     pub of_installers: Vec<(OsString, OsString)>,
 }
@@ -130,6 +134,7 @@ impl Environment {
             engine,
             terminal: variable_of_list("TERM"),
             source_date_epoch: variable_of_list("SOURCE_DATE_EPOCH"),
+            workflow_files: (path("GITHUB_OUTPUT"), path("GITHUB_STEP_SUMMARY")),
             of_installers: std::env::vars_os().filter(|(name, _)| !sets_up_installers(name)).collect(),
         }
     }

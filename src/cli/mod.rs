@@ -7,6 +7,7 @@ mod environment;
 mod image;
 mod inside;
 mod output;
+mod publish;
 mod sandbox;
 mod values;
 
@@ -26,6 +27,7 @@ pub use environment::{Environment, variable_of_list};
 pub use image::{BaseImage, ImageArgs, IndexArgs, MeansArgs, SelectionArgs, ToolsFor, VariantsFolder};
 pub use inside::{BillFormat, DiffArgs, InspectArgs, WhyArgs};
 pub use output::{Output, OutputForm};
+pub use publish::PublishArgs;
 pub use sandbox::{
     CleanupArgs, CopyArgs, DownArgs, ExecArgs, GcArgs, Gift, ImagesArgs, ListArgs, LogsArgs, MountArg,
     OwnerArgs, PruneArgs, SandboxArgs, SandboxCommand, SomeArgs, UpArgs,
@@ -79,8 +81,11 @@ impl Cli {
             .unwrap_or_else(|error| error.format(&mut Self::command()).exit());
         let refuse = |kind, message: String| -> ! { Self::command().error(kind, message).exit() };
         if let Command::Build(args) = &mut cli.command {
-            args.look(matches.subcommand_matches("build").expect("this is the command"));
+            args.look(matches.subcommand_matches("build").expect("this is the command"), &[]);
             args.complete().unwrap_or_else(|why| refuse(ErrorKind::ValueValidation, why));
+        }
+        if let Command::Publish(args) = &mut cli.command {
+            args.look(matches.subcommand_matches("publish").expect("this is the command"));
         }
         if let Some(image) = cli.command.image_mut() {
             image.complete().unwrap_or_else(|why| refuse(ErrorKind::ValueValidation, why));
@@ -121,6 +126,18 @@ pub enum Command {
         --no-cache from IPYBOX_NO_CACHE (0 or 1), --apt from IPYBOX_APT, where white space separates\n\
         several, and so on.")]
     Build(BuildArgs),
+    /// Build, verify and push the images of `ipybox.toml`, and move their tags together
+    #[command(
+        mut_args = publish::shown,
+        after_help = "Examples:\n  \
+        ipybox publish --registry registry.example/team            all images of ipybox.toml\n  \
+        ipybox publish science --registry registry.example/team    one of them, and what it is built on\n  \
+        ipybox publish --dry-run                                   what is to be built, and which tags would move\n\n\
+        Images are pushed by their digests. Once all of them are there the tags move: all of them, or\n\
+        none. What a run that was killed has left is finished by the next one. An image whose tags\n\
+        already name it is neither verified nor pushed again."
+    )]
+    Publish(PublishArgs),
     /// Write a first `ipybox.toml`, with an image for each dependency list of this folder
     #[command(after_help = "Examples:\n  \
         ipybox init && ipybox build\n  \
@@ -227,6 +244,7 @@ impl Command {
     fn image_mut(&mut self) -> Option<&mut ImageArgs> {
         match self {
             Self::Build(args) => Some(&mut args.image),
+            Self::Publish(args) => Some(&mut args.build.image),
             Self::Plan(args) => Some(&mut args.image),
             Self::Render(args) => Some(&mut args.image),
             Self::Lock(args) => Some(&mut args.image),
@@ -252,6 +270,7 @@ impl Command {
     fn image(&self) -> Option<&ImageArgs> {
         match self {
             Self::Build(args) => Some(&args.image),
+            Self::Publish(args) => Some(&args.build.image),
             Self::Plan(args) => Some(&args.image),
             Self::Render(args) => Some(&args.image),
             Self::Lock(args) => Some(&args.image),

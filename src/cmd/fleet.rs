@@ -24,6 +24,7 @@ use crate::cli::{BuildArgs, Environment};
 use crate::diagnostic::{Diagnostic, Document, Documents};
 use crate::fleet::{FILE, Fleet, MAX_BYTES, Names, Placeholder, Values};
 use crate::inputs::checkout;
+use crate::reference::ReferenceError;
 use crate::report::{self, Failed, Report};
 use crate::request::Request;
 
@@ -107,9 +108,59 @@ impl Opened {
         Ok(Self { fleet, chosen, names })
     }
 
-    fn names_of(&self, index: usize) -> &Names {
+    pub(super) fn names_of(&self, index: usize) -> &Names {
         let place = self.chosen.binary_search(&index).expect("what is built on is chosen, too");
         &self.names[place]
+    }
+
+    /// Chooses of these some trees of images, counted from 0, and all that is built on the one that each begins with.
+    pub(super) fn keep(&mut self, is_meant: impl Fn(usize) -> bool) {
+        let root = |mut index: usize| {
+            while let Some(parent) = self.fleet.images[index].from {
+                index = parent;
+            }
+            index
+        };
+        let roots: Vec<usize> = self.chosen.iter().map(|index| root(*index)).collect();
+        let own = roots.iter().collect::<BTreeSet<_>>().into_iter().enumerate();
+        let own: BTreeSet<usize> = own.filter(|(tree, _)| is_meant(*tree)).map(|(_, root)| *root).collect();
+        let mut is_own = roots.iter().map(|root| own.contains(root));
+        let mut of_names = roots.iter().map(|root| own.contains(root));
+        self.chosen.retain(|_| is_own.next().unwrap_or_default());
+        self.names.retain(|_| of_names.next().unwrap_or_default());
+    }
+
+    /// Lets images go to a place in a registry, in place of what their repositories say.
+    ///
+    /// # Errors
+    ///
+    /// For all images that go nowhere.
+    pub(super) fn publish_to(&mut self, place: Option<&str>) -> Result<(), Failure> {
+        let mut mistakes = Vec::new();
+        for (index, names) in self.chosen.iter().zip(&mut self.names) {
+            if let Some(place) = place {
+                let named = names.local.iter().map(|name| format!("{place}/{}", name.in_full()).parse());
+                match named.collect() {
+                    Ok(published) => names.published = published,
+                    Err(error) => {
+                        let error: ReferenceError = error;
+                        let what =
+                            format!("`{}` cannot be published in `{place}`", self.fleet.images[*index].id);
+                        mistakes.push(Diagnostic::new(what).why(error.to_string()));
+                    }
+                }
+            }
+            if names.published.is_empty() && mistakes.is_empty() {
+                let what = format!("it is not said where `{}` is published", self.fleet.images[*index].id);
+                mistakes.push(Diagnostic::new(what).advice(format!(
+                    "write `repository = \"registry.example/team\"` below `[fleet]` in `{FILE}`, or name it with `--registry`"
+                )));
+            }
+        }
+        if mistakes.is_empty() {
+            return Ok(());
+        }
+        Err(Failure { kind: FailureKind::Usage, ..Failure::in_documents(Documents::default(), mistakes) })
     }
 
     /// The image that another is built on, as the engine has it.
@@ -378,7 +429,7 @@ fn counts(outcomes: &BTreeMap<usize, Outcome>) -> String {
 }
 
 /// Why not all of them are there.
-fn failure(opened: &Opened, outcomes: &BTreeMap<usize, Outcome>) -> Option<Failure> {
+pub(super) fn failure(opened: &Opened, outcomes: &BTreeMap<usize, Outcome>) -> Option<Failure> {
     let id = |index: &usize| opened.fleet.images[*index].id.as_str();
     let kinds: Vec<FailureKind> = outcomes
         .values()

@@ -23,8 +23,10 @@ mod outcome;
 mod output;
 mod pages;
 mod plan;
+mod publish;
 mod push;
 mod rebuild;
+mod registries;
 mod render;
 mod sandbox;
 mod variants;
@@ -99,6 +101,7 @@ pub async fn run(command: Command, caller: &mut Caller) -> Result<(), Failure> {
             Some(file) => Box::pin(fleet::run(args, &file, caller)).await,
             None => Box::pin(build::run(args, caller)).await,
         },
+        Command::Publish(args) => Box::pin(publish::run(args, caller)).await,
         Command::Init(args) => init::run(&args, &caller.report),
         Command::Lock(args) => Box::pin(lock::run(args, caller)).await,
         Command::Plan(args) => plan::run(args, caller).await,

@@ -13,7 +13,7 @@ use super::{Asked, Caller, Failure, Planned, fresh, push, verify};
 use crate::cli::BuildArgs;
 use crate::diagnostic::Diagnostic;
 use crate::engine::{Builder, Engine};
-use crate::plan::Foundation;
+use crate::plan::{Foundation, Plan};
 use crate::reference::ImageId;
 
 /// An image that is to be built, and everything that was read for it before anything is contacted.
@@ -39,6 +39,7 @@ pub(super) struct Built {
     pub(super) image: ImageId,
     /// Whether it was there already.
     pub(super) was_there: bool,
+    pub(super) plan: Plan,
 }
 
 impl Together {
@@ -149,7 +150,7 @@ impl Order {
         }
         if args.verify {
             let (variant, own) = (&asked.inputs.variant, asked.request.variants.as_deref());
-            verify::prove(engine, &image, variant, own, &caller.report).await?;
+            verify::prove(engine, &image, Some(variant), own, &caller.report).await?;
             clock.lap("verify");
         }
         drop(turn);
@@ -166,7 +167,7 @@ impl Order {
             file.write(image.as_str())?;
         }
         caller.report.note(&looked.outcome(&args, &clock));
-        Ok(Some(Built { image, was_there: looked.there.is_some() }))
+        Ok(Some(Built { image, was_there: looked.there.is_some(), plan: planned.plan }))
     }
 
     /// Says what a build would do. The base is looked at, as it is for every plan.

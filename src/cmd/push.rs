@@ -49,8 +49,8 @@ pub(super) async fn push(
         let (began, work) = (Instant::now(), Work::Push(whole.clone()));
         caller.report.began(&work);
         let (host, repository) = whole.split_once('/').expect("a whole name has a registry");
-        let registry = connected(&mut known, host, names[0], certificates, caller).await?;
-        let repository = registry.repository(repository).map_err(failed)?;
+        let place = connected(&mut known, host, names[0], certificates, caller).await?;
+        let repository = known[place].1.repository(repository).map_err(failed)?;
         let tags: Vec<&str> = names.iter().map(|name| name.tag().unwrap_or("latest")).collect();
         let pushing = repository.push(&image, &tags, |_| {});
         let pushed = caller.interrupt.run_until_cancelled(pushing).await.ok_or_else(Failure::interrupted)?;
@@ -68,17 +68,17 @@ pub(super) async fn push(
 }
 
 /// A registry's host, and who asks there.
-type Login = (String, Option<DockerCredential>);
+pub(super) type Login = (String, Option<DockerCredential>);
 
-/// The registry of a name, with what is known already of where its blobs are. Parts of a registry may have logins of their
-/// own.
-async fn connected<'a>(
-    known: &'a mut Vec<(Login, Registry)>,
+/// The place of a name's registry, with what is known already of where its blobs are. Parts of a registry may have logins of
+/// their own.
+pub(super) async fn connected(
+    known: &mut Vec<(Login, Registry)>,
     host: &str,
     name: &Reference,
     certificates: Option<&[u8]>,
     caller: &Caller,
-) -> Result<&'a Registry, Failure> {
+) -> Result<usize, Failure> {
     let login = async || {
         caller.environment.engine.auth_files().of_image(name).await.map_err(|why| {
             let what = format!("there are no credentials for `{host}`");
@@ -95,11 +95,11 @@ async fn connected<'a>(
             known.len() - 1
         }
     };
-    Ok(&known[place].1)
+    Ok(place)
 }
 
 /// What a manifest of the image names.
-fn blobs(image: &Image, store: &Store) -> Vec<Blob> {
+pub(super) fn blobs(image: &Image, store: &Store) -> Vec<Blob> {
     let blob = |Descriptor { media_type, digest, size }, content| Blob {
         digest,
         size,
@@ -120,7 +120,7 @@ fn blobs(image: &Image, store: &Store) -> Vec<Blob> {
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "errors are mapped with it")]
-fn failed(error: RegistryError) -> Failure {
+pub(super) fn failed(error: RegistryError) -> Failure {
     let kind = if error.is_worth_a_retry() { FailureKind::Unreachable } else { FailureKind::Refused };
     Failure { kind, ..Failure::refused(error.diagnostic()) }
 }

@@ -78,27 +78,28 @@ fn is_executor(image: &Image) -> bool {
     image.labels.contains_key(EXECUTOR_LABEL)
 }
 
-/// Verifies an image that was just built.
+/// Verifies an image that was just built: as this variant, or as what its labels say. Returns how many checks it passed.
 pub(super) async fn prove(
     engine: &Engine,
     id: &ImageId,
-    variant: &Variant,
+    variant: Option<&Variant>,
     folder: Option<&Path>,
     report: &Report,
-) -> Result<(), Failure> {
+) -> Result<usize, Failure> {
     let (began, work) = (Instant::now(), Work::Verify);
     report.began(&work);
     let image = engine.image(id.as_str()).await?;
     let image = image.ok_or_else(|| Failure::refused(Diagnostic::new("the new image is gone")))?;
     // What was extended is still what it was.
-    let inherited = match variant.packages {
-        Placement::Inherited => Some(variant_of(&image, None, folder, report)?),
-        Placement::Isolated | Placement::Layered => None,
+    let of_labels = match variant.map(|variant| variant.packages) {
+        Some(Placement::Isolated | Placement::Layered) => None,
+        Some(Placement::Inherited) | None => Some(variant_of(&image, None, folder, report)?),
     };
-    let variant = inherited.as_ref().unwrap_or(variant);
+    let variant = of_labels.as_ref().or(variant).expect("there is one of both");
     let checks = verify::verify(engine, &image, variant, |check| report.checked(check)).await?;
     report.ended(&work, began.elapsed());
-    outcome(&image, variant, &checks).map_err(|failure| {
+    let proved = outcome(&image, variant, &checks).map(|()| checks.len());
+    proved.map_err(|failure| {
         let what = failure.diagnostics.into_iter().map(|what| {
             what.advice(format!("it is kept without a name; `docker rmi {}` removes it", image.id.short()))
         });

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::blobs::Packed;
@@ -66,8 +66,13 @@ impl Image {
     /// The value of a label.
     #[must_use]
     pub fn label(&self, name: &str) -> Option<String> {
-        let config: Value = serde_json::from_slice(&self.config).ok()?;
-        config["config"]["Labels"][name].as_str().map(str::to_owned)
+        self.labels().remove(name)
+    }
+
+    /// Its labels.
+    #[must_use]
+    pub fn labels(&self) -> BTreeMap<String, String> {
+        labels(&self.config)
     }
 
     /// The descriptor of its configuration.
@@ -96,6 +101,22 @@ impl Image {
         }
         manifest.to_string().into_bytes()
     }
+}
+
+/// The labels of a configuration; none, where it is none.
+#[must_use]
+pub fn labels(config: &[u8]) -> BTreeMap<String, String> {
+    #[derive(Deserialize, Default)]
+    struct Config {
+        config: Inner,
+    }
+    #[derive(Deserialize, Default)]
+    #[serde(rename_all = "PascalCase")]
+    struct Inner {
+        labels: Option<BTreeMap<String, String>>,
+    }
+    let config: Config = serde_json::from_slice(config).unwrap_or_default();
+    config.config.labels.unwrap_or_default()
 }
 
 fn digest(bytes: &[u8]) -> String {

@@ -58,6 +58,11 @@ pub(super) fn push(repository: &str) -> String {
     format!("repository:{repository}:pull,push")
 }
 
+/// Reading from a repository, and removing from it.
+pub(super) fn remove(repository: &str) -> String {
+    format!("repository:{repository}:pull,delete")
+}
+
 impl Auth {
     pub(super) fn new(credential: Option<DockerCredential>) -> Self {
         Self { credential, state: Mutex::default() }

@@ -9,7 +9,7 @@ use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::auth::push;
+use super::auth::{push, remove};
 use super::error::{Fault, RegistryError};
 use super::exchange::{Answer, Ask, DIGEST, Outgoing};
 use super::{Registry, is_digest};
@@ -200,6 +200,25 @@ impl Registry {
             StatusCode::NOT_FOUND => Ok(None),
             _ => Err(answer.refused(&self.line, what).into()),
         }
+    }
+
+    /// Takes a tag or a manifest out, where the registry does that.
+    ///
+    /// Rule: OCI distribution specification 1.1, "Deleting tags".
+    pub(super) async fn remove_manifest(&self, repository: &str, by: &str) -> Result<bool, RegistryError> {
+        let what = format!("remove `{by}` of `{repository}`");
+        let scopes = [remove(repository)];
+        let ask = async || {
+            let url = self.url(repository, &format!("manifests/{by}")).await?;
+            let answer = self.ask(&Ask::new(self, &what, Method::DELETE, url, &scopes)).await?;
+            match answer.status {
+                status if status.is_success() => Ok(true),
+                StatusCode::NOT_FOUND => Ok(true),
+                StatusCode::METHOD_NOT_ALLOWED | StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN => Ok(false),
+                _ => Err(Fault::from(answer.refused(&self.line, &what))),
+            }
+        };
+        self.line.patience.insist(ask).await
     }
 
     /// Writes a manifest, under its digest or a tag. Returns the digest of the manifest that the registry says it is about.

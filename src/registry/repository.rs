@@ -11,6 +11,7 @@ use super::image::Image;
 use super::manifests::{Descriptor, Manifest};
 use super::pushing::{Pushed, Summary};
 use super::{Registry, reference};
+use crate::platform::Platform;
 
 /// Largest configuration of an image that is read, in bytes.
 const MAX_CONFIG: u64 = 8 << 20;
@@ -45,6 +46,7 @@ struct Part {
     media_type: String,
     digest: String,
     size: u64,
+    platform: Option<Platform>,
 }
 
 /// Rule: OCI image specification, "Image Configuration".
@@ -61,7 +63,7 @@ struct Rootfs {
 }
 
 impl From<Part> for Descriptor {
-    fn from(Part { media_type, digest, size }: Part) -> Self {
+    fn from(Part { media_type, digest, size, .. }: Part) -> Self {
         Self { digest, media_type, size }
     }
 }
@@ -122,6 +124,16 @@ impl<'a> Repository<'a> {
     pub async fn tag(&self, tag: &str, manifest: &Manifest) -> Result<(), RegistryError> {
         super::tag(tag)?;
         self.registry.put_manifest(&self.name, tag, manifest).await.map(|_| ())
+    }
+
+    /// Takes a tag or a manifest out. Whether that was done: registries may keep what they have.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError`].
+    pub async fn remove(&self, by: &str) -> Result<bool, RegistryError> {
+        reference(by)?;
+        self.registry.remove_manifest(&self.name, by).await
     }
 
     /// What a tag or a digest names; `None` where there is nothing.
@@ -189,6 +201,26 @@ impl<'a> Repository<'a> {
             }
         }
         Ok(layers)
+    }
+
+    /// The configuration of an image, or of an index's image for a platform, as it was written. Nothing, where there is no such
+    /// image, or an unusually large one.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError`].
+    pub async fn config(&self, by: &str, platform: &Platform) -> Result<Option<Vec<u8>>, RegistryError> {
+        let Some(manifest) = self.manifest(by).await? else { return Ok(None) };
+        let mut named = self.named(&manifest)?;
+        let is_for = |part: &&Part| part.platform.as_ref() == Some(platform);
+        if let Some(image) = named.manifests.iter().find(is_for) {
+            let Some(manifest) = self.manifest(&image.digest).await? else { return Ok(None) };
+            named = self.named(&manifest)?;
+        }
+        match named.config.filter(|config| config.size <= MAX_CONFIG) {
+            Some(config) => self.small(&config.into()).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     fn named(&self, manifest: &Manifest) -> Result<Named, RegistryError> {

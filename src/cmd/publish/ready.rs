@@ -1,0 +1,136 @@
+//! An image as a registry will have it.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::super::Failure;
+use super::super::order::Built;
+use super::super::output::taken;
+use crate::engine::Engine;
+use crate::fleet::{Image as Wanted, Names};
+use crate::oci::image::{Image, MANIFEST};
+use crate::oci::store::Store;
+use crate::platform::Platform;
+use crate::publish::{Part, Recorded, TagMoved};
+use crate::reference::ImageId;
+use crate::registry::{Descriptor, Entry, Manifest};
+use crate::report::Report;
+
+/// Labels that are annotations of the manifest as well.
+///
+/// Rule: OCI image specification, "Annotations", "Pre-Defined Annotation Keys".
+const ANNOTATIONS: &str = "org.opencontainers.image.";
+
+/// An image of the engine, packed, for one platform.
+pub(super) struct Ready {
+    pub(super) image: ImageId,
+    pub(super) whole: Image,
+    pub(super) manifest: Manifest,
+    pub(super) platform: Platform,
+}
+
+/// An image that is to be published, and what its tags name now.
+pub(super) struct Target<'a> {
+    pub(super) index: usize,
+    pub(super) names: &'a Names,
+    pub(super) ready: Ready,
+    /// What names it beside images for other platforms, where it is for several.
+    pub(super) list: Option<Manifest>,
+    /// By its tags, in their order.
+    pub(super) known: Vec<Option<Descriptor>>,
+}
+
+impl Ready {
+    /// The image of a build. The engine gives away only what the store has not.
+    pub(super) async fn of(
+        engine: &Engine,
+        Built { image, plan, .. }: &Built,
+        parent: Option<&Target<'_>>,
+        store: &Store,
+    ) -> Result<Self, Failure> {
+        let whole = taken(engine, image, plan, store).await?;
+        let mut annotations: BTreeMap<String, String> =
+            whole.labels().into_iter().filter(|(name, _)| name.starts_with(ANNOTATIONS)).collect();
+        if let Some(parent) = parent {
+            let base = [
+                ("base.name", parent.names.published[0].canonical()),
+                ("base.digest", parent.ready.manifest.digest().to_owned()),
+            ];
+            annotations.extend(base.map(|(name, value)| (format!("{ANNOTATIONS}{name}"), value)));
+        }
+        let manifest = Manifest::new(MANIFEST, whole.annotated_manifest(&annotations));
+        Ok(Self { image: image.clone(), platform: plan.foundation.base.platform.clone(), whole, manifest })
+    }
+}
+
+impl<'a> Target<'a> {
+    pub(super) fn new(
+        index: usize,
+        wanted: &Wanted,
+        names: &'a Names,
+        ready: Ready,
+        is_shard: bool,
+        report: &Report,
+    ) -> Self {
+        let others = wanted.platforms.iter().filter(|other| **other != ready.platform);
+        let others: Vec<String> = others.map(ToString::to_string).collect();
+        if !others.is_empty() && !is_shard {
+            report.warning(
+                &format!("`{}` is published for {} alone", wanted.id, ready.platform),
+                &format!(
+                    "publish it with `--shard` on a machine for {} as well, then with `--merge`",
+                    others.join(" and ")
+                ),
+            );
+        }
+        let list = (!others.is_empty() && !is_shard).then(|| {
+            let own = Entry { manifest: ready.manifest.descriptor(), platform: ready.platform.clone() };
+            Manifest::index(&[own], &BTreeMap::new())
+        });
+        Self { index, names, ready, list, known: Vec::new() }
+    }
+
+    /// The digest that its tags are to name.
+    pub(super) fn digest(&self) -> &str {
+        self.list.as_ref().unwrap_or(&self.ready.manifest).digest()
+    }
+
+    /// Whether all of its tags name it: a registry that serves a manifest has all of its blobs.
+    pub(super) fn is_published(&self) -> bool {
+        let names_it =
+            |known: &Option<Descriptor>| known.as_ref().is_some_and(|known| known.digest == self.digest());
+        !self.known.is_empty() && self.known.iter().all(names_it)
+    }
+
+    /// What is known of it before anything is done.
+    pub(super) fn part(&self) -> Part {
+        let Ready { whole, manifest, platform, .. } = &self.ready;
+        Part {
+            platform: Some(platform.clone()),
+            digest: manifest.digest().to_owned(),
+            config: whole.config().digest,
+            bytes: whole.layers.iter().map(|layer| layer.size).sum(),
+            sent: 0,
+            verified: None,
+            about: Vec::new(),
+            inside: None,
+            changes: Vec::new(),
+            packages: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn recorded(&self, id: &str, part: Part) -> Recorded {
+        let tags = self.names.published.iter().zip(&self.known).map(|(name, known)| TagMoved {
+            name: name.clone(),
+            before: known.as_ref().map(|known| known.digest.clone()),
+        });
+        Recorded {
+            image: id.to_owned(),
+            repository: self.names.published[0].canonical(),
+            digest: self.digest().to_owned(),
+            tags: tags.collect(),
+            platforms: vec![part],
+        }
+    }
+}
