@@ -1,5 +1,6 @@
 //! Tags that move, and what is written down before they do.
 
+use std::borrow::Cow;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -52,16 +53,19 @@ impl Move {
 
 /// Tags that move together, written down while they do. What they are to name has been pushed by then, so that whoever finds
 /// it after a kill can go on.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug)]
 pub struct Journal {
-    format: u32,
     /// The moves, in the order in which they are made.
     pub moves: Vec<Move>,
-    #[serde(skip)]
     file: PathBuf,
     /// Held as long as this host publishes the fleet.
-    #[serde(skip)]
-    lock: Option<File>,
+    _lock: File,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Written<'a> {
+    format: u32,
+    moves: Cow<'a, [Move]>,
 }
 
 /// Why a journal cannot be used.
@@ -100,13 +104,13 @@ impl Journal {
         }
         let moves = match fs::read(&file) {
             Ok(text) => match serde_json::from_slice(&text) {
-                Ok(Self { format: FORMAT, moves, .. }) => moves,
+                Ok(Written { format: FORMAT, moves }) => moves.into_owned(),
                 _ => return Err(JournalError::Nonsense(file)),
             },
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(failed(error)),
         };
-        Ok(Self { format: FORMAT, moves, file, lock: Some(lock) })
+        Ok(Self { moves, file, _lock: lock })
     }
 
     /// Writes moves down: they are on the disk before it returns.
@@ -117,7 +121,8 @@ impl Journal {
     pub fn begin(&mut self, moves: Vec<Move>) -> Result<(), JournalError> {
         self.moves = moves;
         let failed = |error| JournalError::Io(self.file.clone(), error);
-        keep(&self.file, self).map_err(failed)?;
+        let written = Written { format: FORMAT, moves: self.moves.as_slice().into() };
+        keep(&self.file, &written).map_err(failed)?;
         File::open(&self.file).and_then(|file| file.sync_all()).map_err(failed)
     }
 
@@ -184,10 +189,11 @@ mod tests {
         let fleet = Path::new("/nowhere/ipybox.toml");
         let mut journal = Journal::open(cache.path(), fleet).unwrap();
         journal.begin(vec![moving()]).unwrap();
-        let text = fs::read_to_string(&journal.file).unwrap();
+        let file = journal.file.clone();
+        let text = fs::read_to_string(&file).unwrap();
+        drop(journal);
         for text in [text.replace("\"format\":1", "\"format\":2"), "{}".to_owned(), String::new()] {
-            fs::write(&journal.file, text).unwrap();
-            journal.lock = None;
+            fs::write(&file, text).unwrap();
             assert!(matches!(Journal::open(cache.path(), fleet), Err(JournalError::Nonsense(_))));
         }
     }

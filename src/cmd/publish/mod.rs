@@ -33,7 +33,7 @@ use crate::inside::{Inside, cyclone_dx};
 use crate::oci::image::labels;
 use crate::oci::store::Store;
 use crate::publish::{About, Journal, JournalError, Move, Part, Record, Recorded, TagMoved};
-use crate::registry::{self, Blob, Descriptor, Manifest};
+use crate::registry::{self, Blob, Descriptor};
 use crate::report;
 use ready::{Ready, Target};
 
@@ -201,7 +201,7 @@ impl Publisher<'_> {
     }
 
     /// What each tag names now.
-    async fn known(&self, target: &Target) -> Result<Vec<Option<Descriptor>>, Failure> {
+    async fn known(&self, target: &Target<'_>) -> Result<Vec<Option<Descriptor>>, Failure> {
         if self.args.shard.is_some() {
             return Ok(Vec::new());
         }
@@ -211,7 +211,7 @@ impl Publisher<'_> {
     /// An image in its registry, with what is said about it.
     async fn brought(
         &self,
-        target: &Target,
+        target: &Target<'_>,
         engine: &Engine,
         store: &Store,
         caller: &Caller,
@@ -270,7 +270,7 @@ impl Publisher<'_> {
     }
 
     /// What is said about an image in its registry.
-    async fn attested(&self, target: &Target, inside: &Inside) -> Result<Vec<About>, Failure> {
+    async fn attested(&self, target: &Target<'_>, inside: &Inside) -> Result<Vec<About>, Failure> {
         let repository = self.registries.repository(&target.names.published[0])?;
         let bill = cyclone_dx(inside).to_string();
         let artifact = registry::Image::artifact(
@@ -284,7 +284,12 @@ impl Publisher<'_> {
     }
 
     /// What an image has otherwise than the one that its first tag names.
-    async fn compare(&self, target: &Target, before: &Descriptor, part: &mut Part) -> Result<(), Failure> {
+    async fn compare(
+        &self,
+        target: &Target<'_>,
+        before: &Descriptor,
+        part: &mut Part,
+    ) -> Result<(), Failure> {
         let repository = self.registries.repository(&target.names.published[0])?;
         let config = repository.config(&before.digest, &target.ready.platform).await.map_err(failed)?;
         let earlier = config.and_then(|config| Stamp::read(&labels(&config)));

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
-
 use super::super::Failure;
 use super::super::order::Built;
 use super::super::output::taken;

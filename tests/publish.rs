@@ -1,0 +1,406 @@
+//! A fleet that goes to real registries: its order, its tags, and what is left where something fails.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod engine;
+mod sandbox;
+mod served;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use engine::{base, docker, ipybox};
+use sandbox::text;
+use serde_json::Value;
+use served::{Fate, Proxy, Registry, Request, status};
+
+const FLEET: &str = "\
+[fleet]
+version = \"1.0\"
+tags = [\"{version}\", \"latest\"]
+labels = { \"org.opencontainers.image.licenses\" = \"Apache-2.0\" }
+
+[image.NAME-one]
+variant = \"kernel\"
+base = \"BASE\"
+dependencies = \"one.txt\"
+
+[image.NAME-other]
+variant = \"kernel\"
+base = \"BASE\"
+dependencies = \"other.txt\"
+";
+
+/// What is built on one of these.
+const MORE: &str = "
+[image.NAME-more]
+from = \"NAME-one\"
+dependencies = \"more.txt\"
+";
+
+/// A folder with a fleet; its images and those that were pulled are gone when the test is over.
+struct Fleet {
+    folder: tempfile::TempDir,
+    prefix: String,
+}
+
+impl Fleet {
+    fn new(name: &str) -> Self {
+        let prefix = format!("ipybox-test-{}-{name}", std::process::id());
+        let fleet = Self { folder: tempfile::tempdir().unwrap(), prefix };
+        fleet.describe(FLEET, name);
+        fleet.write("one.txt", "six = \"*\"\n");
+        fleet.write("other.txt", "idna = \"*\"\n");
+        fleet
+    }
+
+    /// Writes the file, with a licence that sets its images apart from all others in the engine.
+    fn describe(&self, text: &str, licence: &str) {
+        let text = text.replace("NAME", &self.prefix).replace("BASE", &base());
+        self.write("ipybox.toml", &text.replacen("Apache-2.0", &format!("{licence}-{}", self.prefix), 1));
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.folder.path().join(name), text).unwrap();
+    }
+
+    fn command(&self, address: &str, arguments: &[&str]) -> Command {
+        let mut command = ipybox();
+        command.args(["publish", "--registry", &format!("{address}/team")]).args(arguments);
+        // Such images need not be taken out of the engine.
+        command.args(["--builder", if arguments.contains(&"auto") { "auto" } else { "direct" }]);
+        command.current_dir(self.folder.path());
+        command
+    }
+
+    fn publish(&self, address: &str, arguments: &[&str]) -> Output {
+        self.command(address, arguments).output().unwrap()
+    }
+
+    fn published(&self, address: &str, arguments: &[&str]) -> String {
+        let output = self.publish(address, arguments);
+        let said = self.said(&output);
+        assert!(output.status.success(), "{said}");
+        said
+    }
+
+    /// What is said, with this run's names taken out.
+    fn said(&self, output: &Output) -> String {
+        text(&output.stderr).replace(&format!("{}-", self.prefix), "")
+    }
+
+    /// What the tags of all images name, by `NAME:TAG`.
+    fn tags(&self, registry: &Registry) -> BTreeMap<String, String> {
+        let mut tags = BTreeMap::new();
+        for name in ["one", "more", "other"] {
+            for tag in ["1.0", "latest"] {
+                let url =
+                    format!("http://{}/v2/team/{}-{name}/manifests/{tag}", registry.address, self.prefix);
+                let output = Command::new("curl").args(["-sI", "-H", ACCEPT, &url]).output().unwrap();
+                let head = text(&output.stdout);
+                let digest = head.lines().find_map(|line| line.strip_prefix("Docker-Content-Digest: "));
+                tags.extend(digest.map(|digest| (format!("{name}:{tag}"), digest.trim().to_owned())));
+            }
+        }
+        tags
+    }
+
+    fn record(&self) -> Value {
+        serde_json::from_str(&fs::read_to_string(self.folder.path().join("publish.json")).unwrap()).unwrap()
+    }
+}
+
+const ACCEPT: &str =
+    "Accept: application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json";
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        let listed = Command::new("docker").args(["images", "--format", "{{.Repository}}:{{.Tag}}"]).output();
+        let listed = String::from_utf8(listed.unwrap().stdout).unwrap();
+        for image in listed.lines().filter(|image| image.contains(&format!("{}-", self.prefix))).rev() {
+            let _ = Command::new("docker").args(["rmi", "--force", image]).output();
+        }
+    }
+}
+
+/// Whether a request changes something.
+fn writes(request: &Request) -> bool {
+    !["GET", "HEAD"].contains(&request.method.as_str())
+}
+
+/// Whether a request moves a tag: one with a digest adds a manifest.
+fn moves(request: &Request) -> bool {
+    request.method == "PUT" && request.path.contains("/manifests/") && !request.path.contains("sha256:")
+}
+
+#[test]
+fn a_fleet_is_published_once_and_then_what_changed() {
+    let registry = Registry::start();
+    let proxy = Proxy::counting(&registry.address);
+    let fleet = Fleet::new("whole");
+    fleet.describe(&format!("{FLEET}{MORE}"), "whole");
+    fleet.write("more.txt", "tomli = \"*\"\n");
+    let dry = fleet.publish(&proxy.address, &["--dry-run"]);
+    let printed = text(&dry.stdout).replace(&format!("{}-", fleet.prefix), "");
+    assert!(dry.status.success() && printed.starts_with("one: to be built\n"), "{}", fleet.said(&dry));
+    assert!(
+        printed.contains("more: to be built on one\n") && printed.contains("/more:latest is new\n"),
+        "{printed}"
+    );
+    assert!(!proxy.taken().iter().any(writes));
+
+    let one = format!("{}-one", fleet.prefix);
+    let said = fleet.published(&proxy.address, &[&one]);
+    assert!(said.contains("1 image published in ") && said.contains("ok      code can import"), "{said}");
+    let verified = &fleet.record()["images"][0]["platforms"][0]["verified"];
+    assert!(verified.as_str().unwrap().starts_with("by "), "{verified}");
+    assert_eq!(fleet.tags(&registry).len(), 2);
+
+    let workflow = (fleet.folder.path().join("output"), fleet.folder.path().join("summary"));
+    let mut command = fleet.command(&proxy.address, &["--manifest-dir", "pages", "--no-verify"]);
+    let output = command.env("GITHUB_OUTPUT", &workflow.0).env("GITHUB_STEP_SUMMARY", &workflow.1).output();
+    let output = output.unwrap();
+    let said = fleet.said(&output);
+    assert!(output.status.success() && said.contains("3 images published in "), "{said}");
+    assert!(said.contains("4 tags moved"), "{said}");
+    let tags = fleet.tags(&registry);
+    assert_eq!(tags.len(), 6);
+    assert_eq!(tags["one:1.0"], tags["one:latest"]);
+    // Layers in common leave this host once, whatever repositories they are for.
+    let requests = proxy.taken();
+    let uploads = requests.iter().filter_map(|request| request.path.split("digest=").nth(1));
+    let mut digests: Vec<&str> = uploads.collect();
+    let count = digests.len();
+    digests.sort_unstable();
+    digests.dedup();
+    assert_eq!(digests.len(), count);
+
+    let record = fleet.record();
+    assert_eq!(record["images"][0]["digest"], tags["one:latest"].as_str());
+    let packages = &record["images"][2]["platforms"][0]["inside"]["packages"];
+    assert_eq!(packages["tomli"]["asked"]["by_list"], true, "{packages:#}");
+    let page = fs::read_to_string(fleet.folder.path().join(format!("pages/{}-more.md", fleet.prefix)));
+    let page = page.unwrap();
+    assert!(page.contains("| tomli |") && page.contains(tags["more:latest"].as_str()), "{page}");
+    let told = fs::read_to_string(workflow.0).unwrap();
+    let images: Value = serde_json::from_str(told.strip_prefix("images=").unwrap()).unwrap();
+    assert!(images[&one].as_str().unwrap().ends_with(tags["one:latest"].as_str()));
+    assert!(fs::read_to_string(workflow.1).unwrap().contains("| image | tags |"));
+
+    // What is pulled runs, and says what it is.
+    for name in ["one", "more", "other"] {
+        let whole = format!("{}/team/{}-{name}", registry.address, fleet.prefix);
+        docker(&["pull", "--quiet", &format!("{whole}:latest")]);
+        let run = ["run", "--rm", "--label", "ipybox.test", &format!("{whole}:latest")];
+        assert_eq!(docker(&[&run[..], &["python", "-c", "print(6 * 7)"]].concat()).trim(), "42");
+        let list = format!("{whole}:{}", tags[&format!("{name}:latest")].replace(':', "-"));
+        let listed = inspected(&list);
+        assert_eq!(listed["manifests"][0]["artifactType"], "application/vnd.cyclonedx+json", "{listed:#}");
+        let to = format!("oci:{}", fleet.folder.path().join(name).display());
+        let from = format!("docker://{whole}:latest");
+        served::run(Command::new("skopeo").args(["copy", "--all", "--src-tls-verify=false", &from, &to]));
+    }
+    let manifest = inspected(&format!("{}/team/{}-more:latest", registry.address, fleet.prefix));
+    let annotations = &manifest["annotations"];
+    assert_eq!(annotations["org.opencontainers.image.base.digest"], tags["one:latest"].as_str());
+    assert!(annotations["org.opencontainers.image.licenses"].as_str().unwrap().starts_with("whole-"));
+
+    // Again: one question for each tag, and nothing else.
+    proxy.taken();
+    let said = fleet.published(&proxy.address, &[]);
+    assert!(said.contains("no tag moved"), "{said}");
+    let requests = proxy.taken();
+    let heads: Vec<_> = requests.iter().filter(|request| request.is("HEAD", "/manifests/")).collect();
+    assert_eq!(heads.len(), 6, "{requests:#?}");
+    assert!(
+        requests.iter().all(|request| request.method == "HEAD" || request.path == "/v2/"),
+        "{requests:#?}"
+    );
+
+    // Another list: one image.
+    fleet.write("more.txt", "tomli = \"*\"\nsix = \"*\"\n");
+    let said = fleet.published(&proxy.address, &["--no-verify"]);
+    assert!(said.contains("2 tags moved"), "{said}");
+    let now = fleet.tags(&registry);
+    assert_eq!((&now["one:1.0"], &now["other:latest"]), (&tags["one:1.0"], &tags["other:latest"]));
+    assert_ne!(now["more:latest"], tags["more:latest"]);
+    let requests = proxy.taken();
+    assert!(requests.iter().filter(|request| writes(request)).all(|request| request.path.contains("-more/")));
+    let changes = &fleet.record()["images"][2]["platforms"][0]["changes"];
+    assert!(changes.to_string().contains("six"), "{changes:#}");
+    assert_eq!(fleet.record()["images"][2]["tags"][0]["before"], tags["more:1.0"].as_str());
+}
+
+/// The manifest of an image, or of another artifact.
+fn inspected(name: &str) -> Value {
+    let name = format!("docker://{name}");
+    let raw = served::run(Command::new("skopeo").args(["inspect", "--raw", "--tls-verify=false", &name]));
+    serde_json::from_str(&raw).unwrap()
+}
+
+/// Everything that writes fails once, each in a run of its own.
+#[test]
+fn what_fails_at_any_step_leaves_or_restores_every_tag() {
+    let registry = Registry::start();
+    let fleet = Fleet::new("failing");
+    fleet.published(&registry.address, &["--no-verify"]);
+    let before = fleet.tags(&registry);
+    assert_eq!(before.len(), 4);
+    let mut moved = 0;
+    for step in 0.. {
+        // Every image is another each time, so that each run has all steps.
+        fleet.describe(FLEET, &format!("step-{step}"));
+        let written = Arc::new(AtomicUsize::new(0));
+        let counted = written.clone();
+        let proxy = Proxy::before(&registry.address, move |request| {
+            let refused = (writes(request) && !request.path.ends_with("/blobs/uploads/"))
+                .then(|| counted.fetch_add(1, Ordering::SeqCst))
+                .is_some_and(|number| number == step);
+            if refused {
+                let body = "{\"errors\": [{\"code\": \"DENIED\", \"message\": \"not today\"}]}";
+                status("403 Forbidden", "Content-Type: application/json\r\n", body)
+            } else {
+                Fate::Forward
+            }
+        });
+        let output = fleet.publish(&proxy.address, &["--no-verify", "--jobs", "1"]);
+        if output.status.success() {
+            assert!(step > 8, "{step}");
+            break;
+        }
+        let said = fleet.said(&output);
+        assert!(output.status.code() == Some(1) && said.contains("not today"), "{step}: {said}");
+        assert_eq!(fleet.tags(&registry), before, "{step}: {said}");
+        let has_moved = proxy.taken().iter().any(moves);
+        assert!(!has_moved || said.contains("all tags name what they did before"), "{step}: {said}");
+        moved += usize::from(has_moved);
+    }
+    assert_eq!(moved, 4);
+    let after = fleet.tags(&registry);
+    assert!(before.iter().all(|(name, digest)| after[name] != *digest));
+}
+
+#[test]
+fn what_a_killed_run_has_begun_is_finished_by_the_next() {
+    let registry = Registry::start();
+    let fleet = Fleet::new("killed");
+    let (seen, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(usize::MAX)));
+    let proxy = {
+        let (seen, most) = (seen.clone(), most.clone());
+        Proxy::before(&registry.address, move |_| {
+            if seen.fetch_add(1, Ordering::SeqCst) < most.load(Ordering::SeqCst) {
+                Fate::Forward
+            } else {
+                Fate::Stall
+            }
+        })
+    };
+    fleet.published(&proxy.address, &["--no-verify"]);
+    let mut before = fleet.tags(&registry);
+    let mut halves = 0;
+    for point in (1..45).step_by(2) {
+        fleet.describe(FLEET, &format!("point-{point}"));
+        seen.store(0, Ordering::SeqCst);
+        most.store(point, Ordering::SeqCst);
+        let mut command = fleet.command(&proxy.address, &["--no-verify"]);
+        let mut child = command.stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+        let begun = Instant::now();
+        while seen.load(Ordering::SeqCst) <= point && child.try_wait().unwrap().is_none() {
+            assert!(begun.elapsed() < Duration::from_secs(60));
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let _ = child.kill();
+        child.wait().unwrap();
+        most.store(usize::MAX, Ordering::SeqCst);
+        let now = fleet.tags(&registry);
+        let moved = now.iter().filter(|(name, digest)| before[*name] != **digest).count();
+        proxy.taken();
+        let said = fleet.published(&proxy.address, &["--no-verify"]);
+        if moved > 0 && moved < 4 {
+            halves += 1;
+            assert!(said.contains("an earlier run was stopped while 4 tags moved"), "{said}");
+        }
+        // What was sent whole is not sent again.
+        let sent = proxy.taken().iter().filter(|request| request.is("PUT", "digest=")).count();
+        assert!(sent <= 6, "{point}: {sent} blobs were sent again: {said}");
+        let now = fleet.tags(&registry);
+        assert!(now.iter().all(|(name, digest)| before[name] != *digest), "{point}: {said}");
+        before = now;
+    }
+    assert!(halves > 0, "no kill came while tags moved");
+}
+
+#[test]
+fn a_tag_that_somebody_else_moved_is_left_alone() {
+    let registry = Registry::start();
+    let fleet = Fleet::new("meanwhile");
+    fleet.published(&registry.address, &["--no-verify"]);
+    let before = fleet.tags(&registry);
+    fleet.write("other.txt", "tomli = \"*\"\n");
+    // Somebody moves it while what is new is on its way.
+    let repository = format!("{}/team/{}", registry.address, fleet.prefix);
+    let (from, to) =
+        (format!("docker://{repository}-one:latest"), format!("docker://{repository}-other:latest"));
+    let behind = registry.address.clone();
+    let once = AtomicUsize::new(0);
+    let proxy = Proxy::before(&behind, move |request| {
+        if writes(request) && once.fetch_add(1, Ordering::SeqCst) == 0 {
+            let plain = ["--src-tls-verify=false", "--dest-tls-verify=false"];
+            served::run(Command::new("skopeo").arg("copy").args(plain).args([&from, &to]));
+        }
+        Fate::Forward
+    });
+    let output = fleet.publish(&proxy.address, &["--no-verify"]);
+    let said = fleet.said(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("somebody else has moved") && said.contains("--force"), "{said}");
+    let now = fleet.tags(&registry);
+    assert_eq!(now["other:latest"], before["one:latest"]);
+    assert_eq!(now["other:1.0"], before["other:1.0"]);
+    let said = fleet.published(&registry.address, &["--no-verify"]);
+    assert!(said.contains("2 tags moved"), "{said}");
+}
+
+#[test]
+fn shards_give_the_same_as_one() {
+    let (registry, parts) = (Registry::start(), Registry::start());
+    let fleet = Fleet::new("shards");
+    fleet.published(&registry.address, &["--no-verify"]);
+    let whole = fleet.tags(&registry);
+    let output = fleet.publish(&parts.address, &["--merge"]);
+    let said = fleet.said(&output);
+    assert!(output.status.code() == Some(1) && said.contains("nobody has pushed `one`"), "{said}");
+    for part in ["1/2", "2/2"] {
+        let said = fleet.published(&parts.address, &["--no-verify", "--shard", part]);
+        assert!(said.contains("no tag moved"), "{said}");
+        assert_eq!(fleet.tags(&parts).len(), 0);
+    }
+    let said = fleet.published(&parts.address, &["--merge"]);
+    assert!(said.contains("4 tags moved"), "{said}");
+    assert_eq!(fleet.tags(&parts), whole);
+    let matrix = fleet.publish(&parts.address, &["--print-matrix"]);
+    let matrix: Value = serde_json::from_slice(&matrix.stdout).unwrap();
+    assert_eq!(matrix["include"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn what_cannot_be_published_is_told_before_anything_is_built() {
+    let sandbox = sandbox::Sandbox::new();
+    sandbox.write("ipybox.toml", "[image.a]\n[image.b]\nrepository = \"registry.invalid/b\"\n");
+    let told = |arguments: &[&str]| {
+        let output = sandbox.run(arguments);
+        (output.status.code().unwrap(), text(&output.stderr))
+    };
+    let (code, said) = told(&["publish"]);
+    assert!(code == 2 && said.contains("not said where `a` is published"), "{said}");
+    let (code, said) = told(&["publish", "--registry", "team"]);
+    assert!(code == 2 && said.contains("begins with its host"), "{said}");
+    let (code, said) = told(&["publish", "--registry", "registry.invalid/x", "-t", "x"]);
+    assert!(code == 2 && said.contains("`--tag` means nothing"), "{said}");
+    let (code, said) = told(&["publish", "--registry", "registry.invalid/x", "--shard", "4/3"]);
+    assert!(code == 2 && said.contains("such as `1/3`"), "{said}");
+}
