@@ -71,8 +71,9 @@ impl Fleet {
     fn command(&self, address: &str, arguments: &[&str]) -> Command {
         let mut command = ipybox();
         command.args(["publish", "--registry", &format!("{address}/team")]).args(arguments);
-        // Such images need not be taken out of the engine.
-        command.args(["--builder", if arguments.contains(&"auto") { "auto" } else { "direct" }]);
+        // Such images need not be taken out of the engine; those that are built on others cannot be.
+        let more = self.folder.path().join("more.txt").exists();
+        command.args(["--builder", if more { "auto" } else { "direct" }]);
         command.current_dir(self.folder.path());
         command
     }
