@@ -7,7 +7,6 @@ use std::time::Instant;
 
 use super::{Caller, Failure, FailureKind};
 use crate::cli::{BuildArgs, DEFAULT_TAG};
-use crate::credentials::DockerCredential;
 use crate::diagnostic::Diagnostic;
 use crate::oci::image::{Descriptor, Image, MANIFEST};
 use crate::oci::store::Store;
@@ -44,7 +43,7 @@ pub(super) async fn push(
     for name in names {
         repositories.entry(name.canonical()).or_default().push(name);
     }
-    let mut known: Vec<(Login, Registry)> = Vec::new();
+    let mut known = Vec::new();
     for (whole, names) in repositories {
         let (began, work) = (Instant::now(), Work::Push(whole.clone()));
         caller.report.began(&work);
@@ -52,50 +51,43 @@ pub(super) async fn push(
         let registry = connected(&mut known, host, names[0], certificates, caller).await?;
         let repository = registry.repository(repository).map_err(failed)?;
         let tags: Vec<&str> = names.iter().map(|name| name.tag().unwrap_or("latest")).collect();
-        let pushing = repository.push(&image, &tags, |_| {});
+        let pushing = repository.push(&image, &tags, |pushed| caller.report.pushed(pushed));
         let pushed = caller.interrupt.run_until_cancelled(pushing).await.ok_or_else(Failure::interrupted)?;
         let pushed = pushed.map_err(failed)?;
         caller.report.ended(&work, began.elapsed());
         caller.report.note(&format!(
-            "{whole}: {}, {} sent in {} blobs, {} blobs there",
+            "{whole}: {}, {} sent in {} blobs, {} mounted, {} there",
             pushed.digest,
             report::size(pushed.bytes),
             pushed.sent,
-            pushed.there + pushed.mounted,
+            pushed.mounted,
+            pushed.there,
         ));
     }
     Ok(())
 }
 
-/// A registry's host, and who asks there.
-type Login = (String, Option<DockerCredential>);
-
 /// The registry of a name, with what is known already of where its blobs are. Parts of a registry may have logins of their
 /// own.
 async fn connected<'a>(
-    known: &'a mut Vec<(Login, Registry)>,
+    known: &'a mut Vec<Registry>,
     host: &str,
     name: &Reference,
     certificates: Option<&[u8]>,
     caller: &Caller,
 ) -> Result<&'a Registry, Failure> {
-    let login = async || {
-        caller.environment.engine.auth_files().of_image(name).await.map_err(|why| {
-            let what = format!("there are no credentials for `{host}`");
-            Failure::refused(Diagnostic::new(what).why(why).advice("mend them with `docker login`"))
-        })
-    };
-    let wanted = (host.to_owned(), login().await?);
-    let place = match known.iter().position(|(login, _)| *login == wanted) {
+    let login = caller.environment.engine.auth_files().of_image(name).await.map_err(|why| {
+        let what = format!("there are no credentials for `{host}`");
+        Failure::refused(Diagnostic::new(what).why(why).advice("mend them with `docker login`"))
+    })?;
+    let place = match known.iter().position(|registry| registry.is_of(host, login.as_ref())) {
         Some(place) => place,
         None => {
-            // Credentials are no values that can be copied.
-            let registry = Registry::new(host, login().await?, certificates).map_err(failed)?;
-            known.push((wanted, registry));
+            known.push(Registry::new(host, login, certificates).map_err(failed)?);
             known.len() - 1
         }
     };
-    Ok(&known[place].1)
+    Ok(&known[place])
 }
 
 /// What a manifest of the image names.
