@@ -7,7 +7,7 @@ mod served;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -282,19 +282,33 @@ fn images_are_pushed_with_an_engine_and_without_and_run_after_a_pull() {
     let login = ["login", "-u", served::USER, "-p", served::PASSWORD, &registry.address];
     run(Command::new("docker").args(["--config"]).arg(&docker_config).args(login));
     let name = |tag: &str| format!("{}/team/app:{tag}", registry.address);
-    let pushed = |tag: &str, logged_in: bool| {
+    let path = format!("{}:{}", folder.path().display(), engine::setting("PATH"));
+    let pushed = |tag: &str, login: Option<&Path>| {
         let mut build = without_engine(folder.path(), &layout(), "cache");
         build.args(["--push", "-t", &name(tag), "-t", &name("latest"), "-V", "kernel"]);
-        if logged_in {
-            build.env("DOCKER_CONFIG", &docker_config);
+        if let Some(login) = login {
+            build.env("DOCKER_CONFIG", login).env("PATH", &path);
         }
         build.output().unwrap()
     };
-    let stranger = pushed("1", false);
+    let stranger = pushed("1", None);
     assert_eq!(stranger.status.code(), Some(1), "{}", said(&stranger));
-    let first = pushed("1", true);
+    let first = pushed("1", Some(&docker_config));
     assert!(first.status.success(), "{}", said(&first));
-    let again = pushed("2", true);
+    // A program that keeps the login is asked for it once.
+    let helper = folder.path().join("docker-credential-counting");
+    let answer = serde_json::json!({"ServerURL": "", "Username": served::USER, "Secret": served::PASSWORD});
+    let asked = folder.path().join("asked");
+    let script = format!("#!/bin/sh\ncat >> '{}'\necho '{answer}'\n", asked.display());
+    fs::write(&helper, script).unwrap();
+    fs::set_permissions(&helper, fs::Permissions::from_mode(0o755)).unwrap();
+    let helpers = serde_json::json!({ "credHelpers": { &registry.address: "counting" } });
+    let with_helper = folder.path().join("with-helper");
+    fs::create_dir(&with_helper).unwrap();
+    fs::write(with_helper.join("config.json"), helpers.to_string()).unwrap();
+    let again = pushed("2", Some(&with_helper));
+    assert!(again.status.success(), "{}", said(&again));
+    assert_eq!(fs::read_to_string(&asked).unwrap().matches(&registry.address).count(), 1);
     assert!(said(&again).contains("0 B sent in 0 blobs"), "{}", said(&again));
 
     let pull = |tag: &str| {

@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use ipybox::registry::{
-    Blob, Descriptor, Image as Pushable, Manifest, OCI_INDEX, OCI_MANIFEST, RegistryError,
+    Blob, Descriptor, Image as Pushable, Manifest, OCI_INDEX, OCI_MANIFEST, Patience, RegistryError,
 };
-use served::image::{Image, REPOSITORY, client};
+use served::image::{Image, REPOSITORY, client, hasty};
 use served::{Fate, Proxy, Registry, Request, count, status};
 
 const BILL: &str = "application/vnd.cyclonedx+json";
@@ -215,4 +215,82 @@ async fn what_is_no_list_is_left_as_it_is() {
     let client = client_of(&broken);
     let error = client.repository(REPOSITORY).unwrap().referrers(&subject.digest, None).await.unwrap_err();
     assert!(matches!(error, RegistryError::Nonsense { .. }), "{error}");
+}
+
+/// A registry whose lists have pages of one entry with this text, and these headers, by the path and the next page's number.
+fn pages(text: &str, headers: impl Fn(&str, usize) -> String + Send + Sync + 'static) -> Proxy {
+    let text = text.to_owned();
+    Proxy::before("", move |request: &Request| {
+        let number: usize = request.path.rsplit_once(',').map_or(0, |(_, number)| number.parse().unwrap());
+        let entry = serde_json::json!({"mediaType": OCI_MANIFEST, "digest": format!("sha256:{number:064x}"),
+            "size": 7, "artifactType": BILL, "annotations": {"text": text}});
+        let body = serde_json::json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry]});
+        let path = request.path.split('?').next().unwrap();
+        let headers = format!("Content-Type: {OCI_INDEX}\r\n{}", headers(path, number + 1));
+        status("200 OK", &headers, &body.to_string())
+    })
+}
+
+#[tokio::test]
+async fn a_list_goes_on_where_a_header_says_as_far_as_anybody_reads() {
+    let digest = format!("sha256:{}", "5".repeat(64));
+    let listed = async |proxy: &Proxy| {
+        let client =
+            ipybox::registry::Registry::new(&format!("http://{}", proxy.address), None, None).unwrap();
+        client.repository(REPOSITORY).unwrap().referrers(&digest, None).await
+    };
+    // The address has a comma in it, and stands in the second header.
+    let proxy = pages("", |path, next| {
+        if next < 4 {
+            format!("Link: <{path}>; rel=prev\r\nLink: <{path}?of=a,{next}>; rel=\"next\"\r\n")
+        } else {
+            String::new()
+        }
+    });
+    assert_eq!(listed(&proxy).await.unwrap().len(), 4);
+
+    // What is at another place is neither asked nor left out.
+    let other = pages("", |_, _| String::new());
+    let place = other.address.clone();
+    let proxy = pages("", move |path, _| format!("Link: <http://{place}{path}>; rel=\"next\"\r\n"));
+    let error = listed(&proxy).await.unwrap_err();
+    assert!(matches!(&error, RegistryError::Elsewhere { .. }), "{error}");
+    assert!(other.taken().is_empty());
+    let proxy = pages("", |_, _| "Link: <http://[>; rel=next\r\n".to_owned());
+    assert!(matches!(listed(&proxy).await, Err(RegistryError::Nonsense { .. })));
+
+    let endless = |path: &str, next| format!("Link: <{path}?of=a,{next}>; rel=next\r\n");
+    for (text, pages_read, why) in [("", 100, "does not end"), (&*"x".repeat(4_000_000), 5, "16 MiB")] {
+        let proxy = pages(text, endless);
+        let error = listed(&proxy).await.unwrap_err();
+        assert!(error.to_string().contains(why), "{error}");
+        assert_eq!(count(&proxy.taken(), "GET"), pages_read);
+    }
+    let proxy = pages(&"x".repeat(5_000_000), endless);
+    assert!(listed(&proxy).await.unwrap_err().to_string().contains("a page of its list has more than 4 MiB"));
+}
+
+#[tokio::test]
+async fn what_the_last_try_wrote_into_a_list_counts() {
+    let registry = Registry::start();
+    let written = Arc::new(Mutex::new(0));
+    let puts = written.clone();
+    let proxy = Proxy::before(&registry.address, move |request| {
+        let mut puts = puts.lock().unwrap();
+        *puts += usize::from(request.is("PUT", "/manifests/sha256-"));
+        // Others are faster until then.
+        if request.is("GET", "/manifests/sha256-") && *puts < 10 {
+            return status("404 Not Found", "", "{}");
+        }
+        Fate::Forward
+    });
+    let image = Image::of(&[100]);
+    let patience = Patience { longest: std::time::Duration::from_millis(1), ..hasty() };
+    let client = client_of(&proxy).patient(patience);
+    image.push(&client, &["1"]).await.unwrap();
+    let repository = client.repository(REPOSITORY).unwrap();
+    let artifact = about(&image.manifest.descriptor(), BILL, "x");
+    repository.attach(&artifact, |_| ()).await.unwrap();
+    assert_eq!(*written.lock().unwrap(), 10);
+    assert_eq!(repository.referrers(image.manifest.digest(), None).await.unwrap().len(), 1);
 }

@@ -296,6 +296,36 @@ async fn a_token_is_had_per_repository_and_had_anew_when_it_no_longer_counts() {
     assert!(asked.iter().all(|request| !request.path.contains("team%2Fapp%3Apull%2Cpush")), "{asked:?}");
 }
 
+#[tokio::test]
+async fn a_scope_that_one_repository_needs_is_asked_for_by_no_other() {
+    let registry = Registry::start();
+    let service = Proxy::before("", |request| {
+        if request.path.contains("hidden") {
+            return status("403 Forbidden", "", "{}");
+        }
+        status("200 OK", "", "{\"token\": \"of-tests\", \"expires_in\": 300}")
+    });
+    let realm = service.address.clone();
+    let proxy = Proxy::before(&registry.address, move |request| {
+        if request.header("authorization").is_some() {
+            return Fate::Forward;
+        }
+        let scope = if request.path.contains("/team/one/") { "repository:hidden/one:pull" } else { "" };
+        let challenge = format!(
+            "WWW-Authenticate: Bearer realm=\"http://{realm}/token\",service=\"tests\",scope=\"{scope}\"\r\n"
+        );
+        status("401 Unauthorized", &challenge, "{}")
+    });
+    let client = Client::new(&proxy.address, Some(somebody(PASSWORD)), None).unwrap().patient(hasty());
+    let image = image_of_one();
+    let error = image.push_to(&client, "team/one", &["1"]).await.unwrap_err();
+    assert!(matches!(error, RegistryError::Denied { .. }), "{error}");
+    service.taken();
+    image.push_to(&client, "team/two", &["1"]).await.unwrap();
+    let asked = service.taken();
+    assert!(!asked.is_empty() && asked.iter().all(|request| !request.path.contains("one")), "{asked:?}");
+}
+
 fn image_of_one() -> Image {
     Image::of(&[1000])
 }
@@ -325,7 +355,9 @@ async fn a_blob_of_another_repository_is_mounted_and_a_refused_mount_goes_on_in_
     assert_eq!(count(&proxy.taken(), "POST"), 3);
 
     // One that does not know of mounts, or does not let us read there, takes the bytes.
-    for answer in ["404 Not Found", "403 Forbidden", "405 Method Not Allowed"] {
+    for answer in
+        ["404 Not Found", "403 Forbidden", "405 Method Not Allowed", "500 Oops", "503 Busy", "504 Late"]
+    {
         let deaf = Proxy::before(&registry.address, move |request| {
             if request.is("POST", "mount=") { status(answer, "", "{}") } else { Fate::Forward }
         });
@@ -333,7 +365,17 @@ async fn a_blob_of_another_repository_is_mounted_and_a_refused_mount_goes_on_in_
         let client = client(&deaf.address);
         let summary = image.push_to(&client, &repository, &["1"]).await.unwrap();
         assert_eq!((summary.mounted, summary.sent), (0, 3));
+        let mounts = deaf.taken().iter().filter(|request| request.is("POST", "mount=")).count();
+        assert!(mounts <= 3 * 3, "{answer}: {mounts}");
     }
+
+    // One that leads to somebody else gets nothing more.
+    let leading = Proxy::before(&registry.address, |request| {
+        let elsewhere = "Location: https://other.invalid/\r\n";
+        if request.is("POST", "mount=") { status("307 Go", elsewhere, "") } else { Fate::Forward }
+    });
+    let error = image.push_to(&client(&leading.address), "team/led", &["1"]).await.unwrap_err();
+    assert!(matches!(error, RegistryError::Elsewhere { .. }), "{error}");
 }
 
 #[tokio::test]
@@ -486,6 +528,9 @@ async fn a_registry_that_always_loses_what_it_had_is_given_up() {
     assert!(count(&small.taken(), "PATCH") <= 60);
 }
 
+/// What is answered to some requests.
+type Answering = fn() -> Fate;
+
 #[tokio::test]
 async fn bodies_become_as_small_as_something_on_the_way_wants_them() {
     for (limit, at_once) in [(1_000_000, false), (1_000_000, true), (100_000, false)] {
@@ -501,6 +546,30 @@ async fn bodies_become_as_small_as_something_on_the_way_wants_them() {
         image.push(&client(&proxy.address), &["1"]).await.unwrap();
         image.is_at(&registry, "1");
         assert_eq!(registry.sessions(), 0);
+    }
+    // Not everything on the way says that it is the size.
+    let rows: [(&str, usize, Answering); 5] = [
+        ("400", 100_000, || status("400 Bad Request", "", "<html>")),
+        ("501", 1_000_000, || status("501 Not Implemented", "", "")),
+        ("502", 5 << 20, || status("502 Bad Gateway", "", "")),
+        ("cut", 1_000_000, || Fate::Cut(0)),
+        ("cut within", 1_000_000, || Fate::Cut(500_000)),
+    ];
+    for (name, limit, answer) in rows {
+        let registry = Registry::start();
+        let proxy =
+            Proxy::before(
+                &registry.address,
+                move |request| {
+                    if request.size > limit { answer() } else { Fate::Forward }
+                },
+            );
+        let image = Image::of(&[9_000_000, 10]);
+        let pushed = image.push(&client(&proxy.address), &["1"]).await;
+        pushed.unwrap_or_else(|error| panic!("{name}: {error}"));
+        image.is_at(&registry, "1");
+        let large = proxy.taken().iter().filter(|request| request.size > limit).count();
+        assert!(large <= 8, "{name}: {large}");
     }
     let registry = Registry::start();
     let proxy = Proxy::before(&registry.address, |request| {

@@ -9,10 +9,12 @@ use std::fs;
 use std::io::Write;
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use futures_util::future::try_join_all;
 use ipybox::credentials::DockerCredential;
-use ipybox::registry::{Blob, Entry, Manifest, OCI_INDEX, Registry as Client, RegistryError};
+use ipybox::registry::{Blob, Entry, Manifest, OCI_INDEX, OCI_MANIFEST, Registry as Client, RegistryError};
 use served::image::{Image, LAYER, REPOSITORY, client, first, hasty};
 use served::{Fate, PASSWORD, Proxy, Registry, Request, USER, count, run, status};
 use sha2::{Digest, Sha256};
@@ -204,6 +206,29 @@ async fn layers_of_known_diff_ids_are_not_packed_again() {
 }
 
 #[tokio::test]
+async fn an_index_of_more_images_than_anybody_has_is_not_read() {
+    for (count, reads) in [(64, 65), (65, 1)] {
+        let entry = |number: usize| serde_json::json!({"mediaType": OCI_MANIFEST, "size": 7, "digest": format!("sha256:{number:064x}")});
+        let entries: Vec<_> = (0..count).map(entry).collect();
+        let index = serde_json::json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries});
+        let said = index.to_string();
+        let proxy = Proxy::before("", move |request| {
+            if request.is("GET", "/manifests/all") {
+                return status("200 OK", &format!("Content-Type: {OCI_INDEX}\r\n"), &said);
+            }
+            status("404 Not Found", "", "")
+        });
+        let client = Client::new(&format!("http://{}", proxy.address), None, None).unwrap().patient(hasty());
+        let layers = client.repository(REPOSITORY).unwrap().layers("all").await;
+        assert_eq!(proxy.taken().len(), reads);
+        match layers {
+            Ok(layers) => assert!(count == 64 && layers.is_empty()),
+            Err(error) => assert!(count == 65 && error.to_string().contains("names 65 of them"), "{error}"),
+        }
+    }
+}
+
+#[tokio::test]
 async fn layers_of_a_base_are_read_only_where_they_cannot_be_mounted() {
     let (here, there) = (Registry::start(), Registry::start());
     let base = Image::of(&[250_000, 100]);
@@ -310,6 +335,44 @@ async fn large_blobs_go_in_large_parts_or_in_those_that_something_on_the_way_tak
         let most = requests.iter().filter(|request| request.method == "PATCH").map(|request| request.size);
         assert!(most.max().unwrap() <= if parts > 3 { 4 << 20 } else { 64_000_000 }, "{name}");
     }
+}
+
+#[tokio::test]
+async fn a_large_blob_of_two_repositories_goes_once_whatever_the_network_does() {
+    const SIZE: u64 = 70_000_000;
+    let registry = Registry::start();
+    let is_part = |request: &Request| request.method == "PATCH";
+    let slow = first(2, |request| request.method == "POST", || status("429 Slow", "Retry-After: 1\r\n", ""));
+    let number = AtomicUsize::new(0);
+    let cut = move |request: &Request| is_part(request) && number.fetch_add(1, Ordering::Relaxed) == 7;
+    let proxy = Proxy::before(&registry.address, move |request| {
+        if request.size > 100_000_000 || (is_part(request) && request.size > 4 << 20) {
+            return status("413 Too Large", "", "");
+        }
+        if cut(request) { Fate::Cut(2_000_000) } else { slow(request) }
+    });
+    let shared = large(SIZE, 11);
+    let images = [500, 600].map(|size| Image::of(&[size]).with(std::slice::from_ref(&shared)));
+    let client = client(&proxy.address);
+    let begun = Instant::now();
+    let (one, other) =
+        tokio::join!(images[0].push(&client, &["1"]), images[1].push_to(&client, "team/other", &["1"]));
+    let summaries = [one.unwrap(), other.unwrap()];
+    assert!(begun.elapsed() > Duration::from_secs(1));
+    assert_eq!(summaries.iter().map(|one| one.sent).sum::<usize>(), 2 * 2 + 1);
+    assert_eq!(summaries.iter().map(|one| one.mounted).sum::<usize>(), 1);
+    let requests = proxy.taken();
+    assert_eq!(uploads(&requests, &shared), 1);
+    assert!(requests.iter().all(|request| request.size <= 64_000_000));
+    // One part is refused for its size, and one sent again behind the cut.
+    let small: usize = requests
+        .iter()
+        .filter(|request| is_part(request))
+        .map(|one| one.size)
+        .filter(|size| *size <= 4 << 20)
+        .sum();
+    assert!((SIZE..=SIZE + 8 * (4 << 20)).contains(&(small as u64)), "{small}");
+    images[0].is_at(&registry, "1");
 }
 
 #[tokio::test]

@@ -5,14 +5,14 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::registries::Registries;
 use super::{Caller, Failure, FailureKind};
 use crate::cli::{BuildArgs, DEFAULT_TAG};
-use crate::credentials::DockerCredential;
 use crate::diagnostic::Diagnostic;
 use crate::oci::image::{Descriptor, Image, MANIFEST};
 use crate::oci::store::Store;
 use crate::reference::Reference;
-use crate::registry::{self, Blob, Manifest, Registry, RegistryError};
+use crate::registry::{self, Blob, Manifest, RegistryError};
 use crate::report::{self, Work};
 
 /// Refuses names that nobody has given, and what registries are not asked.
@@ -44,58 +44,26 @@ pub(super) async fn push(
     for name in names {
         repositories.entry(name.canonical()).or_default().push(name);
     }
-    let mut known: Vec<(Login, Registry)> = Vec::new();
+    let registries = Registries::of(names, certificates, caller).await?;
     for (whole, names) in repositories {
         let (began, work) = (Instant::now(), Work::Push(whole.clone()));
         caller.report.began(&work);
-        let (host, repository) = whole.split_once('/').expect("a whole name has a registry");
-        let place = connected(&mut known, host, names[0], certificates, caller).await?;
-        let repository = known[place].1.repository(repository).map_err(failed)?;
+        let repository = registries.repository(names[0])?;
         let tags: Vec<&str> = names.iter().map(|name| name.tag().unwrap_or("latest")).collect();
-        let pushing = repository.push(&image, &tags, |_| {});
+        let pushing = repository.push(&image, &tags, |pushed| caller.report.pushed(pushed));
         let pushed = caller.interrupt.run_until_cancelled(pushing).await.ok_or_else(Failure::interrupted)?;
         let pushed = pushed.map_err(failed)?;
         caller.report.ended(&work, began.elapsed());
         caller.report.note(&format!(
-            "{whole}: {}, {} sent in {} blobs, {} blobs there",
+            "{whole}: {}, {} sent in {} blobs, {} mounted, {} there",
             pushed.digest,
             report::size(pushed.bytes),
             pushed.sent,
-            pushed.there + pushed.mounted,
+            pushed.mounted,
+            pushed.there,
         ));
     }
     Ok(())
-}
-
-/// A registry's host, and who asks there.
-pub(super) type Login = (String, Option<DockerCredential>);
-
-/// The place of a name's registry, with what is known already of where its blobs are. Parts of a registry may have logins of
-/// their own.
-pub(super) async fn connected(
-    known: &mut Vec<(Login, Registry)>,
-    host: &str,
-    name: &Reference,
-    certificates: Option<&[u8]>,
-    caller: &Caller,
-) -> Result<usize, Failure> {
-    let login = async || {
-        caller.environment.engine.auth_files().of_image(name).await.map_err(|why| {
-            let what = format!("there are no credentials for `{host}`");
-            Failure::refused(Diagnostic::new(what).why(why).advice("mend them with `docker login`"))
-        })
-    };
-    let wanted = (host.to_owned(), login().await?);
-    let place = match known.iter().position(|(login, _)| *login == wanted) {
-        Some(place) => place,
-        None => {
-            // Credentials are no values that can be copied.
-            let registry = Registry::new(host, login().await?, certificates).map_err(failed)?;
-            known.push((wanted, registry));
-            known.len() - 1
-        }
-    };
-    Ok(place)
 }
 
 /// What a manifest of the image names.

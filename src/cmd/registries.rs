@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use super::push::{Login, connected, failed};
+use super::push::failed;
 use super::{Caller, Failure};
+use crate::diagnostic::Diagnostic;
 use crate::reference::Reference;
 use crate::registry::{Registry, Repository};
 
 /// The registries of several repositories: parts of one that have a login in common are one, so that what is pushed to
 /// several of them leaves this host once.
 pub(super) struct Registries {
-    known: Vec<(Login, Registry)>,
+    known: Vec<Registry>,
     /// By whole names of repositories.
     places: BTreeMap<String, usize>,
 }
@@ -22,14 +23,25 @@ impl Registries {
         certificates: Option<&[u8]>,
         caller: &Caller,
     ) -> Result<Self, Failure> {
-        let (mut known, mut places) = (Vec::new(), BTreeMap::new());
+        let (mut known, mut places): (Vec<Registry>, _) = (Vec::new(), BTreeMap::new());
         for name in names {
             let whole = name.canonical();
-            if !places.contains_key(&whole) {
-                let host = whole.split_once('/').map_or(whole.as_str(), |(host, _)| host);
-                let place = connected(&mut known, host, name, certificates, caller).await?;
-                places.insert(whole, place);
+            if places.contains_key(&whole) {
+                continue;
             }
+            let host = whole.split_once('/').map_or(whole.as_str(), |(host, _)| host);
+            let login = caller.environment.engine.auth_files().of_image(name).await.map_err(|why| {
+                let what = format!("there are no credentials for `{host}`");
+                Failure::refused(Diagnostic::new(what).why(why).advice("mend them with `docker login`"))
+            })?;
+            let place = match known.iter().position(|registry| registry.is_of(host, login.as_ref())) {
+                Some(place) => place,
+                None => {
+                    known.push(Registry::new(host, login, certificates).map_err(failed)?);
+                    known.len() - 1
+                }
+            };
+            places.insert(whole, place);
         }
         Ok(Self { known, places })
     }
@@ -37,8 +49,7 @@ impl Registries {
     /// The repository of one of these names.
     pub(super) fn repository(&self, name: &Reference) -> Result<Repository<'_>, Failure> {
         let whole = name.canonical();
-        let (_, registry) = &self.known[self.places[&whole]];
         let (_, path) = whole.split_once('/').expect("a whole name has a registry");
-        registry.repository(path).map_err(failed)
+        self.known[self.places[&whole]].repository(path).map_err(failed)
     }
 }

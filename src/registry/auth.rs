@@ -29,6 +29,8 @@ pub(super) struct Auth {
 struct State {
     /// What the registry wanted to know last.
     challenge: Option<Challenge>,
+    /// What it thinks is needed beside scopes, by these.
+    further: HashMap<String, String>,
     /// Tokens by the scopes they are for.
     tokens: HashMap<String, Token>,
 }
@@ -68,6 +70,10 @@ impl Auth {
         Self { credential, state: Mutex::default() }
     }
 
+    pub(super) fn credential(&self) -> Option<&DockerCredential> {
+        self.credential.as_ref()
+    }
+
     /// Whether it is known who asks.
     pub(super) fn is_known(&self) -> bool {
         self.credential.is_some()
@@ -91,7 +97,8 @@ impl Auth {
                 {
                     return Ok(Some(token.header.clone()));
                 }
-                let token = self.fetch(line, base, scopes, challenge).await?;
+                let further = state.further.get(&key).map_or("", String::as_str);
+                let token = self.fetch(line, base, scopes, further, challenge).await?;
                 let header = token.header.clone();
                 state.tokens.insert(key, token);
                 Ok(Some(header))
@@ -110,9 +117,13 @@ impl Auth {
         let mut state = self.state.lock().await;
         let differs = match &challenge {
             Challenge::Basic => self.basic().is_some_and(|basic| Some(&basic) != carried),
-            Challenge::Bearer { .. } => {
-                // Another request may have got a new one in the meantime.
+            Challenge::Bearer { scope, .. } => {
                 let key = scopes.join(" ");
+                // What one repository needs may be denied to who asks for another.
+                if let Some(scope) = scope {
+                    state.further.insert(key.clone(), scope.clone());
+                }
+                // Another request may have got a new one in the meantime.
                 if state.tokens.get(&key).is_some_and(|token| Some(&token.header) == carried) {
                     state.tokens.remove(&key);
                 }
@@ -137,9 +148,10 @@ impl Auth {
         line: &Line,
         base: &Url,
         scopes: &[String],
+        further: &str,
         challenge: &Challenge,
     ) -> Result<Token, Fault> {
-        let Challenge::Bearer { realm, service, scope: wanted } = challenge else {
+        let Challenge::Bearer { realm, service, .. } = challenge else {
             unreachable!("tokens are for bearers alone")
         };
         let registry = || line.registry.clone();
@@ -147,13 +159,7 @@ impl Auth {
             let place = realm.origin().ascii_serialization();
             return Err(RegistryError::Elsewhere { registry: registry(), place, why }.into());
         }
-        let mut scopes: Vec<&str> = scopes.iter().map(String::as_str).collect();
-        // A registry behind another may know the repository by another name.
-        let further = wanted.as_deref().filter(|wanted| {
-            let name = |scope: &str| scope.rsplit_once(':').map(|(name, _)| name.to_owned());
-            !wanted.is_empty() && !scopes.iter().any(|scope| name(scope) == name(wanted))
-        });
-        scopes.extend(further);
+        let scopes = with_further(scopes, further);
         let mut place = realm.clone();
         if let Some(service) = service {
             place.query_pairs_mut().append_pair("service", service);
@@ -199,9 +205,42 @@ impl Auth {
     }
 }
 
+/// Scopes, and of further ones those of other names: a registry behind another may know a repository by another name.
+fn with_further<'a>(scopes: &'a [String], further: &'a str) -> Vec<&'a str> {
+    let name = |scope: &'a str| scope.rsplit_once(':').map_or(scope, |(name, _)| name);
+    let mut all: Vec<&str> = scopes.iter().map(String::as_str).collect();
+    for one in further.split_whitespace() {
+        if !all.iter().any(|scope| name(scope) == name(one)) {
+            all.push(one);
+        }
+    }
+    all
+}
+
 /// A header that no text for debugging shows.
 fn secret(text: &str) -> Option<HeaderValue> {
     let mut header = HeaderValue::from_str(text).ok()?;
     header.set_sensitive(true);
     Some(header)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_further_scopes_only_those_of_other_names_are_asked_for() {
+        let scopes = [push("team/app"), pull("team/base")];
+        for (further, added) in [
+            ("", &[][..]),
+            ("repository:team/app:pull", &[]),
+            ("repository:team/base:pull,push repository:team/app:*", &[]),
+            ("repository:proxy/team/app:pull,push", &["repository:proxy/team/app:pull,push"]),
+            (" repository:a:pull  repository:a:push repository:team/app:pull ", &["repository:a:pull"]),
+        ] {
+            let all = with_further(&scopes, further);
+            assert_eq!(all[..2], scopes, "{further}");
+            assert_eq!(all[2..], *added, "{further}");
+        }
+    }
 }

@@ -34,6 +34,9 @@ pub(super) struct Brought {
     pub(super) refused: bool,
 }
 
+/// How often it is tried to mount a blob, which can be sent as well.
+const MOUNTS: u32 = 3;
+
 /// How long is waited for requests beside one that failed, and for the end of a session that is given up.
 pub(super) const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -101,8 +104,7 @@ impl Registry {
         others.dedup();
         let (mut session, refused) = (None, !others.is_empty());
         for from in others {
-            let mounting = async || self.mount(repository, from, blob, &what).await;
-            match self.line.patience.insist(mounting).await {
+            match self.mounting(repository, from, blob, &what).await {
                 Ok(Mounting::Done) => {
                     home.is_in(repository);
                     return Ok(Brought { arrival: Arrival::Mounted, ..there });
@@ -111,9 +113,9 @@ impl Registry {
                     session = open;
                     break;
                 }
-                // Who may not read there may still write here.
-                Ok(Mounting::Open(None)) | Err(RegistryError::Denied { .. }) => {}
-                Err(error) => return Err(error),
+                Err(error) if error.is_of_trust() => return Err(error),
+                // Who may not read there, or finds a registry that fails at it, may still write here.
+                Ok(Mounting::Open(None)) | Err(_) => {}
             }
         }
         let _one_of_few = self.uploads.acquire().await;
@@ -142,6 +144,24 @@ impl Registry {
             }
             _ => Ok(false),
         }
+    }
+
+    /// Tries a few times to mount a blob.
+    async fn mounting(
+        &self,
+        repository: &str,
+        from: &str,
+        blob: &Blob,
+        what: &str,
+    ) -> Result<Mounting, RegistryError> {
+        let mut tries = self.line.patience.begin();
+        for _ in 1..MOUNTS {
+            match self.mount(repository, from, blob, what).await {
+                Ok(mounting) => return Ok(mounting),
+                Err(fault) => tries.after(fault).await?,
+            }
+        }
+        Ok(self.mount(repository, from, blob, what).await?)
     }
 
     /// Rule: OCI distribution specification 1.1, "Mounting a blob from another repository".

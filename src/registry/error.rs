@@ -119,6 +119,11 @@ impl RegistryError {
         matches!(self, Self::Unreachable { .. } | Self::Busy { .. })
     }
 
+    /// Whether who answers is not who should, so that nothing more is said to them.
+    pub(super) fn is_of_trust(&self) -> bool {
+        matches!(self, Self::Untrusted { .. } | Self::Elsewhere { .. } | Self::Digest { .. })
+    }
+
     /// The refusal.
     #[must_use]
     pub fn diagnostic(&self) -> Diagnostic {

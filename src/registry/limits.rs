@@ -52,6 +52,11 @@ fn smaller(size: u64) -> u64 {
     (size / 2).clamp(SMALLEST, PART)
 }
 
+/// A size to go on with behind one that was turned down without a word of its size: three of them go through all sizes.
+pub(super) fn much_smaller(size: u64) -> u64 {
+    (size / 8).clamp(SMALLEST, PART)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,5 +78,14 @@ mod tests {
             limits.part_is_too_large(limits.part());
         }
         assert_eq!(limits.part(), SMALLEST);
+    }
+
+    #[test]
+    fn what_is_turned_down_becomes_small_within_three_tries() {
+        for size in [WHOLE, PART, 1, SMALLEST] {
+            let sizes = [much_smaller(size), much_smaller(much_smaller(size))];
+            assert!(sizes[0] <= PART && sizes[0] >= sizes[1]);
+            assert_eq!(much_smaller(sizes[1]), SMALLEST);
+        }
     }
 }

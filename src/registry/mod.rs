@@ -112,6 +112,12 @@ impl Registry {
         self
     }
 
+    /// Whether it is a client of the registry at `HOST` or `HOST:PORT` with this login.
+    #[must_use]
+    pub fn is_of(&self, registry: &str, credential: Option<&DockerCredential>) -> bool {
+        self.address.name == registry && self.auth.credential() == credential
+    }
+
     /// One of its repositories, which need not exist yet.
     ///
     /// # Errors

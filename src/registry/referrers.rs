@@ -16,8 +16,9 @@ use super::manifests::{Descriptor, MAX_MANIFEST, Manifest, OCI_INDEX, essence};
 use super::pushing::{Pushed, Summary};
 use super::{Patience, Registry, Repository};
 
-/// How many pages of a list are read.
+/// How many pages of a list are read, and how many bytes of them all.
 const PAGES: usize = 100;
+const MAX_LIST: usize = 16 << 20;
 
 /// How often a list under a tag is written, until what was written stays.
 const ROUNDS: u32 = 10;
@@ -69,6 +70,14 @@ struct Subject {
 #[derive(Deserialize)]
 struct List {
     manifests: Vec<Referrer>,
+}
+
+/// One page of a list.
+struct Page {
+    referrers: Vec<Referrer>,
+    /// In bytes.
+    size: usize,
+    next: Option<Url>,
 }
 
 impl Referrer {
@@ -163,16 +172,17 @@ impl Registry {
         let what = format!("list what is said about `{subject}` of `{repository}`");
         let path = format!("referrers/{subject}");
         let mut url = self.line.patience.insist(async || self.url(repository, &path).await).await?;
-        let mut found = Vec::new();
+        let (mut found, mut left) = (Vec::new(), MAX_LIST);
         for _ in 0..PAGES {
-            let read = async || self.page(&what, url.clone(), scopes).await;
-            let (page, next) = match self.line.patience.insist(read).await {
+            let read = async || self.page(&what, url.clone(), left, scopes).await;
+            let Page { referrers, size, next } = match self.line.patience.insist(read).await {
                 Ok(Some(page)) => page,
                 // Some deny what they do not know; whoever may read nothing hears it from the tag.
                 Ok(None) | Err(RegistryError::Denied { .. }) => return Ok(None),
                 Err(error) => return Err(error),
             };
-            found.extend(page);
+            found.extend(referrers);
+            left -= size;
             match next {
                 Some(next) => url = next,
                 None => return Ok(Some(found)),
@@ -181,13 +191,14 @@ impl Registry {
         Err(self.line.nonsense(&what, "its list does not end"))
     }
 
-    /// One page of a list, and where the next is.
+    /// One page of a list, of which so many bytes are left to read.
     async fn page(
         &self,
         what: &str,
         url: Url,
+        left: usize,
         scopes: &[String],
-    ) -> Result<Option<(Vec<Referrer>, Option<Url>)>, Fault> {
+    ) -> Result<Option<Page>, Fault> {
         let mut ask = Ask::new(self, what, Method::GET, url, scopes);
         ask.headers.insert(ACCEPT, HeaderValue::from_static(OCI_INDEX));
         let mut answer = self.ask(&ask).await?;
@@ -198,12 +209,33 @@ impl Registry {
         if answer.status != StatusCode::OK {
             return Err(answer.refused(&self.line, what).into());
         }
-        let bytes = answer.bytes(&self.line, MAX_MANIFEST).await?;
-        let bytes = bytes.ok_or_else(|| self.line.nonsense(what, "its list has more than 4 MiB"))?;
+        let bytes = answer.bytes(&self.line, MAX_MANIFEST.min(left)).await?;
+        let too_long = if left < MAX_MANIFEST {
+            "its list has more than 16 MiB"
+        } else {
+            "a page of its list has more than 4 MiB"
+        };
+        let bytes = bytes.ok_or_else(|| self.line.nonsense(what, too_long))?;
         let list: List =
             serde_json::from_slice(&bytes).map_err(|_| self.line.nonsense(what, "it is no list"))?;
-        let next = next_page(&answer);
-        Ok(Some((list.manifests, next)))
+        let next = self.next_page(&answer, what)?;
+        Ok(Some(Page { referrers: list.manifests, size: bytes.len(), next }))
+    }
+
+    /// Where the next page of a list is.
+    ///
+    /// Rule: OCI distribution specification 1.1, "Listing Referrers".
+    fn next_page(&self, answer: &Answer, what: &str) -> Result<Option<Url>, RegistryError> {
+        let headers = answer.headers.get_all(LINK).iter();
+        let Some(target) = headers.filter_map(|header| header.to_str().ok()).find_map(linked) else {
+            return Ok(None);
+        };
+        let next = answer.url.join(target);
+        let next = next.map_err(|_| self.line.nonsense(what, "its next page has no address"))?;
+        if next.origin() != answer.url.origin() {
+            return Err(self.line.elsewhere(&next, "the next page of a list is not read at another place"));
+        }
+        Ok(Some(next))
     }
 
     /// The index under the tag that stands for a list, as it is and as a list.
@@ -253,7 +285,7 @@ impl Registry {
         let scopes = [push(repository)];
         let tag = tag_of(subject);
         let mut settling = None;
-        for round in 0..ROUNDS {
+        for round in 0..=ROUNDS {
             if let Some(took) = settling {
                 // Who read it before this was written, has written by then; who waits differently long does not meet them
                 // again.
@@ -274,6 +306,9 @@ impl Registry {
             if lacking.is_empty() {
                 return Ok(());
             }
+            if round == ROUNDS {
+                break;
+            }
             if let Some(entries) = index["manifests"].as_array_mut() {
                 entries.extend(lacking);
             }
@@ -285,23 +320,34 @@ impl Registry {
     }
 }
 
-/// The next page of a list, on the same host.
-///
-/// Rule: OCI distribution specification 1.1, "Listing Referrers"; RFC 5988, "The Link Header Field".
-fn next_page(answer: &Answer) -> Option<Url> {
-    let next = answer.url.join(linked(answer.text(&LINK)?)?).ok()?;
-    (next.origin() == answer.url.origin()).then_some(next)
-}
-
 /// What a `Link` header calls the next.
+///
+/// Rule: RFC 8288, "The Link Header Field".
 fn linked(header: &str) -> Option<&str> {
-    header.split(',').find_map(|link| {
+    parts(header, ',').find_map(|link| {
         let (target, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
         let is_next = |parameter: &str| {
-            let (name, value) = parameter.trim().split_once('=').unwrap_or_default();
-            name.eq_ignore_ascii_case("rel") && value.trim_matches('"').eq_ignore_ascii_case("next")
+            let (name, value) = parameter.split_once('=').unwrap_or_default();
+            let mut relations = value.trim().trim_matches('"').split_whitespace();
+            name.trim().eq_ignore_ascii_case("rel") && relations.any(|one| one.eq_ignore_ascii_case("next"))
         };
-        parameters.split(';').any(is_next).then_some(target)
+        parts(parameters, ';').any(is_next).then_some(target)
+    })
+}
+
+/// The parts of a header between separators that stand neither in quotes nor in an address.
+fn parts(text: &str, separator: char) -> impl Iterator<Item = &str> {
+    let (mut is_quoted, mut is_escaped, mut is_address) = (false, false, false);
+    text.split(move |next| {
+        let was_escaped = std::mem::take(&mut is_escaped);
+        match next {
+            _ if was_escaped => {}
+            '\\' => is_escaped = is_quoted,
+            '"' if !is_address => is_quoted = !is_quoted,
+            '<' | '>' if !is_quoted => is_address = next == '<',
+            _ => return next == separator && !is_quoted && !is_address,
+        }
+        false
     })
 }
 
@@ -323,6 +369,10 @@ mod tests {
     fn the_next_page_is_where_the_header_says() {
         for (header, next) in [
             ("</v2/a/referrers/x?n=2>; rel=\"next\"", Some("/v2/a/referrers/x?n=2")),
+            ("</v2/x?types=a,b;c>; rel=next", Some("/v2/x?types=a,b;c")),
+            ("<a>; title=\"<b>; \\\", rel=next\"; rel=prev, <c>; rel=\"last NEXT\"", Some("c")),
+            ("nothing, <a>; rel = next", Some("a")),
+            ("<a>; title=\"rel=next, <b>; rel=next", None),
             ("<a>; rel=prev, <b>;title=x; REL=Next", Some("b")),
             ("<a>; rel=prev", None),
             ("a; rel=next", None),
@@ -351,6 +401,14 @@ mod tests {
         #[test]
         fn whatever_a_header_says_is_read(header in ".{0,60}", subject in ".{0,60}") {
             let _ = (linked(&header), tag_of(&subject));
+        }
+
+        #[test]
+        fn whatever_an_address_has_in_it_is_found_among_others(
+            target in "[!-;=?-~]{1,40}", other in "[!-;=?-~]{0,20}", title in "[ -!#-\\[\\]-~]{0,20}",
+        ) {
+            let header = format!("<{other}>; title=\"{title}\"; rel=prev , <{target}>; rel=\"next\"");
+            prop_assert_eq!(linked(&header), Some(target.as_str()));
         }
     }
 }

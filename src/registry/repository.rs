@@ -13,6 +13,9 @@ use super::pushing::{Pushed, Summary};
 use super::{Registry, reference};
 use crate::platform::Platform;
 
+/// How many manifests of an index are read.
+const MANIFESTS: usize = 64;
+
 /// Largest configuration of an image that is read, in bytes.
 const MAX_CONFIG: u64 = 8 << 20;
 
@@ -186,7 +189,13 @@ impl<'a> Repository<'a> {
         let mut layers = BTreeMap::new();
         let Some(first) = self.manifest(by).await? else { return Ok(layers) };
         let mut named = vec![self.named(&first)?];
-        for image in std::mem::take(&mut named[0].manifests) {
+        let images = std::mem::take(&mut named[0].manifests);
+        if images.len() > MANIFESTS {
+            let what = format!("give the images of `{}` of `{}`", first.digest(), self.name);
+            let why = format!("it names {} of them, more than {MANIFESTS}", images.len());
+            return Err(self.registry.line.nonsense(&what, why));
+        }
+        for image in images {
             if let Some(manifest) = self.manifest(&image.digest).await? {
                 named.push(self.named(&manifest)?);
             }

@@ -13,7 +13,7 @@ use reqwest::{Body, Method, StatusCode, Url};
 use super::blobs::Sessions;
 use super::error::{Fault, RegistryError};
 use super::exchange::{Answer, Ask, Outgoing};
-use super::limits::{PART, SMALLEST};
+use super::limits::{PART, SMALLEST, much_smaller};
 use super::range::taken;
 use super::session::Session;
 use super::source::Window;
@@ -45,6 +45,8 @@ pub(super) struct Upload<'a> {
     /// Whether the registry may have more or less than was thought, or even all.
     unsure: bool,
     refusals: u32,
+    /// How often the registry had no time for a body, and nothing got on.
+    delays: u32,
     setbacks: u32,
     /// How much the registry has, and the most that it ever had.
     reached: u64,
@@ -76,6 +78,7 @@ impl<'a> Upload<'a> {
             part: registry.limits.part(),
             unsure: false,
             refusals: 0,
+            delays: 0,
             setbacks: 0,
             reached: 0,
             farthest: 0,
@@ -182,7 +185,7 @@ impl<'a> Upload<'a> {
         }
         self.reached = offset;
         if offset > self.farthest {
-            (self.farthest, self.refusals) = (offset, 0);
+            (self.farthest, self.refusals, self.delays) = (offset, 0, 0);
         }
         if self.setbacks > SETBACKS {
             let why = format!("it lost what it was sent of a blob {SETBACKS} times");
@@ -202,10 +205,8 @@ impl<'a> Upload<'a> {
     async fn send_whole(&mut self, session: Session) -> Result<bool, Fault> {
         let size = self.blob.size;
         match self.send(Method::PUT, self.ended(&session), 0, size).await {
-            // What was cut may have been too large for something on the way, and goes on in parts.
             Err(fault) => {
-                self.whole &= fault.is_of_busy();
-                self.part = self.part.min(PART);
+                self.failed(&fault, size, PART);
                 Err(fault)
             }
             Ok(answer) if answer.status == StatusCode::PAYLOAD_TOO_LARGE => {
@@ -218,10 +219,25 @@ impl<'a> Upload<'a> {
                 Ok(true)
             }
             Ok(answer) => {
-                self.whole = false;
+                (self.whole, self.part) = (false, self.part.min(PART));
                 self.turned_down(answer.refused(&self.registry.line, self.what), true).await
             }
         }
+    }
+
+    /// A body of so many bytes did not arrive. What was cut may have been too large for something on the way, and so may what
+    /// was answered twice in the name of a registry that had no time: the next is smaller.
+    fn failed(&mut self, fault: &Fault, size: u64, next: u64) {
+        let next = if fault.is_of_busy() {
+            self.delays += 1;
+            if self.delays < 2 || size <= PART {
+                return;
+            }
+            PART
+        } else {
+            next
+        };
+        (self.whole, self.part) = (false, self.part.min(next));
     }
 
     /// Rule: OCI distribution specification 1.1, "Pushing a blob in chunks".
@@ -234,9 +250,7 @@ impl<'a> Upload<'a> {
         let smallest = session.least.max(SMALLEST);
         match self.send(Method::PATCH, session.place.clone(), start, end).await {
             Err(fault) => {
-                if !fault.is_of_busy() {
-                    self.part = (self.part / 2).max(SMALLEST);
-                }
+                self.failed(&fault, end - start, (self.part / 2).max(SMALLEST));
                 Err(fault)
             }
             Ok(answer) if answer.status == StatusCode::PAYLOAD_TOO_LARGE => {
@@ -264,6 +278,10 @@ impl<'a> Upload<'a> {
             }
             Ok(answer) => {
                 let over = answer.status != StatusCode::RANGE_NOT_SATISFIABLE;
+                if over {
+                    // Not everything on the way that finds a body too large says so.
+                    self.part = much_smaller(self.part);
+                }
                 let error = answer.refused(&self.registry.line, self.what);
                 self.turned_down(error, over).await.map(|_| ())
             }

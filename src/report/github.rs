@@ -2,7 +2,7 @@
 
 use annotate_snippets::Renderer;
 
-use super::{Event, Sink, human, marked};
+use super::{Event, Sink, Told, human, marked};
 use crate::diagnostic::{Diagnostic, Documents, Fix};
 use crate::engine::BuildEvent;
 
@@ -18,15 +18,14 @@ pub(super) struct Workflow {
     steps: Vec<String>,
     /// The step whose group is open.
     open: Option<usize>,
-    /// Whether steps were told as they went.
-    told_steps: bool,
+    told: Told,
 }
 
 impl Workflow {
     /// `is_heard` says whether a runner listens.
     pub(super) fn new(renderer: Renderer, annotates: bool, is_heard: bool) -> Self {
         let commands = is_heard.then(Commands::default);
-        Self { renderer, annotates, commands, steps: Vec::new(), open: None, told_steps: false }
+        Self { renderer, annotates, commands, steps: Vec::new(), open: None, told: Told::default() }
     }
 
     /// A command to the runner.
@@ -66,7 +65,7 @@ impl Sink for Workflow {
             Event::Build(BuildEvent::Started { name, .. }) => self.steps.push(name.clone()),
             _ => {}
         }
-        self.told_steps |= matches!(event, Event::Build(_));
+        let told = self.told.take(image, event, human::tells_output(event));
         let mut lines = match event {
             // Groups would be torn apart by lines of other images.
             Event::Build(BuildEvent::Output { step, .. }) if image.is_none() => self.turn_to(Some(*step)),
@@ -75,7 +74,7 @@ impl Sink for Workflow {
         };
         match event {
             Event::Failed(failed) if self.annotates => {
-                if !self.told_steps && !failed.output.is_empty() {
+                if !told && !failed.output.is_empty() {
                     lines += &self.foreign(&marked(image, human::output(failed).trim_end()));
                 }
                 for mistake in &failed.diagnostics {
@@ -83,7 +82,7 @@ impl Sink for Workflow {
                 }
             }
             event => {
-                if let Some(text) = human::text(&self.renderer, event, self.told_steps) {
+                if let Some(text) = human::text(&self.renderer, event, told) {
                     lines += &self.foreign(&marked(image, &text));
                 }
             }

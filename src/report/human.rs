@@ -5,10 +5,11 @@ use std::ops::Range;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Patch, Renderer, Snippet};
 
-use super::{Event, Failed, Sink, Work, marked};
+use super::{Event, Failed, Sink, Told, Work, in_short, marked};
 use crate::diagnostic::{Diagnostic, Documents, Fix, Place};
 use crate::engine::BuildEvent;
 use crate::harmless::without_credentials;
+use crate::registry::{Arrival, Pushed};
 use crate::verify::{Finding, Verdict};
 
 /// Bytes of a line that are shown before and behind a mistake, at most.
@@ -24,22 +25,26 @@ const MOST_LINES: usize = 40;
 #[derive(Debug)]
 pub(super) struct Plain {
     renderer: Renderer,
-    /// Whether steps were told as they went, and what they printed.
-    told_steps: bool,
+    told: Told,
 }
 
 impl Plain {
     pub(super) fn new(renderer: Renderer) -> Self {
-        Self { renderer, told_steps: false }
+        Self { renderer, told: Told::default() }
     }
 }
 
 impl Sink for Plain {
     fn tell(&mut self, image: Option<&str>, event: &Event<'_>) -> String {
-        self.told_steps |= matches!(event, Event::Build(_));
-        let text = text(&self.renderer, event, self.told_steps);
+        let told = self.told.take(image, event, tells_output(event));
+        let text = text(&self.renderer, event, told);
         text.map_or_else(String::new, |text| marked(image, &text) + "\n")
     }
+}
+
+/// Whether lines tell of an event what work has printed.
+pub(super) fn tells_output(event: &Event<'_>) -> bool {
+    matches!(event, Event::Build(_) | Event::Checked(_))
 }
 
 /// The text of an event, where lines tell it. What a failed step printed is left out where it was `told` before.
@@ -57,6 +62,10 @@ pub(super) fn text(renderer: &Renderer, event: &Event<'_>, told: bool) -> Option
             return None;
         }
         Event::Began(work) => title(work),
+        Event::Pushed(Pushed { arrival: None, .. }) => return None,
+        Event::Pushed(Pushed { digest, size: bytes, arrival: Some(arrival), .. }) => {
+            format!("{} {}, {}", in_short(digest), arrived(*arrival), size(*bytes))
+        }
         Event::Build(event) => return progress(event),
         Event::Checked(found) => finding(found),
         Event::Failed(failed) => mistakes(renderer, failed, told),
@@ -75,6 +84,15 @@ pub(super) fn title(work: &Work) -> String {
         Work::Write(file) => format!("writing {file}"),
         Work::Push(repository) => format!("pushing to {repository}"),
         Work::Verify => "verifying the image".to_owned(),
+    }
+}
+
+/// How a blob came to be in a registry.
+fn arrived(arrival: Arrival) -> &'static str {
+    match arrival {
+        Arrival::There => "was there",
+        Arrival::Mounted => "mounted",
+        Arrival::Sent => "sent",
     }
 }
 

@@ -6,6 +6,7 @@ use serde::Serialize;
 use super::{Event, Failed, Sink, Work};
 use crate::diagnostic::{Diagnostic, Documents, Fix};
 use crate::engine::{BuildEvent, LayerEvent};
+use crate::registry::{Arrival, Pushed};
 use crate::verify::Finding;
 
 /// What the objects look like; counted up where that changes otherwise than by more fields and more events.
@@ -81,6 +82,16 @@ enum Step<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         total: Option<u64>,
     },
+    /// How far a layer, or the configuration, of an image that is pushed has come.
+    Pushed {
+        digest: &'a str,
+        /// What the registry has of it, or was sent, in bytes. What has to be sent again no longer counts.
+        bytes: u64,
+        total: u64,
+        /// How it came, once it is there.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        arrival: Option<Came>,
+    },
     /// A step of the build begins.
     Started {
         /// Counted from 1 in the order they begin.
@@ -102,6 +113,27 @@ enum Step<'a> {
     Sent { bytes: u64 },
     /// A check of the image ended.
     Checked(&'a Finding),
+}
+
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum Came {
+    /// It was there.
+    There,
+    /// The registry has it from another of its repositories.
+    Mounted,
+    /// It was sent.
+    Sent,
+}
+
+impl From<Arrival> for Came {
+    fn from(arrival: Arrival) -> Self {
+        match arrival {
+            Arrival::There => Self::There,
+            Arrival::Mounted => Self::Mounted,
+            Arrival::Sent => Self::Sent,
+        }
+    }
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -160,6 +192,10 @@ fn bodies<'a>(event: &'a Event<'a>) -> Vec<Body<'a>> {
         }
         Event::Layer(LayerEvent { layer, state, done, total }) => {
             progress(Step::Layer { layer, state, bytes: *done, total: *total })
+        }
+        Event::Pushed(Pushed { digest, done, size, arrival }) => {
+            let arrival = arrival.map(Came::from);
+            progress(Step::Pushed { digest, bytes: *done, total: *size, arrival })
         }
         Event::Build(event) => progress(match **event {
             BuildEvent::Started { step, ref name } => Step::Started { step, name },

@@ -10,8 +10,9 @@ use annotate_snippets::Renderer;
 use unicode_width::UnicodeWidthStr;
 
 use super::human::{self, finding, size};
-use super::{Event, Sink, Work, defused, marked};
+use super::{Event, Sink, Told, Work, defused, in_short, marked};
 use crate::engine::{BuildEvent, LayerEvent};
+use crate::registry::Pushed;
 
 /// Shortest time between two pictures.
 const FRAME: Duration = Duration::from_millis(100);
@@ -27,8 +28,6 @@ const SMALLEST: (usize, usize) = (20, 4);
 pub(super) struct Live {
     painter: Option<Painter>,
     renderer: Renderer,
-    /// Whether what failed was told as it happened.
-    told_checks: bool,
 }
 
 #[derive(Debug)]
@@ -47,6 +46,7 @@ struct Shared {
 struct State {
     /// By the images that are worked on at once, of which there may be one without a name.
     views: BTreeMap<String, View>,
+    told: Told,
     /// Lines that stay, and are not written yet.
     above: String,
     /// Whether something changed since the last picture.
@@ -59,7 +59,7 @@ struct State {
 
 impl Live {
     pub(super) fn new(renderer: Renderer) -> Self {
-        Self { painter: None, renderer, told_checks: false }
+        Self { painter: None, renderer }
     }
 }
 
@@ -78,21 +78,28 @@ impl Shared {
     }
 }
 
+impl State {
+    /// Takes in an event of an image.
+    fn take(&mut self, image: Option<&str>, event: &Event<'_>, renderer: &Renderer) {
+        let name = image.unwrap_or_default();
+        // Of what steps print, the view keeps nothing.
+        let told = self.told.take(image, event, matches!(event, Event::Checked(_)));
+        if matches!(event, Event::Failed(_)) {
+            self.views.remove(name);
+        }
+        let stays = match event {
+            Event::Note(_) | Event::Warning { .. } | Event::Failed(_) => human::text(renderer, event, told),
+            event => self.views.entry(name.to_owned()).or_default().take(event, Instant::now()),
+        };
+        self.above.extend(stays.map(|text| marked(image, &text) + "\n"));
+        self.is_new = true;
+    }
+}
+
 impl Sink for Live {
     fn tell(&mut self, image: Option<&str>, event: &Event<'_>) -> String {
-        self.told_checks |= matches!(event, Event::Began(Work::Verify));
         let painter = self.painter.get_or_insert_with(Painter::start);
-        painter.shared.change(|State { views, above, is_new, .. }| {
-            let stays = match event {
-                Event::Note(_) | Event::Warning { .. } => human::text(&self.renderer, event, true),
-                Event::Failed(failed) => Some(human::mistakes(&self.renderer, failed, self.told_checks)),
-                event => {
-                    views.entry(image.unwrap_or_default().to_owned()).or_default().take(event, Instant::now())
-                }
-            };
-            above.extend(stays.map(|text| marked(image, &text) + "\n"));
-            *is_new = true;
-        });
+        painter.shared.change(|state| state.take(image, event, &self.renderer));
         // The thread writes it.
         String::new()
     }
@@ -211,8 +218,35 @@ struct View {
     done: usize,
     of: usize,
     sent: u64,
-    /// The layers of a pull, in the order they are told.
-    layers: Vec<LayerEvent>,
+    /// The layers of a pull or push, in the order they are told.
+    layers: Vec<Layer>,
+}
+
+/// A layer on its way.
+#[derive(Debug)]
+struct Layer {
+    name: String,
+    /// What is done with it.
+    state: String,
+    /// What is done of it, in bytes, and all of it.
+    done: Option<u64>,
+    total: Option<u64>,
+    is_there: bool,
+}
+
+impl From<&LayerEvent> for Layer {
+    fn from(event: &LayerEvent) -> Self {
+        let LayerEvent { layer, state, done, total } = event;
+        let is_there = event.is_complete();
+        Self { name: layer.clone(), state: state.to_lowercase(), done: *done, total: *total, is_there }
+    }
+}
+
+impl From<&Pushed<'_>> for Layer {
+    fn from(Pushed { digest, done, size, arrival }: &Pushed<'_>) -> Self {
+        let (name, state) = (in_short(digest).to_owned(), "sending".to_owned());
+        Self { name, state, done: Some(*done), total: Some(*size), is_there: arrival.is_some() }
+    }
 }
 
 #[derive(Debug)]
@@ -253,15 +287,23 @@ impl View {
                 }
             }
             Event::Layer(layer) => {
-                match self.layers.iter_mut().find(|known| known.layer == layer.layer) {
-                    Some(known) => known.clone_from(layer),
-                    None => self.layers.push((*layer).clone()),
-                }
+                self.layer((*layer).into());
+                None
+            }
+            Event::Pushed(pushed) => {
+                self.layer(pushed.into());
                 None
             }
             Event::Build(event) => self.step(event, now),
             Event::Checked(found) => Some(finding(found)),
             Event::Note(_) | Event::Warning { .. } | Event::Failed(_) => None,
+        }
+    }
+
+    fn layer(&mut self, layer: Layer) {
+        match self.layers.iter_mut().find(|known| known.name == layer.name) {
+            Some(known) => *known = layer,
+            None => self.layers.push(layer),
         }
     }
 
@@ -302,7 +344,7 @@ impl View {
             counts.push(format!("{} sent", size(self.sent)));
         }
         if !self.layers.is_empty() {
-            let whole = self.layers.iter().filter(|layer| layer.is_complete()).count();
+            let whole = self.layers.iter().filter(|layer| layer.is_there).count();
             counts.push(format!("{whole} of {} layers", self.layers.len()));
         }
         let status = if counts.is_empty() {
@@ -311,7 +353,7 @@ impl View {
             format!("{}: {}", work.name, counts.join(", "))
         };
         let mut above = Vec::new();
-        for layer in self.layers.iter().filter(|layer| !layer.is_complete()) {
+        for layer in self.layers.iter().filter(|layer| !layer.is_there) {
             above.push(fitted(&layer_line(layer), "", columns));
         }
         // Every running step gets its line, and the lines that are left go to what it prints.
@@ -353,13 +395,13 @@ fn line(what: &str, name: &str, seconds: f64) -> String {
     format!("{what:<7} {name}  {seconds:.1} s")
 }
 
-fn layer_line(LayerEvent { layer, state, done, total }: &LayerEvent) -> String {
+fn layer_line(Layer { name, state, done, total, .. }: &Layer) -> String {
     let amount = match (done, total) {
         (Some(done), Some(total)) => format!("  {} of {}", size(*done), size(*total)),
         (Some(done), None) => format!("  {}", size(*done)),
         _ => String::new(),
     };
-    format!("        {layer}  {}{amount}", state.to_lowercase())
+    format!("        {name}  {state}{amount}")
 }
 
 /// A text and what stands at the end of its line, in no more than so many columns.
@@ -380,6 +422,10 @@ mod tests {
     use std::num::NonZero;
 
     use super::*;
+    use crate::diagnostic::{Diagnostic, Documents};
+    use crate::registry::Arrival;
+    use crate::report::Failed;
+    use crate::verify::{Finding, Verdict};
 
     /// What a terminal shows after pictures for its widths: each event, then a picture.
     struct Terminal {
@@ -492,6 +538,46 @@ mod tests {
         insta::assert_snapshot!("pull", terminal.seen());
         terminal.show(&[Event::Ended { work: &pull, after: Duration::from_millis(3210) }]);
         assert_eq!(terminal.seen(), "pulled  python:3.12-slim-bookworm  3.2 s");
+    }
+
+    #[test]
+    fn a_push_is_watched_blob_by_blob() {
+        let push = Work::Push("registry.invalid/team/app".to_owned());
+        let digests = ["5c32", "0a1b", "ffee"].map(|digits| format!("sha256:{}", digits.repeat(16)));
+        let pushed = |digest: usize, done, arrival| {
+            Event::Pushed(Pushed { digest: &digests[digest], done, size: 28_200_000, arrival })
+        };
+        let mut terminal = Terminal::new(60, 12);
+        terminal.show(&[Event::Began(&push)]);
+        terminal.show(&[pushed(0, 28_200_000, Some(Arrival::Mounted)), pushed(1, 0, None)]);
+        terminal.show(&[pushed(2, 12_300_000, None), pushed(1, 4_200_000, None)]);
+        insta::assert_snapshot!("push", terminal.seen());
+        terminal.show(&[pushed(1, 28_200_000, Some(Arrival::Sent))]);
+        assert!(terminal.seen().contains("2 of 3 layers"), "{}", terminal.seen());
+        terminal.show(&[Event::Ended { work: &push, after: Duration::from_millis(3210) }]);
+        assert_eq!(terminal.seen(), "pushed  registry.invalid/team/app  3.2 s");
+    }
+
+    #[test]
+    fn of_an_image_that_failed_nothing_is_drawn_and_its_output_stays() {
+        let (mut state, renderer) = (State::default(), Renderer::plain());
+        let mut tell = |image, event: Event<'_>| state.take(Some(image), &event, &renderer);
+        let check = Finding { name: "it runs".to_owned(), verdict: Verdict::Passed, seconds: 0.1 };
+        tell("other", Event::Began(&Work::Verify));
+        tell("other", Event::Checked(&check));
+        tell("a", Event::Began(&Work::Build { steps: 2 }));
+        tell("a", Event::Build(&output(1, "no such package")));
+        let failed = Failed {
+            documents: Documents::default(),
+            diagnostics: vec![Diagnostic::new("it failed")],
+            output: vec!["no such package".to_owned()],
+        };
+        tell("a", Event::Failed(&failed));
+        tell("other", Event::Failed(&Failed { output: vec!["it runs".to_owned()], ..failed }));
+        tell("b", Event::Began(&Work::Resolve));
+        assert_eq!(state.views.keys().collect::<Vec<_>>(), ["b"]);
+        assert_eq!(state.above.matches("no such package").count(), 1, "{}", state.above);
+        assert_eq!(state.above.matches("it runs").count(), 1, "{}", state.above);
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod live;
 mod redact;
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::rc::Rc;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use clap::ValueEnum;
 use crate::diagnostic::{Diagnostic, Documents, Fix};
 use crate::engine::{BuildEvent, LayerEvent};
 use crate::harmless::harmless;
+use crate::registry::Pushed;
 use crate::verify::Finding;
 pub use human::{finding, size};
 pub use redact::Redaction;
@@ -56,6 +58,8 @@ pub enum Event<'a> {
     },
     /// What happens while an image is pulled.
     Layer(&'a LayerEvent),
+    /// How far a blob of an image that is pushed has come.
+    Pushed(Pushed<'a>),
     /// What happens in a build.
     Build(&'a BuildEvent),
     /// What came of a check of an image.
@@ -109,6 +113,23 @@ trait Sink: std::fmt::Debug {
     /// What puts everything in order before something else is written, or the process ends.
     fn settle(&mut self) -> String {
         String::new()
+    }
+}
+
+/// The images of whose present work it was told as it came what it printed: where it fails, that is not told again.
+#[derive(Debug, Default)]
+struct Told(BTreeSet<String>);
+
+impl Told {
+    /// Takes in an event, which tells of such output or not; whether that of the image's work was told.
+    fn take(&mut self, image: Option<&str>, event: &Event<'_>, tells: bool) -> bool {
+        let image = image.unwrap_or_default();
+        if matches!(event, Event::Began(_)) {
+            self.0.remove(image);
+        } else if tells {
+            self.0.insert(image.to_owned());
+        }
+        self.0.contains(image)
     }
 }
 
@@ -273,6 +294,11 @@ impl Report {
         self.tell(&Event::Layer(event));
     }
 
+    /// Tells how far a blob has come on its way to a registry.
+    pub fn pushed(&self, blob: Pushed<'_>) {
+        self.tell(&Event::Pushed(blob));
+    }
+
     /// Tells of one event of a build.
     pub fn event(&self, event: &BuildEvent) {
         let event = match event {
@@ -355,6 +381,12 @@ pub fn in_one_line(name: &str) -> String {
     name.chars().map(told).collect()
 }
 
+/// A digest as engines tell it of layers.
+fn in_short(digest: &str) -> &str {
+    let digits = digest.split_once(':').map_or(digest, |(_, digits)| digits);
+    digits.get(..12).unwrap_or(digits)
+}
+
 /// A length of time for people.
 #[must_use]
 pub fn duration(duration: Duration) -> String {
@@ -367,12 +399,14 @@ pub fn duration(duration: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::registry::Arrival;
     use crate::verify::Verdict;
 
     /// What a sink tells of a build with everything that can happen.
     fn told(settings: Settings) -> String {
         let mut sink = settings.sink();
         let (pull, build) = (Work::Pull("base".to_owned()), Work::Build { steps: 2 });
+        let push = Work::Push("registry.invalid/team/app".to_owned());
         let layer = LayerEvent {
             layer: "5c32499ab806".to_owned(),
             state: "Downloading".to_owned(),
@@ -412,6 +446,17 @@ mod tests {
             Event::Ended { work: &pull, after },
             Event::Began(&build),
         ];
+        let digest = format!("sha256:{}", "5c32499ab806".repeat(6).get(..64).unwrap());
+        let blob = |done, arrival| {
+            let (digest, size) = (digest.as_str(), 28_200_000);
+            Event::Pushed(Pushed { digest, done, size, arrival })
+        };
+        let pushing = [
+            blob(12_300_000, None),
+            blob(28_200_000, Some(Arrival::Sent)),
+            blob(28_200_000, Some(Arrival::Mounted)),
+            blob(28_200_000, Some(Arrival::There)),
+        ];
         events.extend(build_events.iter().map(Event::Build));
         let checks = [
             found("it starts", Verdict::Passed),
@@ -420,6 +465,9 @@ mod tests {
         events.extend([Event::Ended { work: &build, after }, Event::Began(&Work::Verify)]);
         events.extend(checks.iter().map(Event::Checked));
         events.push(Event::Failed(&failed));
+        events.push(Event::Began(&push));
+        events.extend(pushing);
+        events.push(Event::Ended { work: &push, after });
         let text: String = events.iter().map(|event| sink.tell(None, event)).collect();
         let text = text + &sink.settle();
         // The word that ends a silence is another each time.
@@ -448,6 +496,32 @@ mod tests {
         let lines = sink.tell(Some("a"), &Event::Build(&output));
         assert!(lines.starts_with("::stop-commands::") && !lines.contains("::group::"), "{lines}");
         assert!(lines.ends_with("a | #1   ::error::forged\n"), "{lines}");
+    }
+
+    #[test]
+    fn what_a_step_printed_is_told_once_of_each_image() {
+        let plain = Settings::default();
+        let github = Settings { format: MessageFormat::Github, ..plain };
+        let output = BuildEvent::Output { step: 1, line: "of the other".to_owned() };
+        let failed = || Failed {
+            documents: Documents::default(),
+            diagnostics: vec![Diagnostic::new("it failed")],
+            output: vec!["no such package".to_owned()],
+        };
+        for mut sink in [plain.sink(), github.sink(), Settings { is_workflow: true, ..plain }.sink()] {
+            sink.tell(Some("other"), &Event::Build(&output));
+            let mut told =
+                |image, event: Event<'_>| sink.tell(Some(image), &event).contains("no such package");
+            assert!(told("a", Event::Failed(&failed())));
+            assert!(!told("other", Event::Failed(&failed())));
+            // What is done next prints something else.
+            assert!(!told("other", Event::Began(&Work::Resolve)));
+            assert!(told("other", Event::Failed(&failed())));
+            let check = Finding { name: "it runs".to_owned(), verdict: Verdict::Passed, seconds: 0.1 };
+            assert!(!told("a", Event::Began(&Work::Verify)));
+            assert!(!told("a", Event::Checked(&check)));
+            assert!(!told("a", Event::Failed(&failed())));
+        }
     }
 
     #[test]

@@ -234,8 +234,8 @@ impl Publisher<'_> {
                 blobs: super::push::blobs(&target.ready.whole, store),
             };
             let pushed = match &target.list {
-                None => repository.push(&image, &[], |_| {}).await,
-                Some(list) => repository.push_index(list, &[&image], &[], |_| {}).await,
+                None => repository.push(&image, &[], |pushed| report.pushed(pushed)).await,
+                Some(list) => repository.push_index(list, &[&image], &[], |pushed| report.pushed(pushed)).await,
             };
             let pushed = pushed.map_err(failed)?;
             part.sent = pushed.bytes;
