@@ -26,14 +26,20 @@ pub enum Libraries {
 /// What is asked of a lock.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Locking {
-    /// Its file, where it is not beside the list.
+    /// Its file, where somebody names it: it is meant to be there then.
     pub file: Option<PathBuf>,
+    /// Where one is looked for that nobody names, where that is not beside the list: a folder, and the name that stands
+    /// between `pylock.` and `.toml`.
+    pub own: Option<(PathBuf, String)>,
     /// Whether nothing is installed but what it says.
     pub is_demanded: bool,
+    /// Whether a tag of the image tells its digest, which then is not to change on the way.
+    pub is_in_tag: bool,
 }
 
 /// What one image is asked to be. Paths are of this host, and nothing of it has been looked at.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a question of its own")]
 pub struct Request {
     /// The variant's name.
     pub variant: String,
@@ -49,6 +55,8 @@ pub struct Request {
     pub lock: Locking,
     /// The image built on.
     pub base: Option<Reference>,
+    /// Whether that was just built in the engine, and no registry has it.
+    pub base_is_local: bool,
     /// The same in files of this host, where no engine has a part in it.
     pub base_files: Option<Place>,
     /// A file with the facts of the image built on, which then is not asked.
@@ -109,6 +117,7 @@ impl Request {
             selection: Selection::default(),
             lock: Locking::default(),
             base: None,
+            base_is_local: false,
             base_files: None,
             base_facts: None,
             python: None,

@@ -8,6 +8,7 @@ mod sandbox;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 use engine::{base, docker, ipybox};
 use sandbox::{Sandbox, refusal, text};
@@ -90,6 +91,86 @@ fn mistakes_in_lists_of_all_images_come_before_the_first_build() {
 }
 
 #[test]
+fn what_is_wrong_with_any_image_comes_before_the_first_build() {
+    let sandbox = Sandbox::new();
+    sandbox
+        .write("list.txt", "six = \"*\"\n")
+        .write("bad.txt", "six = \"=>1\"\n")
+        .write("pylock.list.toml", "");
+    let own = "description = \"x\"\nextends = \"kernel\"\n[[step]]\nrun = \"true\"\nsecrets = [\"token\"]\n";
+    for variant in ["minimal", "kernel", "extend-base"] {
+        let shipped = Path::new(engine::ROOT).join("variants").join(variant);
+        fs::create_dir_all(sandbox.0.path().join("own").join(variant)).unwrap();
+        for file in ["variant.toml", "dependencies.txt"] {
+            sandbox.write(&format!("own/{variant}/{file}"), fs::read(shipped.join(file)).unwrap());
+        }
+    }
+    fs::create_dir_all(sandbox.0.path().join("own/closed")).unwrap();
+    sandbox.write("own/closed/variant.toml", own).write("own/closed/dependencies.txt", "");
+    let file = "\
+[fleet]
+variants = \"own\"
+platforms = [\"linux/amd64\", \"linux/arm64\", \"linux/riscv64\"]
+
+[image.list]
+dependencies = \"bad.txt\"
+
+[image.secret]
+variant = \"closed\"
+secrets = [\"token\"]
+
+[image.other]
+from = \"list\"
+platforms = [\"linux/riscv64\"]
+
+[image.one]
+dependencies = \"list.txt\"
+lock = \"pylock.list.toml\"
+
+[image.two]
+variant = \"kernel\"
+dependencies = \"list.txt\"
+lock = \"pylock.list.toml\"
+";
+    sandbox.write("ipybox.toml", file);
+    let output = sandbox.run(&["build", "--secret", "id=stray,env=HOME"]);
+    let architecture = if cfg!(target_arch = "aarch64") { "linux/arm64" } else { "linux/amd64" };
+    insta::assert_snapshot!(
+        "fleet_inputs",
+        refusal(&output).replace(&format!("be for {architecture}"), "be for HERE")
+    );
+    // The platform that is asked for is for all of them.
+    let said = text(&sandbox.run(&["build", "other", "--platform", "linux/riscv64"]).stderr);
+    assert!(!said.contains("would be for") && said.contains("1 of 2 images"), "{said}");
+}
+
+#[test]
+fn tags_tell_of_the_lock_and_the_day_of_the_build() {
+    let sandbox = Sandbox::new();
+    let file = "[image.a]\nplatforms = [\"linux/amd64\", \"linux/arm64\"]\ntags = [\"{lock.short}\"]\n";
+    fs::create_dir(sandbox.0.path().join("there")).unwrap();
+    sandbox.write("there/ipybox.toml", file).write("pylock.minimal-linux-arm64.toml", "");
+    let build = |platform: &str| {
+        sandbox.run(&["build", "--file", "there/ipybox.toml", "--platform", platform]).status.code().unwrap()
+    };
+    // The lock of a variant's own list is beside the file, and each platform has its own; there is no engine here.
+    assert_eq!((build("linux/amd64"), build("linux/arm64")), (1, 1));
+    sandbox.write("there/pylock.minimal-linux-arm64.toml", "");
+    assert_eq!((build("linux/amd64"), build("linux/arm64")), (1, 75));
+    sandbox.write("ipybox.toml", "[image.a]\ntags = [\"{date}\"]\n");
+    for time in ["soon", "-1", "253402300800"] {
+        let output = sandbox.command(&["build"]).env("SOURCE_DATE_EPOCH", time).output().unwrap();
+        let said = text(&output.stderr);
+        assert!(
+            output.status.code() == Some(2) && said.contains(&format!("`SOURCE_DATE_EPOCH` is `{time}`")),
+            "{said}"
+        );
+    }
+    let output = sandbox.command(&["build"]).env("SOURCE_DATE_EPOCH", "253402300799").output().unwrap();
+    assert_eq!(output.status.code(), Some(75), "{}", text(&output.stderr));
+}
+
+#[test]
 fn one_image_and_a_fleet_are_told_apart() {
     let sandbox = Sandbox::new();
     // Without the file all is as it was.
@@ -124,6 +205,11 @@ fn one_image_and_a_fleet_are_told_apart() {
             output.status.code() == Some(2) && said.contains(&format!("`{variable}` describes")),
             "{said}"
         );
+    }
+    // What a variable turns off describes nothing.
+    for (variable, value) in [("IPYBOX_ROOT", "0"), ("IPYBOX_NO_BYTECODE", "false"), ("IPYBOX_PUSH", "off")] {
+        let output = sandbox.command(&["build"]).env(variable, value).output().unwrap();
+        assert!(is_of_fleet(&text(&output.stderr)), "{variable}: {}", text(&output.stderr));
     }
     let (code, said) = told(&["build", "a", "--apt", "jq"]);
     assert!(code == 2 && said.contains("`--apt` describes one image"), "{said}");
@@ -257,8 +343,13 @@ fn three(name: &str) -> Fleet {
 #[test]
 fn images_are_built_in_their_order_and_once() {
     let fleet = three("order");
-    let check = fleet.build(&["--check"]);
-    assert_eq!(check.status.code(), Some(3), "{}", fleet.said(&check));
+    // What there is to do is no failure that stops others.
+    let check = fleet.build(&["--check", "--fail-fast"]);
+    let said = fleet.said(&check);
+    assert_eq!(check.status.code(), Some(3), "{said}");
+    for name in ["one:1.0", "other:latest"] {
+        assert!(said.contains(&format!("{name} is not there yet")), "{said}");
+    }
     assert_eq!(fleet.id("one"), "");
     let output = fleet.build(&["--jobs", "2"]);
     let said = fleet.said(&output);
@@ -338,4 +429,96 @@ fn what_fails_takes_with_it_only_what_is_built_on_it() {
     let output = fleet.build(&["--fail-fast", "--jobs", "1", "--force"]);
     let said = fleet.said(&output);
     assert!(output.status.code() == Some(1) && !said.contains("1 built"), "{said}");
+}
+
+/// The platform of this host.
+fn here() -> String {
+    docker(&["version", "--format", "{{.Server.Os}}/{{.Server.Arch}}"]).trim().to_owned()
+}
+
+#[test]
+fn images_of_a_matrix_need_no_lock_and_have_their_own() {
+    let file = "[image.NAME-each]\nvariant = \"kernel\"\ndependencies = \"list.txt\"\ntags = [\"{base}\"]\n\
+                matrix.base = { one = \"BASE\", two = \"BASE\" }\n";
+    let fleet = Fleet::new("matrix", file);
+    fleet.write("list.txt", "six = \"<1.17\"\n");
+    // Equal images are one, which none of two builds at once takes from the other.
+    let output = fleet.build(&["--reproducible", "--jobs", "2"]);
+    let said = fleet.said(&output);
+    assert!(output.status.success() && said.contains("2 built in "), "{said}");
+    assert_eq!(fleet.id("each:one"), fleet.id("each:two"));
+    let lock = format!("pylock.{}-each-one.toml", fleet.prefix);
+    let arguments = ["lock", "-V", "kernel", "-d", "list.txt", "--base", &base(), "--lock", &lock];
+    engine::run(ipybox().args(arguments).current_dir(fleet.folder.path()));
+    let output = fleet.build(&[]);
+    let said = fleet.said(&output);
+    assert!(output.status.success() && said.contains("1 built, 1 up to date in "), "{said}");
+    assert!(said.contains("each-one | built "), "{said}");
+    // Proofs of images that are there take turns as well.
+    let log = fleet.folder.path().join("log");
+    let mut proving = ipybox();
+    proving
+        .args(["build", "--verify", "--jobs", "1", "--progress", "plain"])
+        .current_dir(fleet.folder.path());
+    let mut proving = proving.stderr(fs::File::create(&log).unwrap()).spawn().unwrap();
+    let proofs = || fs::read_to_string(&log).unwrap().matches("verifying the image").count();
+    let begun = Instant::now();
+    while proofs() == 0 && begun.elapsed() < Duration::from_secs(60) {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    std::thread::sleep(Duration::from_secs(3));
+    engine::run(Command::new("kill").args(["-INT", &proving.id().to_string()]));
+    assert_eq!(proving.wait().unwrap().code(), Some(130));
+    assert_eq!(proofs(), 1, "{}", fs::read_to_string(&log).unwrap());
+}
+
+#[test]
+fn images_that_share_a_lock_bring_it_up_to_date_once() {
+    let of = |name: &str, more: &str| {
+        format!(
+            "[image.NAME-{name}]\nvariant = \"kernel\"\nbase = \"BASE\"\ndependencies = \"list.txt\"\n\
+             env = {{ A = \"{name}\" }}\nplatforms = [\"{}\"]\n{more}\n",
+            here()
+        )
+    };
+    let file = of("one", "") + &of("two", "");
+    let fleet = Fleet::new("locks", &file);
+    fleet.write("list.txt", "six = \"*\"\n");
+    let lock = format!("pylock.list-{}.toml", here().replace('/', "-"));
+    let arguments =
+        ["lock", "-V", "kernel", "-d", "list.txt", "--base", &base(), "--platform", &here(), "--lock", &lock];
+    let make = || engine::run(ipybox().args(arguments).current_dir(fleet.folder.path()));
+    make();
+    fleet.write("list.txt", "six = \"*\"\nidna = \"*\"\n");
+    let output = fleet.build(&["--jobs", "2"]);
+    let said = fleet.said(&output);
+    assert!(output.status.success() && said.contains("2 built in "), "{said}");
+    assert_eq!(said.matches("is brought up to date").count(), 1, "{said}");
+    let written = fs::read_to_string(fleet.folder.path().join(&lock)).unwrap();
+    assert!(written.contains("generation = 1\n"), "{written}");
+
+    // A tag that tells of the lock wants it as it is to be.
+    let told = file.replacen("env = ", "tags = [\"{lock.short}\"]\nenv = ", 1);
+    fleet.write("ipybox.toml", &told.replace("NAME", &fleet.prefix).replace("BASE", &base()));
+    fleet.write("list.txt", "six = \"*\"\n");
+    let output = fleet.build(&[]);
+    let said = fleet.said(&output);
+    assert!(output.status.code() == Some(1) && said.contains("2 failed in "), "{said}");
+    assert_eq!(said.matches("`{lock.short}` in a tag of the image tells its digest").count(), 2, "{said}");
+    assert_eq!(fs::read_to_string(fleet.folder.path().join(&lock)).unwrap(), written);
+    make();
+    let output = fleet.build(&[]);
+    assert!(output.status.success(), "{}", fleet.said(&output));
+}
+
+#[test]
+fn what_is_built_on_another_is_for_its_platform_and_nobody_is_asked_for_it() {
+    let fleet = three("platform");
+    let file = fs::read_to_string(fleet.folder.path().join("ipybox.toml")).unwrap();
+    let other = "platforms = [\"linux/riscv64\"]\ndependencies = \"more.txt\"";
+    fleet.write("ipybox.toml", &file.replacen("dependencies = \"more.txt\"", other, 1));
+    let output = fleet.build(&[&format!("{}-more", fleet.prefix)]);
+    let said = fleet.said(&output);
+    assert!(output.status.code() == Some(1) && said.contains("1 built, 1 failed in "), "{said}");
+    assert!(said.contains("and not for linux/riscv64") && said.contains("the same `platforms`"), "{said}");
 }

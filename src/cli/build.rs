@@ -189,7 +189,9 @@ impl BuildArgs {
                 && !LISTS_OF_EVERY.contains(id)
                 && !others.contains(id)
         };
-        for id in matches.ids().map(clap::Id::as_str).filter(describes) {
+        // A switch that a variable turns off says nothing.
+        let is_off = |id: &str| matches.try_get_one(id).is_ok_and(|on| on == Some(&false));
+        for id in matches.ids().map(clap::Id::as_str).filter(describes).filter(|id| !is_off(id)) {
             match matches.value_source(id) {
                 Some(ValueSource::CommandLine) => self.of_one.push(format!("--{}", id.replace('_', "-"))),
                 Some(ValueSource::EnvVariable) => self.of_one.push(variable_of(id)),

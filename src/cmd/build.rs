@@ -1,7 +1,7 @@
 //! `ipybox build`: a dependency list in, a tagged image out.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use super::fresh::{self, Found};
@@ -9,7 +9,6 @@ use super::image::failed_step;
 use super::installed::Installed;
 use super::order::{Built, Order, Together};
 use super::{Asked, Caller, Failure, FailureKind, Planned, direct, engineless, outcome};
-use crate::archive::EPOCH;
 use crate::base::Base;
 use crate::cli::{BuildArgs, BuilderChoice, Environment, ImageArgs, Network, StepsArgs, variable_of_list};
 use crate::deps::Name;
@@ -146,22 +145,28 @@ pub(super) async fn fresh_image(
     Ok(image)
 }
 
-/// The time of repeatable images, in seconds since 1970.
-pub(super) fn time(environment: &Environment) -> Result<u64, Failure> {
-    let Some(text) = &environment.source_date_epoch else { return Ok(EPOCH) };
-    text.trim().parse().map_err(|_| {
-        let what = format!("`SOURCE_DATE_EPOCH` is `{}`", text.escape_debug());
-        Failure::usage(Diagnostic::new(what).why("it is a number of seconds since 1970"))
+/// The time that the environment gives to images, in seconds since 1970.
+pub(super) fn time(environment: &Environment) -> Result<Option<u64>, Failure> {
+    // The last second of the year 9999.
+    const LAST: u64 = 253_402_300_799;
+    let Some(text) = &environment.source_date_epoch else { return Ok(None) };
+    let seconds = text.trim().parse().ok().filter(|seconds| *seconds <= LAST);
+    seconds.map(Some).ok_or_else(|| {
+        let what = Diagnostic::new(format!("`SOURCE_DATE_EPOCH` is `{}`", text.escape_debug()));
+        let why = "it is a number of seconds since 1970, of a day before the year 10000";
+        Failure::usage(
+            what.why(why).advice("unset it, or set it to such as `git log -1 --format=%ct` prints"),
+        )
     })
 }
 
 /// The image with one time in its configuration, in place of the other.
 pub(super) async fn normalised(
     engine: &Engine,
+    asked: &Asked,
     image: ImageId,
     planned: &Planned<'_>,
     seconds: u64,
-    cache: &Path,
     report: &Report,
 ) -> Result<ImageId, Failure> {
     let base = &planned.plan.foundation.base.id;
@@ -171,9 +176,8 @@ pub(super) async fn normalised(
         return Ok(image);
     };
     if same != image {
-        fresh::remember(cache, &same);
-        // It may have other names, and keeps them.
-        let _ = engine.remove_image(&image).await;
+        fresh::remember(asked.cache(), &same);
+        asked.leave(engine, &image).await;
     }
     Ok(same)
 }
@@ -321,7 +325,7 @@ pub(super) async fn built(
                     lacking.and_then(|lacking| asked.with_libraries(planned, &lacking, report))
                 {
                     planned.plan = plan;
-                    engine.remove_image(&image).await?;
+                    asked.leave(engine, &image).await;
                     continue;
                 }
                 break (image, work, installed);

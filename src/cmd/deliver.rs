@@ -108,9 +108,9 @@ impl Delivered<'_> {
     }
 
     /// Who asked for files alone has no use for the image in the engine, whatever came of it.
-    pub(super) async fn clear(&self, args: &BuildArgs) {
+    pub(super) async fn clear(&self, args: &BuildArgs, asked: &Asked) {
         if args.tag.is_empty() && self.looked.there.is_none() {
-            let _ = self.engine.remove_image(self.image).await;
+            asked.leave(self.engine, self.image).await;
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use super::installed::Lacking;
@@ -21,7 +22,7 @@ use crate::inputs::{self, Inputs};
 use crate::plan::{
     Installer, Learnt, Plan, PlanError, Provenance, StepId, Target, default_base, kernel_needs,
 };
-use crate::reference::Reference;
+use crate::reference::{ImageId, Reference};
 use crate::report::{Report, Work};
 use crate::request::Request;
 use crate::stored::{Place, Stored, StoredError};
@@ -39,13 +40,30 @@ pub(super) struct Means {
     engine: EngineArgs,
     cache: PathBuf,
     known: KnownHashes,
+    /// Images that builds which go on side by side have no more use for. Equal ones are one image, so that none is removed
+    /// before all of them are over.
+    left: Option<Arc<Mutex<Vec<ImageId>>>>,
 }
 
 impl Means {
     pub(super) fn of(args: &ImageArgs, caller: &Caller) -> Result<Self, Failure> {
         let cache = caller.cache(args.means.cache_dir.clone())?;
         let known = if args.paranoid { KnownHashes::none() } else { KnownHashes::in_cache(&cache) };
-        Ok(Self { engine: args.means.engine.clone(), cache, known })
+        Ok(Self { engine: args.means.engine.clone(), cache, known, left: None })
+    }
+
+    /// The same for builds that go on side by side.
+    pub(super) fn shared(self) -> Self {
+        Self { left: Some(Arc::default()), ..self }
+    }
+
+    /// Removes what such builds have left, once they are over.
+    pub(super) async fn sweep(&self, engine: &Engine) {
+        let Some(left) = &self.left else { return };
+        let left = std::mem::take(&mut *left.lock().unwrap_or_else(PoisonError::into_inner));
+        for image in left {
+            let _ = engine.remove_image(&image).await;
+        }
     }
 
     /// The engine that is meant.
@@ -102,6 +120,14 @@ impl Asked {
             caller.report.note(&format!("templates that are replaced: {replaced}"));
         }
         Ok(Self { request, inputs, means })
+    }
+
+    /// Removes an image that this build has no more use for, unless it has a name. One that stays is in nobody's way.
+    pub(super) async fn leave(&self, engine: &Engine, image: &ImageId) {
+        match &self.means.left {
+            Some(left) => left.lock().unwrap_or_else(PoisonError::into_inner).push(image.clone()),
+            None => drop(engine.remove_image(image).await),
+        }
     }
 
     /// The folder for what need not be asked twice.
@@ -164,6 +190,11 @@ impl Asked {
             return self.suits(Base::read(file)?);
         }
         let reference = self.base_reference()?;
+        if self.request.base_is_local {
+            let base = self.looked_at(&reference, engine, report).await?;
+            let gone = || EngineError::NotFound { reference, why: "it was built, and is gone again".into() };
+            return self.suits(base.ok_or_else(gone)?);
+        }
         if !pull
             && let Some(base) = self.looked_at(&reference, engine, report).await?
             && let Ok(base) = self.suits(base)
@@ -187,9 +218,12 @@ impl Asked {
             Some(platform) if *platform != base.platform => {
                 let what =
                     format!("the base `{}` is for {}, and not for {platform}", base.reference, base.platform);
-                Err(Failure::refused(
-                    Diagnostic::new(what).advice("choose a base that is built for it with `--base`"),
-                ))
+                let advice = if self.request.base_is_local {
+                    "give both images the same `platforms`, or choose one with `--platform`"
+                } else {
+                    "choose a base that is built for it with `--base`"
+                };
+                Err(Failure::refused(Diagnostic::new(what).advice(advice)))
             }
             _ => Ok(base),
         }

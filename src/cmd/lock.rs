@@ -24,10 +24,13 @@ use crate::installer::{Resolve, ResolveError, Upgrade, resolve};
 use crate::lock::{Difference, Lock, LockError, Reasons, Resolution, Tags, Wheel, differences, versions};
 use crate::plan::{Packages, StepId};
 use crate::report::{self, Report, Work};
-use crate::request::Request;
+use crate::request::{Locking, Request};
 
 /// The largest lock that is read, in bytes.
 const MAX_BYTES: u64 = 64_000_000;
+
+/// Why a lock has to be up to date before a build begins.
+const OF_TAG: &str = "`{lock.short}` in a tag of the image tells its digest";
 
 /// A lock of a request, where it has a place.
 #[derive(Debug)]
@@ -182,15 +185,16 @@ fn reasons(changes: &[Change], asked: &Asked, planned: &Planned<'_>) -> BTreeMap
 }
 
 /// Where the lock of a request is: where it is told, else beside its first list, else, for the list of a variant, in
-/// this folder. One for a platform that is asked for has that in its name.
+/// this folder. One that nobody names has a platform that is asked for in its name.
 pub(super) fn place(request: &Request) -> Option<PathBuf> {
     if let Some(file) = &request.lock.file {
         return Some(file.clone());
     }
-    let (folder, stem) = match request.dependencies.first() {
-        Some(list) if list.as_os_str() == "-" => return None,
-        Some(list) => (list.parent().unwrap_or(Path::new("")), list.file_stem()?.to_str()?),
-        None => (Path::new(""), request.variant.as_str()),
+    let (folder, stem) = match (&request.lock.own, request.dependencies.first()) {
+        (Some((folder, name)), _) => (folder.as_path(), name.as_str()),
+        (None, Some(list)) if list.as_os_str() == "-" => return None,
+        (None, Some(list)) => (list.parent().unwrap_or(Path::new("")), list.file_stem()?.to_str()?),
+        (None, None) => (Path::new(""), request.variant.as_str()),
     };
     let stem = if stem == "dependencies" { String::new() } else { stem.replace('.', "-") };
     let platform = request.platform.as_ref().map(|platform| platform.to_string().replace('/', "-"));
@@ -272,24 +276,26 @@ fn tempfile_in(folder: &Path) -> io::Result<NamedTempFile> {
 impl Asked {
     /// Holds a plan to the lock of its request, where there is one and it is of it.
     pub(super) fn hold(&self, planned: &mut Planned<'_>, caller: &Caller) -> Result<(), Failure> {
-        let Self { request, .. } = self;
-        let refused =
-            |what: String| Failure::refused(Diagnostic::new(what).advice("make it with `ipybox lock`"));
-        let Some(file) = place(request) else {
-            if request.lock.is_demanded {
+        let Locking { file: named, is_demanded, is_in_tag, .. } = &self.request.lock;
+        let is_demanded = *is_demanded || *is_in_tag;
+        let refused = |what: String| {
+            let why = if *is_in_tag { OF_TAG } else { "" };
+            Failure::refused(Diagnostic::new(what).why(why).advice("make it with `ipybox lock`"))
+        };
+        let Some(file) = place(&self.request) else {
+            if is_demanded {
                 return Err(refused("a list from standard input has no lock beside it".to_owned()));
             }
             return Ok(());
         };
         let name = file.display().to_string();
         match read(&file)? {
-            Kept::Nothing if request.lock.is_demanded => Err(refused(format!("there is no lock `{name}`"))),
             // What is named is meant to be there.
-            Kept::Nothing if request.lock.file.is_some() => {
+            Kept::Nothing if is_demanded || named.is_some() => {
                 Err(refused(format!("there is no lock `{name}`")))
             }
             Kept::Nothing => Ok(()),
-            Kept::Versions { by, .. } if request.lock.is_demanded => {
+            Kept::Versions { by, .. } if is_demanded => {
                 Err(Failure::refused(LockError::Foreign { by }.diagnostic(&name)))
             }
             Kept::Versions { by, .. } => {
@@ -328,9 +334,12 @@ impl Asked {
 
     /// Refuses a plan whose lock is stale, where nothing but a lock will do.
     pub(super) fn refuse_stale(&self, planned: &Planned<'_>) -> Result<(), Failure> {
+        let Locking { is_demanded, is_in_tag, .. } = self.request.lock;
         match &planned.standing {
-            Standing::Stale(_, changes) if self.request.lock.is_demanded => {
-                let why = lines(&placed(changes, self, planned)).join("\n");
+            Standing::Stale(_, changes) if is_demanded || is_in_tag => {
+                let lines = lines(&placed(changes, self, planned));
+                let of_tag = is_in_tag.then(|| OF_TAG.to_owned());
+                let why = lines.into_iter().chain(of_tag).collect::<Vec<_>>().join("\n");
                 let what = Diagnostic::new("the lock is not what the list asks for").why(why);
                 Err(Failure::refused(what.advice("bring it up to date with `ipybox lock`")))
             }
@@ -454,7 +463,7 @@ async fn wheels(
     let copied =
         engine.with_container(&image, spec, async |container| container.copy_out("/wheels", &tar).await);
     Box::pin(copied).await??;
-    engine.remove_image(&image).await?;
+    asked.leave(&engine, &image).await;
     let read = |tar: &mut fs::File| {
         tar.rewind()?;
         let mut wheels = BTreeMap::new();

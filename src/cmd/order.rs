@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::{Arc, PoisonError};
 
 use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 
@@ -9,7 +10,8 @@ use super::build::{Gathered, How, made, normalised, time, wheels_within, within}
 use super::deliver::{Delivered, looked};
 use super::lock::Standing;
 use super::outcome::{self, Clock, Unwritten};
-use super::{Asked, Caller, Failure, Planned, fresh, push, verify};
+use super::{Asked, Caller, Failure, Planned, fresh, lock, push, verify};
+use crate::archive::EPOCH;
 use crate::cli::BuildArgs;
 use crate::diagnostic::Diagnostic;
 use crate::engine::{Builder, Engine};
@@ -32,6 +34,8 @@ pub(super) struct Together {
     turns: Semaphore,
     /// One image at a time is pulled and looked at: others have the same base.
     bases: Mutex<()>,
+    /// Locks that are brought up to date, each by one image at a time.
+    locks: std::sync::Mutex<BTreeMap<PathBuf, Arc<Mutex<()>>>>,
 }
 
 /// What came of a build.
@@ -44,12 +48,46 @@ pub(super) struct Built {
 
 impl Together {
     pub(super) fn new(engine: Engine, jobs: usize) -> Self {
-        Self { engine, turns: Semaphore::new(jobs), bases: Mutex::new(()) }
+        Self {
+            engine,
+            turns: Semaphore::new(jobs),
+            bases: Mutex::new(()),
+            locks: std::sync::Mutex::default(),
+        }
     }
 
-    async fn turn(&self, caller: &Caller) -> Result<SemaphorePermit<'_>, Failure> {
-        let turn = caller.interrupt.run_until_cancelled(self.turns.acquire()).await;
-        Ok(turn.ok_or_else(Failure::interrupted)?.expect("nobody closes it"))
+    /// Waits for a turn, where a build has none yet.
+    async fn turn<'a>(
+        &'a self,
+        turn: &mut Option<SemaphorePermit<'a>>,
+        caller: &Caller,
+    ) -> Result<(), Failure> {
+        if turn.is_none() {
+            let next = caller.interrupt.run_until_cancelled(self.turns.acquire()).await;
+            *turn = Some(next.ok_or_else(Failure::interrupted)?.expect("nobody closes it"));
+        }
+        Ok(())
+    }
+
+    /// Brings the lock of a plan up to date where it is stale, alone among the images that share it.
+    async fn relock<'a>(
+        &'a self,
+        (asked, how): (&Asked, How<'_>),
+        planned: &mut Planned<'_>,
+        turn: &mut Option<SemaphorePermit<'a>>,
+        caller: &Caller,
+    ) -> Result<(), Failure> {
+        let (Standing::Stale(..), Some(file)) = (&planned.standing, lock::place(&asked.request)) else {
+            return Ok(());
+        };
+        let lock = self.locks.lock().unwrap_or_else(PoisonError::into_inner).entry(file).or_default().clone();
+        let alone = caller.interrupt.run_until_cancelled(lock.lock()).await;
+        let _alone = alone.ok_or_else(Failure::interrupted)?;
+        self.turn(turn, caller).await?;
+        // Another image may have brought it up to date meanwhile.
+        planned.standing = Standing::Unlocked;
+        asked.hold(planned, caller)?;
+        asked.relock(planned, how, caller).await
     }
 }
 
@@ -99,21 +137,14 @@ impl Order {
             return Err(Failure::refused(refusal));
         }
         let epoch = args.reproducible.then(|| time(&caller.environment)).transpose()?;
+        let epoch = epoch.map(|time| time.unwrap_or(EPOCH));
         let how = How { no_cache: args.no_cache, network: args.steps.network, epoch, supplies: &supplies };
-        let mut turn = None;
-        if let Standing::Stale(_, changes) = &planned.standing {
-            if args.check {
-                asked.tell_stale(
-                    "the lock is not what the list asks for:",
-                    changes,
-                    &planned,
-                    &caller.report,
-                );
-                return Err(fresh::stale());
-            }
-            turn = Some(together.turn(caller).await?);
+        if let (Standing::Stale(_, changes), true) = (&planned.standing, args.check) {
+            asked.tell_stale("the lock is not what the list asks for:", changes, &planned, &caller.report);
+            return Err(fresh::stale());
         }
-        asked.relock(&mut planned, how, caller).await?;
+        let mut turn = None;
+        together.relock((&asked, how), &mut planned, &mut turn, caller).await?;
         clock.lap("lock");
         if let Some(most) = args.max_size {
             wheels_within(most, &planned)?;
@@ -129,9 +160,7 @@ impl Order {
         let image = match &looked.there {
             Some(image) => image.clone(),
             None => {
-                if turn.is_none() {
-                    turn = Some(together.turn(caller).await?);
-                }
+                together.turn(&mut turn, caller).await?;
                 let way = (args.builder, args.tag.first());
                 let image = made(engine, &asked, &mut planned, how, way, caller, &mut sent).await?;
                 fresh::remember(asked.cache(), &image);
@@ -139,10 +168,11 @@ impl Order {
                 image
             }
         };
+        if args.verify || epoch.is_some() {
+            together.turn(&mut turn, caller).await?;
+        }
         let image = match epoch {
-            Some(seconds) => {
-                normalised(engine, image, &planned, seconds, asked.cache(), &caller.report).await?
-            }
+            Some(seconds) => normalised(engine, &asked, image, &planned, seconds, &caller.report).await?,
             None => image,
         };
         if let Some(most) = args.max_size {
@@ -157,7 +187,7 @@ impl Order {
         let layers = if metadata_file.is_some() { engine.history(&image).await? } else { Vec::new() };
         let made = Delivered { engine, image: &image, planned: &planned, looked: &looked };
         let delivered = made.deliver(&args, (&asked, &supplies), epoch.is_some(), &mut clock, caller).await;
-        made.clear(&args).await;
+        made.clear(&args, &asked).await;
         // Who asks for files alone is told what they hold: no engine has it, and engines that keep manifests call it otherwise.
         let image = delivered?.filter(|_| args.tag.is_empty()).unwrap_or(image);
         if let Some(file) = metadata_file {
@@ -181,7 +211,7 @@ impl Order {
                 lines.push("plan what follows, once the base is there".to_owned());
             }
             (reference, Some(base)) => {
-                if args.pull {
+                if args.pull && !asked.request.base_is_local {
                     lines.push(format!("pull {reference}, if there is a newer one"));
                 }
                 let Planned { plan, .. } = asked.plan(base, caller).await?;

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 
-use super::Image;
 use super::read::{Draft, Matrix};
 use super::reader::Reader;
 use super::tags::Template;
+use super::{Image, MOST};
 use crate::deps::{in_backticks, nearest};
 use crate::diagnostic::Diagnostic;
 use crate::reference::Reference;
@@ -29,6 +29,11 @@ impl Cell {
 }
 
 impl Matrix {
+    /// How many images it makes of one.
+    fn len(&self) -> usize {
+        self.pythons.len().max(1).saturating_mul(self.bases.len().max(1))
+    }
+
     fn cells(&self) -> Vec<Cell> {
         let pythons = self.pythons.iter().copied().map(Some);
         let pythons: Vec<_> = if self.pythons.is_empty() { vec![None] } else { pythons.collect() };
@@ -43,11 +48,36 @@ impl Matrix {
 type Parent = Option<(usize, Option<String>)>;
 
 impl Reader<'_> {
+    /// Refuses a fleet of more images than anybody builds, before any of them is made of a draft.
+    pub(super) fn few(&mut self, drafts: &[Draft]) -> bool {
+        let place = |draft: &Draft| draft.matrix_at.clone().unwrap_or_else(|| draft.at.clone());
+        self.within(drafts.iter().map(|draft| (draft.matrix.len(), place(draft))))
+    }
+
+    /// Whether there are few enough images: so many, each from a place.
+    fn within(&mut self, counts: impl Iterator<Item = (usize, Range<usize>)>) -> bool {
+        let mut all: usize = 0;
+        for (count, at) in counts {
+            all = all.saturating_add(count);
+            if all > MOST {
+                let what = Diagnostic::new(format!("the fleet has more than {MOST} images")).at(at);
+                let what = what.why("this is where they become too many");
+                self.refuse(what.advice("make the matrix smaller, or several files of it, for `--file`"));
+                return false;
+            }
+        }
+        true
+    }
+
     /// All images, each behind the one it is built on, else in the order they are written.
     pub(super) fn ordered(&mut self, drafts: &[Draft]) -> Vec<Image> {
         let parents: Vec<Parent> = drafts.iter().map(|draft| self.parent(draft, drafts)).collect();
         self.circles(drafts, &parents);
         if !self.mistakes.is_empty() {
+            return Vec::new();
+        }
+        let counts: Vec<usize> = (0..drafts.len()).map(|index| count(index, drafts, &parents)).collect();
+        if !self.within(counts.into_iter().zip(drafts).map(|(count, draft)| (count, draft.at.clone()))) {
             return Vec::new();
         }
         let mut images: Vec<Image> = Vec::new();
@@ -162,6 +192,18 @@ impl Reader<'_> {
     }
 }
 
+/// How many images a draft makes: as many as the one at the end of what it is built on.
+fn count(index: usize, drafts: &[Draft], parents: &[Parent]) -> usize {
+    let mut index = index;
+    loop {
+        match &parents[index] {
+            None => return drafts[index].matrix.len(),
+            Some((_, Some(_))) => return 1,
+            Some((parent, None)) => index = *parent,
+        }
+    }
+}
+
 fn circle(line: &[usize], drafts: &[Draft]) -> Diagnostic {
     // Where it is told from does not depend on which image led to it.
     let begin = line.iter().enumerate().min_by_key(|(_, index)| **index).map_or(0, |(place, _)| place);
@@ -208,10 +250,12 @@ impl Draft {
     /// What one of its images is asked to be. Those of a matrix have a lock of their own each: one is for one base and Python.
     fn request_of(&self, id: &str, folder: &Path) -> Request {
         let mut request = self.request.clone();
-        if id != self.name && request.lock.file.is_none() {
-            let name = format!("pylock.{}.toml", id.replace(['.', '/'], "-"));
-            request.lock.file = Some(folder.join(name));
-        }
+        let name = if id == self.name {
+            request.dependencies.is_empty().then(|| request.variant.clone())
+        } else {
+            Some(id.replace('/', "-"))
+        };
+        request.lock.own = name.map(|name| (folder.to_owned(), name));
         request
     }
 
@@ -237,6 +281,7 @@ impl Draft {
             python,
             base_name,
             at: self.at.clone(),
+            base_at: self.base_at.clone(),
             matrix_at: self.matrix_at.clone(),
         }
     }

@@ -73,9 +73,14 @@ pub struct Image {
     pub base_name: Option<String>,
     /// Where its name is, in bytes of the file.
     pub at: Range<usize>,
+    /// Where its base is.
+    base_at: Option<Range<usize>>,
     /// Where its matrix is.
     matrix_at: Option<Range<usize>>,
 }
+
+/// Most images of a fleet.
+const MOST: usize = 1000;
 
 /// What an image is called.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,6 +104,9 @@ impl Fleet {
         let Some(table) = table else { return Err(mistakes) };
         let mut reader = Reader { folder, mistakes };
         let (common, drafts) = reader.file(&table);
+        if !reader.few(&drafts) {
+            return Err(reader.mistakes);
+        }
         for draft in &drafts {
             if let Err(mistake) = draft.suits_variant() {
                 reader.refuse(mistake);
@@ -229,20 +237,31 @@ impl Fleet {
         if mistakes.is_empty() { Ok(all) } else { Err(mistakes) }
     }
 
-    /// Refuses names that two images would have.
+    /// Refuses names that two images would have, whatever they are written like, and bases that are images of the fleet.
     fn collisions(&self, chosen: &[usize], tags: &[Vec<String>]) -> Result<(), Vec<Diagnostic>> {
+        let canonical = |repository: &str| repository.parse::<Reference>().map(|name| name.canonical());
         let mut known: BTreeMap<String, (&Image, &Template)> = BTreeMap::new();
         let mut mistakes: Vec<Diagnostic> = Vec::new();
         for (index, tags) in chosen.iter().zip(tags) {
             let image = &self.images[*index];
             for (template, tag) in image.tags.iter().zip(tags) {
                 let names = [Some(&image.name), image.repository.as_ref()].into_iter().flatten();
-                for name in names.map(|repository| format!("{repository}:{tag}")) {
-                    let (earlier, at) = *known.entry(name.clone()).or_insert((image, template));
+                for repository in names {
+                    // What is no name has been refused for that.
+                    let Ok(name) = canonical(repository) else { continue };
+                    let (earlier, at) = *known.entry(format!("{name}:{tag}")).or_insert((image, template));
                     if earlier.id != image.id {
+                        let name = format!("{repository}:{tag}");
                         mistakes.push(collision(&name, (earlier, at), (image, template)));
                     }
                 }
+            }
+        }
+        for image in chosen.iter().map(|index| &self.images[*index]) {
+            let base = image.request.base.as_ref().filter(|base| base.digest().is_none());
+            let name = base.map(|base| format!("{}:{}", base.canonical(), base.tag().unwrap_or_default()));
+            if let Some((owner, template)) = name.and_then(|name| known.get(&name)) {
+                mistakes.push(base_of_fleet(image, owner, template));
             }
         }
         mistakes.dedup_by(|one, other| one.at == other.at && one.also == other.also);
@@ -296,6 +315,20 @@ fn collision(
     Diagnostic { also: [(first.at.clone(), format!("`{}` has it from here", one.id))].into(), ..mistake }
 }
 
+/// A base that is an image of the fleet, which may not be built yet, or be of yesterday.
+fn base_of_fleet(image: &Image, owner: &Image, template: &Template) -> Diagnostic {
+    let (what, advice) = if owner.id == image.id {
+        let what = format!("the base of `{}` has a name of the image itself", image.id);
+        (what, "give the image another name, or other tags".to_owned())
+    } else {
+        let what = format!("the base of `{}` is `{}`, an image of the fleet", image.id, owner.id);
+        (what, format!("write `from = \"{}\"` in place of `base`", owner.id))
+    };
+    let what = Diagnostic::new(what).at(image.base_at()).why("a `base` is an image from elsewhere");
+    let mistake = what.advice(advice);
+    Diagnostic { also: [(template.at.clone(), "it is called so from here".to_owned())].into(), ..mistake }
+}
+
 impl Image {
     /// What it is asked to be, on the image it is built on, where that is one of the fleet, and for a platform, where one is
     /// chosen.
@@ -304,15 +337,27 @@ impl Image {
         let mut request = self.request.clone();
         if let Some(base) = on {
             request.base = Some(base.clone());
+            request.base_is_local = true;
         }
         request.platform = platform.cloned();
         request
     }
 
-    /// The platform that an engine of `here` makes it for: its own, where the image runs on that or does not say, else the
-    /// first of the image's. `None` leaves it to the engine.
+    /// The platform that it is made for on a host: that one's, where the image runs on it, else the first of the image's.
+    /// `None` where it does not say, and leaves it to the engine.
     #[must_use]
     pub fn platform(&self, here: &Platform) -> Option<&Platform> {
-        self.platforms.first().filter(|_| !self.platforms.contains(here))
+        self.platforms.iter().find(|platform| *platform == here).or(self.platforms.first())
+    }
+
+    /// Whether one of its tags holds a placeholder.
+    #[must_use]
+    pub fn tells(&self, placeholder: Placeholder) -> bool {
+        self.tags.iter().flat_map(Template::placeholders).any(|held| held == placeholder)
+    }
+
+    /// The place in the file of what is named as its base; of its name, where that is not there.
+    fn base_at(&self) -> Range<usize> {
+        self.base_at.clone().or_else(|| self.matrix_at.clone()).unwrap_or_else(|| self.at.clone())
     }
 }

@@ -37,6 +37,8 @@ pub(super) struct Draft {
     /// Without what comes from `from` and `matrix`.
     pub(super) request: Request,
     pub(super) from: Option<(String, Range<usize>)>,
+    /// Where `base` is.
+    pub(super) base_at: Option<Range<usize>>,
     pub(super) matrix: Matrix,
     /// Where `matrix` is.
     pub(super) matrix_at: Option<Range<usize>>,
@@ -120,6 +122,7 @@ impl Reader<'_> {
             name: name.to_owned(),
             at,
             request,
+            base_at: place("base"),
             matrix: self.matrix(table),
             matrix_at: place("matrix"),
             platforms: if table.contains("platforms") { platforms } else { common.platforms.clone() },

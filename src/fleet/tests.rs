@@ -90,9 +90,14 @@ fn an_image_becomes_a_request_and_gets_its_names() {
         (geo.variant.as_str(), geo.base, geo.platform),
         ("extend-base", Some(base), Some(platform.clone()))
     );
-    // The engine's own platform needs no words; another is told.
-    assert_eq!(fleet.images[0].platform(&platform), None);
+    // That of the host where the image is for it, else its first.
+    assert_eq!(fleet.images[0].platform(&platform), Some(&platform));
     assert_eq!(fleet.images[4].platform(&platform).unwrap().to_string(), "linux/amd64");
+    assert!(geo.base_is_local && !science.base_is_local);
+    // A lock of a matrix is nobody's list's; one of a variant's own list is beside the file. Neither has to be there.
+    assert_eq!(science.lock.own, Some(("there".into(), "science-py3.12".to_owned())));
+    let minimal = fleet.images[4].request(None, None).lock;
+    assert_eq!((minimal.own, minimal.file), (Some(("there".into(), "minimal".to_owned())), None));
 
     let all: Vec<usize> = (0..5).collect();
     let names = fleet.names(&all, &values()).unwrap();
@@ -144,6 +149,58 @@ fn names_that_values_make_the_same_are_refused() {
     let values = Values { version: Some("1.0".to_owned()), ..Values::default() };
     let refused = fleet.names(&[0, 1], &values).unwrap_err();
     assert_eq!((refused.len(), &*refused[0].what), (1, "`a` and `b` are both called `y/z:1.0`"));
+}
+
+#[test]
+fn names_are_the_same_however_they_are_written() {
+    let told = whats("[image.x]\n[image.b]\nrepository = \"docker.io/library/x\"\n");
+    assert_eq!(told, ["`x` and `b` are both called `docker.io/library/x:latest`: a name has one image"]);
+    let based = |base: &str| format!("[image.x]\ntags = [\"1\"]\n[image.b]\nbase = \"{base}\"\n");
+    for base in ["x:1", "docker.io/library/x:1"] {
+        let text = based(base);
+        let mistakes = Fleet::parse(&text, Path::new("")).unwrap_err();
+        assert_eq!(mistakes[0].what, "the base of `b` is `x`, an image of the fleet");
+        assert_eq!(text.get(mistakes[0].at.clone().unwrap()), Some(&*format!("\"{base}\"")));
+        let advice = crate::diagnostic::Fix::Advice("write `from = \"x\"` in place of `base`".to_owned());
+        assert_eq!(mistakes[0].fix, Some(advice));
+    }
+    for base in ["x", "y:1", "registry.invalid/x:1"] {
+        fleet(&based(base));
+    }
+    let own = whats("[image.x]\nbase = \"x\"\n");
+    assert!(own[0].starts_with("the base of `x` has a name of the image itself"), "{own:?}");
+    let fleet = fleet("[image.x]\ntags = [\"{version}\"]\n[image.b]\nbase = \"x:1\"\n");
+    let named = |version: &str| {
+        let values = Values { version: Some(version.to_owned()), ..Values::default() };
+        fleet.names(&[0, 1], &values)
+    };
+    assert!(named("2").is_ok());
+    assert!(named("1").unwrap_err()[0].what.contains("an image of the fleet"));
+}
+
+#[test]
+fn a_fleet_has_no_more_images_than_anybody_builds() {
+    let versions = |count: usize| {
+        let versions = (10..10 + count).map(|minor| format!("\"3.{minor}\"")).collect::<Vec<_>>();
+        versions.join(", ")
+    };
+    let bases = |count: usize| {
+        let bases = (0..count).map(|number| format!("b{number} = \"x:{number}\"")).collect::<Vec<_>>();
+        bases.join(", ")
+    };
+    let text = |pythons: usize, count: usize, more: &str| {
+        let (pythons, bases) = (versions(pythons), bases(count));
+        format!(
+            "[image.a]\nmatrix = {{ python = [{pythons}], base = {{ {bases} }} }}\ntags = [\"{{python}}-{{base}}\"]\n{more}"
+        )
+    };
+    assert_eq!(fleet(&text(25, 40, "")).images.len(), 1000);
+    let more = "[image.b]\nfrom = \"a\"\ntags = [\"{python}-{base}\"]\n";
+    assert_eq!(fleet(&text(25, 20, more)).images.len(), 1000);
+    for text in [text(25, 41, ""), text(25, 21, more), text(10_000, 10_000, ""), text(1, 1000, "[image.b]\n")]
+    {
+        assert_eq!(whats(&text), ["the fleet has more than 1000 images: this is where they become too many"]);
+    }
 }
 
 #[test]

@@ -126,7 +126,7 @@ pub(super) async fn built(
                 return Ok(image);
             }
         }
-        engine.remove_image(&image).await?;
+        asked.leave(engine, &image).await;
     }
 }
 

@@ -51,7 +51,8 @@ pub(super) async fn run(mut args: PublishArgs, caller: &mut Caller) -> Result<()
         let what = Diagnostic::new(format!("`{option}` means nothing to a fleet that is published"));
         return Err(Failure::usage(what.advice(format!("leave it out; `{FILE}` describes the images"))));
     }
-    let mut opened = Opened::read(&file, &args.build.names, caller).await?;
+    let mut opened =
+        Opened::read(&file, &args.build.names, args.build.image.platform.as_ref(), caller).await?;
     if let Some(shard) = args.shard {
         opened.keep(|tree| shard.has(tree));
     }
@@ -235,7 +236,9 @@ impl Publisher<'_> {
             };
             let pushed = match &target.list {
                 None => repository.push(&image, &[], |pushed| report.pushed(pushed)).await,
-                Some(list) => repository.push_index(list, &[&image], &[], |pushed| report.pushed(pushed)).await,
+                Some(list) => {
+                    repository.push_index(list, &[&image], &[], |pushed| report.pushed(pushed)).await
+                }
             };
             let pushed = pushed.map_err(failed)?;
             part.sent = pushed.bytes;

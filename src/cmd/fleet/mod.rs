@@ -4,6 +4,8 @@
 //! and nothing of a process of its own. What each says is told with its name in front, and a secret of one is hidden by its
 //! own report.
 
+mod requests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,19 +16,20 @@ use futures_util::stream::FuturesUnordered;
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
-use super::build::{Gathered, show};
+use requests::{orders, platform};
+
+use super::build::{show, time};
 use super::image::Means;
-use super::order::{Built, Order, Together};
-use super::{Asked, Caller, Failure, FailureKind, lock};
+use super::order::{Built, Together};
+use super::{Caller, Failure, FailureKind, lock};
 use crate::archive::hexadecimal;
 use crate::base::Platform;
 use crate::cli::{BuildArgs, Environment};
 use crate::diagnostic::{Diagnostic, Document, Documents};
 use crate::fleet::{FILE, Fleet, MAX_BYTES, Names, Placeholder, Values};
 use crate::inputs::checkout;
-use crate::reference::ReferenceError;
+use crate::reference::{Reference, ReferenceError};
 use crate::report::{self, Failed, Report};
-use crate::request::Request;
 
 /// Who asks for images of a fleet: nobody in particular, so that they are the same whoever builds them.
 const IDS: (u32, u32) = (1000, 1000);
@@ -81,15 +84,23 @@ pub(super) struct Opened {
     pub(super) chosen: Vec<usize>,
     /// What these are called, in the same order.
     pub(super) names: Vec<Names>,
+    /// The file.
+    documents: Documents,
 }
 
 impl Opened {
-    /// Reads a file. Nothing is contacted.
+    /// Reads a file, for a platform where one is asked for: tags may tell of locks, and each platform has its own. Nothing is
+    /// contacted.
     ///
     /// # Errors
     ///
     /// All mistakes of the file; else all names that it does not have; else what is wrong with its tags today.
-    pub(super) async fn read(file: &Path, names: &[String], caller: &Caller) -> Result<Self, Failure> {
+    pub(super) async fn read(
+        file: &Path,
+        names: &[String],
+        asked: Option<&Platform>,
+        caller: &Caller,
+    ) -> Result<Self, Failure> {
         let document = Document::read(file, MAX_BYTES).map_err(|error| {
             let what = Diagnostic::new(format!("cannot read `{}`", file.display())).why(error.to_string());
             Failure::refused(
@@ -97,15 +108,16 @@ impl Opened {
             )
         })?;
         let (text, folder) = (document.text.clone(), document.folder().to_owned());
-        let refused = |mistakes| Failure::in_documents(Documents::from(document.clone()), mistakes);
+        let documents = Documents::from(document);
+        let refused = |mistakes| Failure::in_documents(documents.clone(), mistakes);
         let fleet = Fleet::parse(&text, &folder).map_err(refused)?;
         let chosen = fleet.select(names).map_err(|mistakes| Failure {
             kind: FailureKind::Usage,
             ..Failure::in_documents(Documents::default(), mistakes)
         })?;
-        let values = values(&fleet, &chosen, &folder, &caller.environment).await;
+        let values = values((&fleet, &chosen), asked, &folder, &caller.environment).await?;
         let names = fleet.names(&chosen, &values).map_err(refused)?;
-        Ok(Self { fleet, chosen, names })
+        Ok(Self { fleet, chosen, names, documents })
     }
 
     pub(super) fn names_of(&self, index: usize) -> &Names {
@@ -164,14 +176,19 @@ impl Opened {
     }
 
     /// The image that another is built on, as the engine has it.
-    fn parent(&self, index: usize) -> Option<(usize, &crate::reference::Reference)> {
+    fn parent(&self, index: usize) -> Option<(usize, &Reference)> {
         let parent = self.fleet.images[index].from?;
         Some((parent, &self.names_of(parent).local[0]))
     }
 }
 
 /// What placeholders of chosen images stand for, as far as they are used.
-async fn values(fleet: &Fleet, chosen: &[usize], folder: &Path, environment: &Environment) -> Values {
+async fn values(
+    (fleet, chosen): (&Fleet, &[usize]),
+    asked: Option<&Platform>,
+    folder: &Path,
+    environment: &Environment,
+) -> Result<Values, Failure> {
     let used = fleet.placeholders(chosen);
     let mut values = Values::default();
     if used.contains(&Placeholder::Version) && fleet.version.is_none() {
@@ -181,28 +198,25 @@ async fn values(fleet: &Fleet, chosen: &[usize], folder: &Path, environment: &En
         values.git = checkout::commit(folder).await;
     }
     if used.contains(&Placeholder::Date) {
-        values.date = date(environment.source_date_epoch.as_deref());
+        values.date = date(time(environment)?);
     }
     if used.contains(&Placeholder::Lock) {
         for index in chosen {
             let image = &fleet.images[*index];
-            let file = lock::place(&image.request(None, None));
+            let file = lock::place(&image.request(None, platform(image, asked)));
             if let Some(text) = file.and_then(|file| fs::read(file).ok()) {
                 let digest = hexadecimal(&Sha256::digest(text));
                 values.locks.insert(image.id.clone(), digest[..SHORT].to_owned());
             }
         }
     }
-    values
+    Ok(values)
 }
 
 /// The day of a time in seconds since 1970, else today, in UTC.
-fn date(epoch: Option<&str>) -> Option<String> {
+fn date(epoch: Option<u64>) -> Option<String> {
     let now = || SystemTime::now().duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs());
-    let seconds = match epoch {
-        Some(text) => text.trim().parse().ok()?,
-        None => now()?,
-    };
+    let seconds = epoch.or_else(now)?;
     let time = time::OffsetDateTime::from_unix_timestamp(i64::try_from(seconds).ok()?).ok()?;
     Some(format!("{:04}-{:02}-{:02}", time.year(), u8::from(time.month()), time.day()))
 }
@@ -220,7 +234,7 @@ pub(super) enum Outcome {
 pub(super) async fn run(args: BuildArgs, file: &Path, caller: &mut Caller) -> Result<(), Failure> {
     let begun = Instant::now();
     show(args.progress, caller)?;
-    let opened = Opened::read(file, &args.names, caller).await?;
+    let opened = Opened::read(file, &args.names, args.image.platform.as_ref(), caller).await?;
     if args.dry_run {
         return dry_run(&opened, args, caller).await;
     }
@@ -260,8 +274,8 @@ pub(super) async fn build(
     caller: &mut Caller,
 ) -> Result<BTreeMap<usize, Outcome>, Failure> {
     let stop = caller.interrupt.child_token();
-    let mut orders = read(opened, &mut args, &stop, caller).await?;
-    let means = Means::of(&args.image, caller)?;
+    let means = Means::of(&args.image, caller)?.shared();
+    let mut orders = orders(opened, &mut args, &means, &stop, caller).await?;
     let engine = means.engine(&child(caller, None, &stop)).await?;
     let together = Together::new(engine, usize::from(args.jobs.get()));
     let mut outcomes: BTreeMap<usize, Outcome> = BTreeMap::new();
@@ -292,7 +306,8 @@ pub(super) async fn build(
         let outcome = match built {
             Ok(built) => Outcome::There(built),
             Err(failure) => {
-                if args.fail_fast {
+                // A check that finds something to do has not failed.
+                if args.fail_fast && failure.kind != FailureKind::ToDo {
                     stop.cancel();
                 }
                 told(failure, &own)
@@ -300,6 +315,7 @@ pub(super) async fn build(
         };
         outcomes.insert(index, outcome);
     }
+    means.sweep(&together.engine).await;
     Ok(outcomes)
 }
 
@@ -324,72 +340,12 @@ fn child(caller: &Caller, image: Option<&str>, stop: &CancellationToken) -> Call
     }
 }
 
-/// Everything that the chosen images are built from, before any is begun.
-async fn read(
-    opened: &Opened,
-    args: &mut BuildArgs,
-    stop: &CancellationToken,
-    caller: &mut Caller,
-) -> Result<BTreeMap<usize, (Order, Caller)>, Failure> {
-    let gathered = Gathered::of(&args.steps, &mut args.image, caller)?;
-    if let Some((name, _)) = args.image.build_arg.first() {
-        let what = Diagnostic::new(format!("`--build-arg {name}` describes one image"));
-        let advice =
-            format!("write `args = {{ {name} = \"…\" }}` into `{FILE}`; proxies alone are for all images");
-        return Err(Failure::usage(what.advice(advice)));
-    }
-    let means = Means::of(&args.image, caller)?;
-    let wished = args.image.clone().request(IDS);
-    let (mut orders, mut refused) = (BTreeMap::new(), Vec::new());
-    for (index, names) in opened.chosen.iter().copied().zip(&opened.names) {
-        let own = child(caller, Some(&opened.fleet.images[index].id), stop);
-        let request = request(opened, index, &wished)?;
-        let mut args = BuildArgs { tag: names.local.clone(), output: Vec::new(), ..args.clone() };
-        // Nobody has a newer one than what has just been built.
-        args.pull &= opened.fleet.images[index].from.is_none();
-        match Asked::of(request, means.clone(), &own).await {
-            Ok(asked) => {
-                orders.insert(index, (Order::of(args, asked, gathered.clone(), &own)?, own));
-            }
-            Err(failure) => refused.push((index, failure, own)),
-        }
-    }
-    if refused.is_empty() {
-        return Ok(orders);
-    }
-    let outcomes = refused.into_iter().map(|(index, failure, own)| (index, told(failure, &own)));
-    let outcomes: BTreeMap<_, _> = outcomes.collect();
-    Err(failure(opened, &outcomes).unwrap_or_else(Failure::interrupted))
-}
-
-/// What an image is asked to be, with what is wished for all.
-fn request(opened: &Opened, index: usize, wished: &Request) -> Result<Request, Failure> {
-    let image = &opened.fleet.images[index];
-    let here = Platform { os: "linux".to_owned(), ..Platform::here() };
-    let platform = match &wished.platform {
-        Some(platform) if !image.platforms.is_empty() && !image.platforms.contains(platform) => {
-            let what = Diagnostic::new(format!("`{}` is not for {platform}", image.id));
-            return Err(Failure::usage(
-                what.advice(format!("add it to `platforms` in `{FILE}`, or leave it out")),
-            ));
-        }
-        Some(platform) => Some(platform),
-        None => image.platform(&here),
-    };
-    let mut request = image.request(opened.parent(index).map(|(_, name)| name), platform);
-    request.indexes.clone_from(&wished.indexes);
-    request.installer.clone_from(&wished.installer);
-    request.lock.is_demanded = wished.lock.is_demanded;
-    let known = wished.secrets.iter().filter(|(id, _)| image.secrets.contains(*id));
-    request.secrets = known.map(|(id, from)| (id.clone(), from.clone())).collect();
-    Ok(request)
-}
-
 /// Says what building the chosen images would do.
 async fn dry_run(opened: &Opened, mut args: BuildArgs, caller: &mut Caller) -> Result<(), Failure> {
     let stop = caller.interrupt.child_token();
-    let orders = read(opened, &mut args, &stop, caller).await?;
-    let engine = Means::of(&args.image, caller)?.engine(caller).await?;
+    let means = Means::of(&args.image, caller)?;
+    let orders = orders(opened, &mut args, &means, &stop, caller).await?;
+    let engine = means.engine(caller).await?;
     for (index, (order, own)) in &orders {
         let id = &opened.fleet.images[*index].id;
         let parent = opened.parent(*index);
@@ -428,17 +384,8 @@ fn counts(outcomes: &BTreeMap<usize, Outcome>) -> String {
     parts.map(|(what, count)| format!("{count} {what}")).collect::<Vec<_>>().join(", ")
 }
 
-/// Why not all of them are there.
-pub(super) fn failure(opened: &Opened, outcomes: &BTreeMap<usize, Outcome>) -> Option<Failure> {
-    let id = |index: &usize| opened.fleet.images[*index].id.as_str();
-    let kinds: Vec<FailureKind> = outcomes
-        .values()
-        .filter_map(|outcome| match outcome {
-            Outcome::Failed(kind) => Some(*kind),
-            _ => None,
-        })
-        .collect();
-    // The one that says most; what was stopped was so for another's sake.
+/// The kind of failure that says most; what was stopped was so for another's sake.
+fn gravest(outcomes: &BTreeMap<usize, Outcome>) -> Option<FailureKind> {
     let order = [
         FailureKind::Fault,
         FailureKind::Usage,
@@ -448,7 +395,14 @@ pub(super) fn failure(opened: &Opened, outcomes: &BTreeMap<usize, Outcome>) -> O
         FailureKind::ToDo,
         FailureKind::Interrupted,
     ];
-    let kind = *order.iter().find(|kind| kinds.contains(kind))?;
+    let has = |kind| outcomes.values().any(|outcome| matches!(outcome, Outcome::Failed(of) if *of == kind));
+    order.into_iter().find(|kind| has(*kind))
+}
+
+/// Why not all of them are there.
+pub(super) fn failure(opened: &Opened, outcomes: &BTreeMap<usize, Outcome>) -> Option<Failure> {
+    let id = |index: &usize| opened.fleet.images[*index].id.as_str();
+    let kind = gravest(outcomes)?;
     let lines = outcomes.iter().filter_map(|(index, outcome)| match outcome {
         Outcome::There(_) => None,
         Outcome::Failed(FailureKind::ToDo) => Some(format!("`{}` is not up to date", id(index))),
