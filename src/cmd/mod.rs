@@ -21,6 +21,7 @@ mod outcome;
 mod output;
 mod pages;
 mod plan;
+mod published;
 mod push;
 mod rebuild;
 mod render;
@@ -103,6 +104,7 @@ pub async fn run(command: Command, caller: &mut Caller) -> Result<(), Failure> {
         Command::Render(args) => render::run(args, caller).await,
         Command::Deps(args) => deps::run(&args, caller),
         Command::Verify(args) if args.rebuild => Box::pin(rebuild::run(args, caller)).await,
+        Command::Verify(args) if args.publication.published => Box::pin(published::run(args, caller)).await,
         Command::Verify(args) => verify::run(args, caller).await,
         Command::Inspect(args) => inspect::inspect(args, caller).await,
         Command::Why(args) => inspect::why(args, caller).await,

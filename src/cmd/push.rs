@@ -68,11 +68,11 @@ pub(super) async fn push(
 }
 
 /// A registry's host, and who asks there.
-type Login = (String, Option<DockerCredential>);
+pub(super) type Login = (String, Option<DockerCredential>);
 
 /// The registry of a name, with what is known already of where its blobs are. Parts of a registry may have logins of their
 /// own.
-async fn connected<'a>(
+pub(super) async fn connected<'a>(
     known: &'a mut Vec<(Login, Registry)>,
     host: &str,
     name: &Reference,
@@ -120,7 +120,7 @@ fn blobs(image: &Image, store: &Store) -> Vec<Blob> {
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "errors are mapped with it")]
-fn failed(error: RegistryError) -> Failure {
+pub(super) fn failed(error: RegistryError) -> Failure {
     let kind = if error.is_worth_a_retry() { FailureKind::Unreachable } else { FailureKind::Refused };
     Failure { kind, ..Failure::refused(error.diagnostic()) }
 }
