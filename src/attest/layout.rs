@@ -365,7 +365,7 @@ mod tests {
             (archive(&[("blobs/../index.json", file, b"")]), "leads elsewhere"),
             (archive(&[("index.json", file, b"1"), ("./index.json", file, b"2")]), "which it has twice"),
             (archive(&[("index.json", tar::EntryType::Symlink, b"")]), "neither a file nor a folder"),
-            (archive(&[("index.json", tar::EntryType::GNUSparse, b"")]), "neither a file nor a folder"),
+            (archive(&[("index.json", tar::EntryType::GNUSparse, b"")]), "no tar archive"),
             (archive(&vec![("blobs/", tar::EntryType::Directory, &b""[..]); 257]), "256 entries"),
             (vec![0; (16 << 20) + 1], "16 MiB"),
         ] {

@@ -319,7 +319,8 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(200)).await;
             interrupt.cancel();
         };
-        let (interrupted, ()) = tokio::join!(signer.sign(&subject(), &interrupt), cancel);
+        let subject = subject();
+        let (interrupted, ()) = tokio::join!(signer.sign(&subject, &interrupt), cancel);
         assert!(matches!(interrupted, Err(SignerError::Interrupted)));
         assert!(begun.elapsed() < Duration::from_secs(30));
         let child = std::fs::read_to_string(folder.path().join("child")).unwrap();
