@@ -88,7 +88,7 @@ mod tests {
             ("git = \"me:secret@host.invalid:a/b\"", "git = \"*********@host.invalid:a/b\""),
             ("git@host.invalid:a", "git@host.invalid:a"),
             ("no address", "no address"),
-            ("`host:80/a@sha256:1`", "*********@sha256:1`"),
+            ("`host:80/a@sha256:1`", "**********@sha256:1`"),
             (&image, &image),
         ] {
             assert_eq!(without_credentials(text), shown);

@@ -272,7 +272,7 @@ async fn every_platform_of_an_index_is_looked_at() {
 }
 
 #[tokio::test]
-async fn a_published_image_is_pulled_and_runs_and_its_layers_are_what_they_are_said_to_be() {
+async fn a_published_image_is_pulled_and_runs_and_the_engine_does_not_keep_it() {
     let registry = Registry::start();
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("dependencies.txt"), "").unwrap();
@@ -291,4 +291,25 @@ async fn a_published_image_is_pulled_and_runs_and_its_layers_are_what_they_are_s
     let digest = format!("{}/{REPOSITORY}@{}", registry.address, subject.digest);
     let kept = Command::new("docker").args(["image", "inspect", &digest]).output().unwrap();
     assert!(!kept.status.success(), "the engine keeps `{digest}`");
+}
+
+#[tokio::test]
+async fn what_is_not_what_its_digest_says_is_never_started() {
+    let registry = Registry::start();
+    let client = client(&registry.address);
+    let image = Image::of(&[5000]);
+    image.push(&client, &["1"]).await.unwrap();
+    let name = format!("{}/{REPOSITORY}:1", registry.address);
+    let unsigned = verified(&name, &["--signer", SIGNER, "--signer-arg", KEY]);
+    assert_eq!(unsigned.status.code(), Some(1));
+    assert!(said(&unsigned).contains("not run the image runs"), "{}", said(&unsigned));
+    // In the same size only who reads all of it finds it out.
+    tamper(&registry, &image.blobs[0].digest, |bytes| bytes[2500] ^= 1);
+    assert!(verified(&name, &["--no-run"]).status.success());
+    let other = verified(&name, &[]);
+    assert_eq!(other.status.code(), Some(1), "{}", said(&other));
+    assert!(said(&other).contains("FAILED  the engine pulls it"), "{}", said(&other));
+    assert!(!said(&other).contains("servers answer"), "{}", said(&other));
+    let without = ipybox().args(["verify", "x", "--no-run"]).output().unwrap();
+    assert_eq!(without.status.code(), Some(2), "{}", said(&without));
 }
