@@ -4,6 +4,7 @@ use std::io::{self, Cursor, Read, Write};
 use std::path::Path;
 
 use ipybox::archive::Archive;
+use ipybox::attest::{read_layout, write_layout};
 use ipybox::base::{Base, Interpreter, Platform};
 use ipybox::compose::{Composition, Facts, Service, Wishes, networks_of};
 use ipybox::deps::{Constraint, Form, Marker, Selection, Source, Spec, Surroundings, pep508};
@@ -12,6 +13,7 @@ use ipybox::fleet::{Fleet, Values};
 use ipybox::lock::{Lock, Tags, versions};
 use ipybox::oci::wheel::{Environment, Wheel};
 use ipybox::plan::Requirement;
+use ipybox::registry::{Blob, Manifest, OCI_MANIFEST};
 use ipybox::stored::{Files, Place, Stored};
 use sha2::{Digest, Sha256};
 
@@ -239,6 +241,29 @@ fn image(place: &Place) {
     };
     if let Err(refused) = read() {
         assert!(!refused.what.is_empty() && !refused.why.is_empty() && refused.fix.is_some(), "{refused:?}");
+    }
+}
+
+/// Reads bytes as what a signer writes about a manifest of `{}`. What is read is what its digests say, and the same when it was
+/// written again.
+pub(crate) fn signature(bytes: &[u8]) {
+    let subject = Manifest::new(OCI_MANIFEST, "{}").descriptor();
+    match read_layout(bytes, &subject) {
+        Ok(read) => {
+            let mut all = 0;
+            for blob in &read.blobs {
+                let mut content = Vec::new();
+                (blob.content)(&mut content).unwrap();
+                assert_eq!(Blob::of(&blob.media_type, content.clone()).digest, blob.digest);
+                all += content.len();
+            }
+            assert!(all <= 64 * bytes.len() + 128);
+            let again = read_layout(&write_layout(&read).unwrap(), &subject).unwrap();
+            assert_eq!(again.manifest, read.manifest);
+            let descriptors = |blobs: &[Blob]| blobs.iter().map(Blob::descriptor).collect::<Vec<_>>();
+            assert_eq!(descriptors(&again.blobs), descriptors(&read.blobs));
+        }
+        Err(error) => assert!(!error.to_string().is_empty()),
     }
 }
 

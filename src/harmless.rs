@@ -54,7 +54,8 @@ pub fn without_credentials(text: &str) -> String {
     let token = |at: usize| {
         masked[..at].rfind(|end: char| end.is_whitespace() || "\"'=,".contains(end)).map_or(0, |end| end + 1)
     };
-    let found = masked.match_indices('@').map(|(at, _)| token(at)..at);
+    let found = masked.match_indices('@').filter(|(at, _)| !is_digest(&masked[at + 1..]));
+    let found = found.map(|(at, _)| token(at)..at);
     let bare: Vec<_> = found
         .filter(|part| masked[part.clone()].contains(':') && !masked[part.clone()].contains("://"))
         .collect();
@@ -65,12 +66,19 @@ pub fn without_credentials(text: &str) -> String {
     masked
 }
 
+/// Whether a text begins with the digest of an image, whose name may hold a port.
+fn is_digest(text: &str) -> bool {
+    let digits = text.strip_prefix("sha256:").and_then(|digits| digits.get(..64));
+    digits.is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn credentials_become_stars() {
+        let image = format!("`host:80/a@sha256:{}`", "0a".repeat(32));
         for (text, shown) in [
             ("a @ https://me:secret@host.invalid/x@y", "a @ https://*********@host.invalid/x@y"),
             ("-i https://é@h/ https://t@h", "-i https://**@h/ https://*@h"),
@@ -80,6 +88,8 @@ mod tests {
             ("git = \"me:secret@host.invalid:a/b\"", "git = \"*********@host.invalid:a/b\""),
             ("git@host.invalid:a", "git@host.invalid:a"),
             ("no address", "no address"),
+            ("`host:80/a@sha256:1`", "**********@sha256:1`"),
+            (&image, &image),
         ] {
             assert_eq!(without_credentials(text), shown);
             assert_eq!(without_credentials(text).len(), text.len());

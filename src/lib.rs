@@ -12,13 +12,14 @@
 //! its inputs. [`plan::Target`] is chosen once, before anything is fetched; [`plan::Plan`] is printed and read back; what only
 //! rendering needs travels beside it. [`installer`] knows uv, pip and apt, [`explain`] says what a failed step means at the
 //! lines of the list, [`doctor`] what keeps a host from building, and [`report`] is the one door to the terminal. [`freshness`] compares a plan with what an image says of its own,
-//! [`lock`] holds what is installed to what was resolved once, [`inside`] tells what an image has, [`sandbox`] runs images, [`compose`] tells
+//! [`lock`] holds what is installed to what was resolved once, [`inside`] tells what an image has, [`attest`] says it to others, [`sandbox`] runs images, [`compose`] tells
 //! others how to. [`oci`] knows what an installer makes of a wheel, [`stored`] reads images that lie in files, [`registry`]
 //! pushes them; [`fleet`] reads what images belong together, [`publish`] moves their tags.
 //! `tests/arrows.rs` holds the order of the rooms.
 
 pub mod accounts;
 pub mod archive;
+pub mod attest;
 pub mod base;
 pub mod cli;
 pub mod cmd;

@@ -11,7 +11,7 @@ use std::path::Path;
 /// failure; what the caller sees; and the two that nothing is taken from.
 const ORDER: &str = "accounts diagnostic reference platform credentials secret harmless http kept archive ustar received stored | \
                      engine registry | deps variant base request | \
-                     plan freshness installer lock inputs image oci supply | verify inside compose explain doctor sandbox fleet | report publish cli cmd | main lib";
+                     plan freshness installer lock inputs image oci supply | verify inside attest compose explain doctor sandbox fleet | report publish cli cmd | main lib";
 
 /// The rooms that a file takes from: `crate::NAME`, also in braces, and where `main` names them.
 fn taken(text: &str) -> Vec<String> {

@@ -11,6 +11,7 @@ mod publish;
 mod sandbox;
 mod values;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::error::ErrorKind;
@@ -386,7 +387,7 @@ pub struct RenderArgs {
 /// Arguments of `ipybox verify`.
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
-    /// A local image: a name or an id
+    /// A local image: a name or an id; with `--published` the name of one in a registry
     pub image: String,
 
     /// What it should be [default: what its label says, else minimal]
@@ -408,6 +409,10 @@ pub struct VerifyArgs {
     #[arg(long, conflicts_with_all = ["json", "variant", "variants"])]
     pub rebuild: bool,
 
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "described by its type")]
+    pub publication: PublicationArgs,
+
     /// Folder for what need not be asked or fetched twice [default: `~/.cache/ipybox`]
     #[arg(long, value_name = "DIR", env = "IPYBOX_CACHE_DIR", hide_env = true)]
     pub cache_dir: Option<PathBuf>,
@@ -419,6 +424,26 @@ pub struct VerifyArgs {
     #[command(flatten)]
     #[expect(missing_docs, reason = "described by its type")]
     pub engine: EngineArgs,
+}
+
+/// What is checked of an image in a registry.
+#[derive(Debug, Args)]
+pub struct PublicationArgs {
+    /// Check an image where it was published, then pull and start it: digests, what is said about it, and who signed it
+    #[arg(long, conflicts_with = "rebuild")]
+    pub published: bool,
+
+    /// Program that checks signatures, as `docs/trust.md` describes it; there has to be a good one then
+    #[arg(long, value_name = "TOOL", requires = "published")]
+    pub signer: Option<OsString>,
+
+    /// Argument for the signer; may be repeated
+    #[arg(long, value_name = "ARG", requires = "signer", allow_hyphen_values = true)]
+    pub signer_arg: Vec<OsString>,
+
+    /// Neither pull nor start the published image
+    #[arg(long, requires = "published")]
+    pub no_run: bool,
 }
 
 /// Arguments of `ipybox doctor`.

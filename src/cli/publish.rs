@@ -1,5 +1,6 @@
 //! What can be said to `ipybox publish`.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::builder::BoolishValueParser;
@@ -15,7 +16,7 @@ use crate::reference::Reference;
 const MEANINGLESS: [&str; 2] = ["check", "verify"];
 
 /// Options that are no build's.
-const OWN: [&str; 9] = [
+const OWN: [&str; 10] = [
     "registry",
     "no_verify",
     "unattested",
@@ -25,6 +26,7 @@ const OWN: [&str; 9] = [
     "merge",
     "print_matrix",
     "signer",
+    "signer_arg",
 ];
 
 /// Arguments of `ipybox publish`.
@@ -47,9 +49,13 @@ pub struct PublishArgs {
     #[arg(long, value_parser = BoolishValueParser::new(), env = "IPYBOX_UNATTESTED", hide_env = true)]
     pub unattested: bool,
 
-    /// Program that signs what is pushed, as `TOOL sign-oci-artifact`
+    /// Program that signs what is pushed, as `docs/trust.md` describes it
     #[arg(long, value_name = "TOOL", env = "IPYBOX_SIGNER", hide_env = true)]
-    pub signer: Option<PathBuf>,
+    pub signer: Option<OsString>,
+
+    /// Argument for the signer; may be repeated
+    #[arg(long, value_name = "ARG", requires = "signer", allow_hyphen_values = true)]
+    pub signer_arg: Vec<OsString>,
 
     /// Write what was published to this file, as JSON [default: `publish.json`]
     #[arg(long, value_name = "FILE", default_value = "publish.json", hide_default_value = true)]

@@ -5,12 +5,13 @@ use std::io::{self, Write};
 use serde_json::json;
 
 use super::{Caller, Failure};
+use crate::attest::Bill;
 use crate::cli::{BillFormat, DiffArgs, EngineArgs, InspectArgs, WhyArgs};
 use crate::deps::Name;
 use crate::diagnostic::Diagnostic;
 use crate::engine::KnownEngines;
 use crate::freshness::{Change, Stamp};
-use crate::inside::{Comparison, Inside, InsideError, Package, compare, cyclone_dx, spdx};
+use crate::inside::{Comparison, Inside, InsideError, Package, compare};
 use crate::report::size;
 
 pub(super) async fn inspect(args: InspectArgs, caller: &Caller) -> Result<(), Failure> {
@@ -18,8 +19,8 @@ pub(super) async fn inspect(args: InspectArgs, caller: &Caller) -> Result<(), Fa
     let json = match (args.json, args.format) {
         (false, BillFormat::Text) => return print(caller, |out| write_inside(out, &inside)),
         (true, BillFormat::Text) | (_, BillFormat::Json) => json!(inside),
-        (_, BillFormat::Cyclonedx) => cyclone_dx(&inside),
-        (_, BillFormat::Spdx) => spdx(&inside),
+        (_, BillFormat::Cyclonedx) => Bill::of(&inside).cyclone_dx(),
+        (_, BillFormat::Spdx) => Bill::of(&inside).spdx(),
     };
     print_json(caller, &json)
 }

@@ -24,6 +24,7 @@ mod output;
 mod pages;
 mod plan;
 mod publish;
+mod published;
 mod push;
 mod rebuild;
 mod registries;
@@ -108,6 +109,7 @@ pub async fn run(command: Command, caller: &mut Caller) -> Result<(), Failure> {
         Command::Render(args) => render::run(args, caller).await,
         Command::Deps(args) => deps::run(&args, caller),
         Command::Verify(args) if args.rebuild => Box::pin(rebuild::run(args, caller)).await,
+        Command::Verify(args) if args.publication.published => Box::pin(published::run(args, caller)).await,
         Command::Verify(args) => verify::run(args, caller).await,
         Command::Inspect(args) => inspect::inspect(args, caller).await,
         Command::Why(args) => inspect::why(args, caller).await,

@@ -41,7 +41,7 @@ pub(super) async fn run(args: VerifyArgs, caller: &Caller) -> Result<(), Failure
 }
 
 /// The variant that an image is tried as: the one asked for, else what its label says.
-fn variant_of(
+pub(super) fn variant_of(
     image: &Image,
     asked: Option<&str>,
     folder: Option<&Path>,

@@ -1,6 +1,5 @@
 //! What is inside an image: its packages, who asked for each, and what they take.
 
-mod bill;
 mod compare;
 mod layers;
 
@@ -10,9 +9,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub use bill::{cyclone_dx, spdx};
 pub use compare::{Comparison, compare};
 pub use layers::{FirstDifference, Saved, first_difference};
+#[cfg(test)]
+pub(crate) use tests::inside;
 
 use crate::base::Platform;
 use crate::deps::{Dependency, Name, pep508};
@@ -329,7 +329,7 @@ mod tests {
         }
     }
 
-    pub(super) fn inside() -> Inside {
+    pub(crate) fn inside() -> Inside {
         let name = |text: &str| Name::parse(text).unwrap();
         let asked = |by_list, requirement: &str| Asked { by_list, requirement: requirement.to_owned() };
         let roots = BTreeMap::from([

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::auth::pull;
 use super::download::Download;
 use super::error::RegistryError;
-use super::image::Image;
+use super::image::{Blob, Image};
 use super::manifests::{Descriptor, Manifest};
 use super::pushing::{Pushed, Summary};
 use super::{Registry, reference};
@@ -170,6 +170,19 @@ impl<'a> Repository<'a> {
         self.registry.get_manifest(&self.name, by, &[pull(&self.name)]).await
     }
 
+    /// Whether it has a blob of this digest and size.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError`].
+    pub async fn has(&self, blob: &Descriptor) -> Result<bool, RegistryError> {
+        super::digest(&blob.digest)?;
+        let what = format!("say whether `{}` has the blob `{}`", self.name, blob.digest);
+        let (blob, scopes) = (Blob::known(blob), [pull(&self.name)]);
+        let ask = async || self.registry.has_blob(&self.name, &blob, &what, &scopes).await;
+        self.registry.line.patience.insist(ask).await
+    }
+
     /// The bytes of a blob.
     ///
     /// # Errors
@@ -240,7 +253,11 @@ impl<'a> Repository<'a> {
     }
 
     /// All bytes of a small blob.
-    async fn small(&self, blob: &Descriptor) -> Result<Vec<u8>, RegistryError> {
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError`].
+    pub async fn small(&self, blob: &Descriptor) -> Result<Vec<u8>, RegistryError> {
         let mut download = self.blob(blob)?;
         let mut bytes = Vec::new();
         while let Some(next) = download.next().await? {

@@ -22,23 +22,21 @@ use super::order::Built;
 use super::push::failed;
 use super::registries::Registries;
 use super::{Caller, Failure, verify};
+use crate::attest::{self, Attestation, Inputs, Published, Signer, SignerError};
 use crate::cli::{BuildArgs, PublishArgs};
 use crate::deps::in_backticks;
 use crate::diagnostic::Diagnostic;
-use crate::engine::Engine;
+use crate::engine::{Engine, Image};
 use crate::fleet::FILE;
 use crate::freshness::Stamp;
 use crate::inputs::trust;
-use crate::inside::{Inside, cyclone_dx};
+use crate::inside::Inside;
 use crate::oci::image::labels;
 use crate::oci::store::Store;
 use crate::publish::{About, Journal, JournalError, Move, Part, Record, Recorded, TagMoved};
-use crate::registry::{self, Blob, Descriptor};
+use crate::registry::{self, Descriptor, Referrer};
 use crate::report;
 use ready::{Ready, Target};
-
-/// The type of a bill of materials in a registry.
-const BILL: &str = "application/vnd.cyclonedx+json";
 
 /// Requests to registries that are under way at once.
 const AT_ONCE: usize = 16;
@@ -257,8 +255,8 @@ impl Publisher<'_> {
             if let Some(found) = found
                 && let Ok(inside) = Inside::of(engine, &name, &found).await
             {
-                if !self.args.unattested {
-                    part.about = self.attested(target, &inside).await?;
+                if !is_there {
+                    part.about = self.attested(target, (&found, &inside), caller).await?;
                 }
                 part.inside = Some(inside);
             }
@@ -272,18 +270,43 @@ impl Publisher<'_> {
         Ok(target.recorded(id, part))
     }
 
-    /// What is said about an image in its registry.
-    async fn attested(&self, target: &Target<'_>, inside: &Inside) -> Result<Vec<About>, Failure> {
+    /// Says in the registry what is known of an image, and has it signed where a signer is named.
+    async fn attested(
+        &self,
+        target: &Target<'_>,
+        (found, inside): (&Image, &Inside),
+        caller: &Caller,
+    ) -> Result<Vec<About>, Failure> {
         let repository = self.registries.repository(&target.names.published[0])?;
-        let bill = cyclone_dx(inside).to_string();
-        let artifact = registry::Image::artifact(
-            &target.ready.manifest.descriptor(),
-            BILL,
-            vec![Blob::of(BILL, bill)],
-            &BTreeMap::new(),
-        );
-        let attached = repository.attach(&artifact, |_| {}).await.map_err(failed)?;
-        Ok(vec![About { artifact_type: BILL.to_owned(), digest: attached.digest }])
+        let (place, subject) = (target.names.published[0].canonical(), target.ready.manifest.descriptor());
+        let published = Published {
+            repository: &place,
+            manifest: &subject,
+            platform: &target.ready.platform,
+            created: found.created.as_deref(),
+            base: target.ready.base.as_deref(),
+        };
+        let read = shards::read(&self.opened.fleet.images[target.index]);
+        let inputs = Inputs { list: read.list.as_deref(), lock: read.lock.as_deref() };
+        let mut said = Vec::new();
+        if !self.args.unattested {
+            let bill = attest::bill(&published, target.ready.plan, Some(inside));
+            let provenance = attest::provenance(&published, target.ready.plan, inputs);
+            said.push(Attestation::Bill.artifact(&subject, bill));
+            said.push(Attestation::Provenance.artifact(&subject, provenance));
+        }
+        said.extend(signed(self.args, &subject, caller).await?);
+        if let Some(list) = &target.list {
+            said.extend(signed(self.args, &list.descriptor(), caller).await?);
+        }
+        let mut about = Vec::new();
+        for artifact in said {
+            let attached = repository.attach(&artifact, |_| {}).await.map_err(failed)?;
+            let referrer = Referrer::of(&artifact.manifest);
+            let artifact_type = referrer.map_or(String::new(), |(referrer, _)| referrer.artifact_type);
+            about.push(About { artifact_type, digest: attached.digest });
+        }
+        Ok(about)
     }
 
     /// What an image has otherwise than the one that its first tag names.
@@ -300,6 +323,21 @@ impl Publisher<'_> {
             part.changes = earlier.changes(&now);
         }
         Ok(())
+    }
+}
+
+/// The signature of a manifest or an index, where somebody is to sign.
+async fn signed(
+    args: &PublishArgs,
+    subject: &Descriptor,
+    caller: &Caller,
+) -> Result<Option<registry::Image>, Failure> {
+    let Some(program) = &args.signer else { return Ok(None) };
+    let signer = Signer { args: args.signer_arg.clone(), ..Signer::new(program) };
+    match signer.sign(subject, &caller.interrupt).await {
+        Ok(signature) => Ok(Some(signature)),
+        Err(SignerError::Interrupted) => Err(Failure::interrupted()),
+        Err(error) => Err(Failure::refused(error.diagnostic())),
     }
 }
 

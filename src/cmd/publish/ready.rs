@@ -9,6 +9,7 @@ use crate::engine::Engine;
 use crate::fleet::{Image as Wanted, Names};
 use crate::oci::image::{Image, MANIFEST};
 use crate::oci::store::Store;
+use crate::plan::Plan;
 use crate::platform::Platform;
 use crate::publish::{Part, Recorded, TagMoved};
 use crate::reference::ImageId;
@@ -21,8 +22,11 @@ use crate::report::Report;
 const ANNOTATIONS: &str = "org.opencontainers.image.";
 
 /// An image of the engine, packed, for one platform.
-pub(super) struct Ready {
+pub(super) struct Ready<'a> {
     pub(super) image: ImageId,
+    pub(super) plan: &'a Plan,
+    /// The digest of what its parent's tags name, where that is one of the fleet.
+    pub(super) base: Option<String>,
     pub(super) whole: Image,
     pub(super) manifest: Manifest,
     pub(super) platform: Platform,
@@ -32,33 +36,33 @@ pub(super) struct Ready {
 pub(super) struct Target<'a> {
     pub(super) index: usize,
     pub(super) names: &'a Names,
-    pub(super) ready: Ready,
+    pub(super) ready: Ready<'a>,
     /// What names it beside images for other platforms, where it is for several.
     pub(super) list: Option<Manifest>,
     /// By its tags, in their order.
     pub(super) known: Vec<Option<Descriptor>>,
 }
 
-impl Ready {
+impl<'a> Ready<'a> {
     /// The image of a build. The engine gives away only what the store has not.
     pub(super) async fn of(
         engine: &Engine,
-        Built { image, plan, .. }: &Built,
+        Built { image, plan, .. }: &'a Built,
         parent: Option<&Target<'_>>,
         store: &Store,
     ) -> Result<Self, Failure> {
         let whole = taken(engine, image, plan, store).await?;
         let mut annotations: BTreeMap<String, String> =
             whole.labels().into_iter().filter(|(name, _)| name.starts_with(ANNOTATIONS)).collect();
-        if let Some(parent) = parent {
-            let base = [
-                ("base.name", parent.names.published[0].canonical()),
-                ("base.digest", parent.ready.manifest.digest().to_owned()),
-            ];
+        let base = parent.map(|parent| parent.digest().to_owned());
+        if let (Some(parent), Some(digest)) = (parent, &base) {
+            let base =
+                [("base.name", parent.names.published[0].canonical()), ("base.digest", digest.clone())];
             annotations.extend(base.map(|(name, value)| (format!("{ANNOTATIONS}{name}"), value)));
         }
         let manifest = Manifest::new(MANIFEST, whole.annotated_manifest(&annotations));
-        Ok(Self { image: image.clone(), platform: plan.foundation.base.platform.clone(), whole, manifest })
+        let platform = plan.foundation.base.platform.clone();
+        Ok(Self { image: image.clone(), plan, base, platform, whole, manifest })
     }
 }
 
@@ -67,7 +71,7 @@ impl<'a> Target<'a> {
         index: usize,
         wanted: &Wanted,
         names: &'a Names,
-        ready: Ready,
+        ready: Ready<'a>,
         is_shard: bool,
         report: &Report,
     ) -> Self {

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 
 use super::super::fleet::Opened;
 use super::super::push::failed;
@@ -12,29 +13,45 @@ use super::super::registries::Registries;
 use super::super::{Caller, Failure, lock};
 use super::ready::Target;
 use super::tags::named_now;
+use crate::archive::hexadecimal;
 use crate::diagnostic::Diagnostic;
 use crate::fleet::Image as Wanted;
 use crate::platform::Platform;
 use crate::publish::{Part, Recorded, TagMoved, staging_tag};
-use crate::reference::Reference;
 use crate::registry::{Entry, Manifest};
 
-/// What says which image is meant: the file of the fleet, the image's names, and its lists and locks. Machines that differ in
-/// any of these do not publish the same.
-fn release(opened: &Opened, file: &Path, wanted: &Wanted, names: &[Reference]) -> Vec<u8> {
+/// Digests of the files that an image is built by.
+pub(super) struct Read {
+    pub(super) list: Option<String>,
+    pub(super) lock: Option<String>,
+}
+
+/// SHA-256 over an image's lists, one behind the other, and over its lock.
+pub(super) fn read(wanted: &Wanted) -> Read {
     let request = wanted.request(None, None);
-    let mut release = fs::read(file).unwrap_or_default();
-    for name in names {
-        release.extend(format!("\0{name}").into_bytes());
+    let lists: Vec<u8> =
+        request.dependencies.iter().filter_map(|list| fs::read(list).ok()).flatten().collect();
+    let lock = lock::place(&request).and_then(|lock| fs::read(lock).ok());
+    let digest = |bytes: &[u8]| hexadecimal(&Sha256::digest(bytes));
+    Read {
+        list: (!request.dependencies.is_empty()).then(|| digest(&lists)),
+        lock: lock.map(|lock| digest(&lock)),
     }
-    let lists = request.dependencies.iter().cloned().chain(lock::place(&request));
-    for list in lists {
+}
+
+/// What says which image is meant: the file of the fleet, the image's names, and its lists and locks, with those of what it is
+/// built on. Machines that differ in any of these do not publish the same.
+fn release(opened: &Opened, file: &Path, index: usize) -> Vec<u8> {
+    let wanted = &opened.fleet.images[index];
+    let Read { list, lock } = read(wanted);
+    let names = opened.names_of(index).published.iter().map(ToString::to_string);
+    let mut release = fs::read(file).unwrap_or_default();
+    for part in names.chain(list).chain(lock) {
         release.push(0);
-        release.extend(fs::read(list).unwrap_or_default());
+        release.extend(part.into_bytes());
     }
     if let Some(parent) = wanted.from {
-        let names = &opened.names_of(parent).published;
-        release.extend(self::release(opened, file, &opened.fleet.images[parent], names));
+        release.extend(self::release(opened, file, parent));
     }
     release
 }
@@ -47,7 +64,7 @@ pub(super) async fn leave(
     registries: &Registries,
 ) -> Result<(), Failure> {
     let wanted = &opened.fleet.images[target.index];
-    let release = release(opened, file, wanted, &target.names.published);
+    let release = release(opened, file, target.index);
     let platform = if wanted.platforms.is_empty() { None } else { Some(&target.ready.platform) };
     let repository = registries.repository(&target.names.published[0])?;
     let manifest = &target.ready.manifest;
@@ -82,7 +99,7 @@ pub(super) async fn merge(
     let (mut recorded, mut lacking) = (Vec::new(), Vec::new());
     for (index, names) in opened.chosen.iter().zip(&opened.names) {
         let wanted = &opened.fleet.images[*index];
-        let release = release(opened, file, wanted, &names.published);
+        let release = release(opened, file, *index);
         let repository = registries.repository(&names.published[0])?;
         let platforms: Vec<Option<&Platform>> = match wanted.platforms.as_slice() {
             [] => vec![None],
