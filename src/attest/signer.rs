@@ -254,7 +254,7 @@ mod tests {
             &subject(),
             "application/x",
             vec![Blob::of("text/plain", "signed")],
-            &Default::default(),
+            &std::collections::BTreeMap::new(),
         )
     }
 
