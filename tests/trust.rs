@@ -221,7 +221,7 @@ async fn what_is_about_something_else_and_signed_by_somebody_else_does_not_count
 
     let absent = verified(&format!("{}/{REPOSITORY}:3", registry.address), &["--no-run"]);
     assert_eq!(absent.status.code(), Some(1), "{}", said(&absent));
-    assert!(said(&absent).contains("has no `3` of `team/app`"), "{}", said(&absent));
+    assert!(said(&absent).contains("there is no `3` of `"), "{}", said(&absent));
     drop(registry);
     let gone = verified(&name, &["--no-run"]);
     assert_eq!(gone.status.code(), Some(75), "{}", said(&gone));

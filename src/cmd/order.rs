@@ -43,7 +43,7 @@ pub(super) struct Built {
     pub(super) image: ImageId,
     /// Whether it was there already.
     pub(super) was_there: bool,
-    pub(super) plan: Plan,
+    pub(super) plan: Box<Plan>,
 }
 
 impl Together {
@@ -197,7 +197,7 @@ impl Order {
             file.write(image.as_str())?;
         }
         caller.report.note(&looked.outcome(&args, &clock));
-        Ok(Some(Built { image, was_there: looked.there.is_some(), plan: planned.plan }))
+        Ok(Some(Built { image, was_there: looked.there.is_some(), plan: Box::new(planned.plan) }))
     }
 
     /// Says what a build would do. The base is looked at, as it is for every plan.

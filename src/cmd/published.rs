@@ -224,7 +224,7 @@ async fn look(
         match repository.manifest(by).await? {
             Some(manifest) => Ok(manifest),
             None => {
-                let what = Diagnostic::new(format!("the registry `{host}` has no `{by}` of `{path}`"));
+                let what = Diagnostic::new(format!("there is no `{by}` of `{place}`"));
                 Err(Wrong::Over(Failure::refused(what.advice("publish it first, or correct its name"))))
             }
         }

@@ -275,7 +275,7 @@ mod tests {
         insta::assert_snapshot!(page(&recorded()));
         let record = Record::new(vec![recorded()]);
         insta::assert_snapshot!(summary(&record));
-        insta::assert_json_snapshot!(record);
+        insta::assert_snapshot!(format!("{:#}", serde_json::json!(record)));
     }
 
     proptest! {

@@ -82,7 +82,8 @@ struct Page {
 
 impl Referrer {
     /// What an artifact's manifest says of itself, and what it is about.
-    fn of(manifest: &Manifest) -> Option<(Self, String)> {
+    #[must_use]
+    pub fn of(manifest: &Manifest) -> Option<(Self, String)> {
         let said: Said = serde_json::from_slice(manifest.bytes()).ok()?;
         let of_config = || said.config.map(|config| config.media_type);
         let artifact_type = said.artifact_type.filter(|kind| !kind.is_empty()).or_else(of_config)?;

@@ -99,6 +99,7 @@ fn counted(count: usize, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "errors are mapped with it")]
 fn unjournaled(error: JournalError) -> Failure {
     let advice = match &error {
         JournalError::Busy => "wait until it is over".to_owned(),

@@ -14,7 +14,7 @@ use super::super::{Caller, Failure, lock};
 use super::ready::Target;
 use super::tags::named_now;
 use crate::archive::hexadecimal;
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Documents};
 use crate::fleet::Image as Wanted;
 use crate::platform::Platform;
 use crate::publish::{Part, Recorded, TagMoved, staging_tag};
@@ -153,7 +153,7 @@ pub(super) async fn merge(
             platforms: found.iter().filter_map(|(platform, manifest)| part(*platform, manifest)).collect(),
         });
     }
-    if lacking.is_empty() { Ok(recorded) } else { Err(Failure::in_documents(Default::default(), lacking)) }
+    if lacking.is_empty() { Ok(recorded) } else { Err(Failure::in_documents(Documents::default(), lacking)) }
 }
 
 /// What a manifest says of an image.
