@@ -194,8 +194,8 @@ pub(super) async fn taken(
         let below = below.filter(|below| lacking.iter().all(|layer| below.layers.contains(layer)));
         let from = below.filter(|_| config.is_some()).map_or_else(|| image.clone(), |below| below.id);
         let (reader, writer) = io::pipe().map_err(|error| unwritable(&error.to_string()))?;
-        let of_engine = store.clone();
-        let read = tokio::task::spawn_blocking(move || Saved::take(reader, &of_engine));
+        let (of_engine, known) = (store.clone(), layers.clone());
+        let read = tokio::task::spawn_blocking(move || Saved::take(reader, &of_engine, &known));
         let saved = engine.save(&from, writer).await;
         let read = read.await.unwrap_or_else(|error| Err(io::Error::other(error)));
         // Where reading has failed the engine was not listened to any more.

@@ -10,9 +10,11 @@ use flate2::Compression;
 use flate2::read::MultiGzDecoder;
 use flate2::write::GzEncoder;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::measured::{Measured, digest};
 use super::store::{Layer, Owned, Store};
+use crate::archive::hexadecimal;
 use crate::kept::keep;
 
 /// A layer's packed bytes. How they look depends on who packed them; what they hold is said by the layer's diff id.
@@ -24,8 +26,28 @@ pub struct Packed {
     pub size: u64,
 }
 
+/// What a layer was before it was packed, by which one is known as it comes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Plain {
+    /// How many bytes it has.
+    pub(super) size: u64,
+    /// SHA-256 over its first block.
+    pub(super) head: String,
+}
+
+/// What is kept of a packed layer.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    #[serde(flatten)]
+    packed: Packed,
+    plain: Option<Plain>,
+}
+
 /// How layers are packed; counted up where equal layers become other bytes.
-const PACKER: &str = "gzip-6";
+const PACKER: &str = "gzip-6-blocks";
+
+/// How much a packer is given at a time, in bytes: what it makes depends on that, and readers give more or less as it comes.
+pub(super) const BLOCK: usize = 64 << 10;
 
 /// How many layers are packed at once, at most.
 const PACKERS: usize = 4;
@@ -58,9 +80,18 @@ impl Store {
     /// The packed bytes of a layer, where the store has them whole.
     #[must_use]
     pub fn packed(&self, diff_id: &str) -> Option<Packed> {
-        let packed: Packed = serde_json::from_slice(&fs::read(self.packed_file(diff_id)).ok()?).ok()?;
-        let is_whole = fs::metadata(self.blob(&packed)).ok()?.len() == packed.size;
-        is_whole.then_some(packed)
+        self.kept(diff_id).map(|kept| kept.packed)
+    }
+
+    /// What a packed layer was before, where it was packed here and is whole.
+    pub(super) fn plain(&self, diff_id: &str) -> Option<Plain> {
+        self.kept(diff_id)?.plain
+    }
+
+    fn kept(&self, diff_id: &str) -> Option<Kept> {
+        let kept: Kept = serde_json::from_slice(&fs::read(self.packed_file(diff_id)).ok()?).ok()?;
+        let is_whole = fs::metadata(self.blob(&kept.packed)).ok()?.len() == kept.packed.size;
+        is_whole.then_some(kept)
     }
 
     /// Forgets packed bytes that are not what they were.
@@ -176,25 +207,30 @@ impl Store {
         let (to, digits) = taken.done();
         let diff_id = format!("sha256:{}", plain.digits());
         let packed = Packed { digest: format!("sha256:{digits}"), size };
-        self.keep_packed(&diff_id, &packed, to)?;
+        self.keep_packed(&diff_id, &Kept { packed: packed.clone(), plain: None }, to)?;
         Ok((diff_id, packed))
     }
 
     fn packing(&self) -> io::Result<Packing> {
         let file = BufWriter::with_capacity(256 << 10, self.unfinished()?);
-        Ok(Packing(Measured::new(GzEncoder::new(Measured::new(file), Compression::new(6)))))
+        let packer = GzEncoder::new(Measured::new(file), Compression::new(6));
+        Ok(Packing { packer: Measured::new(packer), block: Vec::with_capacity(BLOCK), head: None })
     }
 
     fn keep_packed(
         &self,
         diff_id: &str,
-        packed: &Packed,
+        kept: &Kept,
         file: BufWriter<tempfile::NamedTempFile>,
     ) -> io::Result<()> {
         let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
+        // Whoever packs it has the same, but for bytes that were taken over: what manifests name already stays.
+        if self.packed(diff_id).is_some() {
+            return Ok(());
+        }
         fs::create_dir_all(self.folder("blobs"))?;
-        file.persist(self.blob(packed))?;
-        keep(&self.packed_file(diff_id), packed)
+        file.persist(self.blob(&kept.packed))?;
+        keep(&self.packed_file(diff_id), kept)
     }
 
     /// Writes packed bytes, which are checked on their way.
@@ -231,29 +267,46 @@ impl Store {
 }
 
 /// A layer on its way into packed bytes.
-struct Packing(Measured<GzEncoder<Measured<BufWriter<tempfile::NamedTempFile>>>>);
+struct Packing {
+    packer: Measured<GzEncoder<Measured<BufWriter<tempfile::NamedTempFile>>>>,
+    /// What the packer is not given yet, less than a whole block.
+    block: Vec<u8>,
+    /// SHA-256 over the first block.
+    head: Option<String>,
+}
 
 impl Packing {
     /// Keeps it; its diff id and what it became.
-    fn keep(self, store: &Store) -> io::Result<(String, Packed)> {
-        let (packer, plain) = self.0.done();
+    fn keep(mut self, store: &Store) -> io::Result<(String, Packed)> {
+        let head = self.head.take().unwrap_or_else(|| hexadecimal(&Sha256::digest(&self.block)));
+        self.packer.write_all(&self.block)?;
+        let size = self.packer.size;
+        let before = Plain { size, head };
+        let (packer, plain) = self.packer.done();
         let packed = packer.finish()?;
         let size = packed.size;
         let (file, digits) = packed.done();
         let (diff_id, packed) =
             (format!("sha256:{plain}"), Packed { digest: format!("sha256:{digits}"), size });
-        store.keep_packed(&diff_id, &packed, file)?;
+        store.keep_packed(&diff_id, &Kept { packed: packed.clone(), plain: Some(before) }, file)?;
         Ok((diff_id, packed))
     }
 }
 
 impl Write for Packing {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes)
+        let taken = bytes.len().min(BLOCK - self.block.len());
+        self.block.extend_from_slice(&bytes[..taken]);
+        if self.block.len() == BLOCK {
+            self.head.get_or_insert_with(|| hexadecimal(&Sha256::digest(&self.block)));
+            self.packer.write_all(&self.block)?;
+            self.block.clear();
+        }
+        Ok(taken)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
+        Ok(())
     }
 }
 
@@ -316,6 +369,33 @@ mod tests {
         assert!(store.packed_all(&["sha256:0".to_owned()]).is_err());
     }
 
+    /// Gives what it has in pieces of odd sizes.
+    struct Piecemeal<'a>(&'a [u8], usize);
+
+    impl Read for Piecemeal<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.1 = self.1 * 7 % 100_003 + 1;
+            let size = self.1.min(buffer.len());
+            self.0.read(&mut buffer[..size])
+        }
+    }
+
+    #[test]
+    fn a_layer_is_packed_alike_however_it_comes() {
+        let mut plain = Vec::new();
+        for number in 0..400_000_u32 {
+            plain.extend_from_slice(&(number.wrapping_mul(2_654_435_761) >> 17).to_le_bytes());
+            plain.extend_from_slice(b"some words that come again");
+        }
+        let digests = [1, 5, 77].map(|first| {
+            let folder = tempfile::tempdir().unwrap();
+            Store::in_cache(folder.path()).take(Piecemeal(&plain, first)).unwrap().1.digest
+        });
+        let folder = tempfile::tempdir().unwrap();
+        let whole = Store::in_cache(folder.path()).take(plain.as_slice()).unwrap().1.digest;
+        assert!(digests.iter().all(|digest| *digest == whole), "{digests:?} {whole}");
+    }
+
     #[test]
     fn layers_are_taken_packed_or_not_and_known_by_what_they_hold() {
         let folder = tempfile::tempdir().unwrap();
@@ -327,19 +407,24 @@ mod tests {
         let mut theirs = GzEncoder::new(Vec::new(), Compression::fast());
         theirs.write_all(&plain).unwrap();
         let theirs = theirs.finish().unwrap();
-        let (same, taken) = store.take(theirs.as_slice()).unwrap();
+        let of_others = tempfile::tempdir().unwrap();
+        let other = Store::in_cache(of_others.path());
+        let (same, taken) = other.take(theirs.as_slice()).unwrap();
         assert_eq!(same, diff_id);
-        assert_eq!(fs::read(store.blob(&taken)).unwrap(), theirs);
+        assert_eq!(fs::read(other.blob(&taken)).unwrap(), theirs);
+        // What is there stays as it is, too.
+        store.take(theirs.as_slice()).unwrap();
+        assert_eq!(store.packed(&diff_id), Some(packed.clone()));
         assert!(store.take(&theirs[..theirs.len() - 9]).is_err());
         assert_eq!(store.take(io::empty()).unwrap().0, format!("sha256:{}", digest_of(b"")));
 
         // Changed, cut and gone.
-        fs::write(store.blob(&taken), "x".repeat(theirs.len())).unwrap();
-        let spoilt = store.write_packed(&taken, &mut io::sink()).unwrap_err();
+        fs::write(other.blob(&taken), "x".repeat(theirs.len())).unwrap();
+        let spoilt = other.write_packed(&taken, &mut io::sink()).unwrap_err();
         assert_eq!(spoilt.kind(), io::ErrorKind::InvalidData);
-        assert!(store.packed(&diff_id).is_none());
+        assert!(other.packed(&diff_id).is_none());
         assert_eq!(
-            store.write_packed(&taken, &mut io::sink()).unwrap_err().kind(),
+            other.write_packed(&taken, &mut io::sink()).unwrap_err().kind(),
             io::ErrorKind::InvalidData
         );
         fs::write(store.blob(&packed), "cut").unwrap();

@@ -6,6 +6,8 @@ use std::io::{self, Read};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use super::blobs::{BLOCK, Plain};
+use super::measured::Measured;
 use super::store::Store;
 use crate::archive::hexadecimal;
 
@@ -23,7 +25,8 @@ const MAX_TEXT: u64 = 4 << 20;
 const MAX_TEXTS: usize = 32 << 20;
 
 impl Saved {
-    /// Takes all layers of an archive into the store, but for those that it has.
+    /// Takes all layers of an archive into the store, but for those that it has: of `known` layers that the image consists of it
+    /// is only looked whether they are what they were.
     ///
     /// Rule: Docker, `GET /images/{name}/get`: until release 24 `ID/layer.tar`, with links where layers are equal; since then
     /// a layout of blobs, which the containerd store keeps packed.
@@ -31,7 +34,8 @@ impl Saved {
     /// # Errors
     ///
     /// Of reading and of the store, and of [`io::ErrorKind::InvalidData`] where it is no such archive.
-    pub fn take(from: impl Read, store: &Store) -> io::Result<Self> {
+    pub fn take(from: impl Read, store: &Store, known: &[String]) -> io::Result<Self> {
+        let known = Known::of(known, store);
         let mut saved = Self::default();
         let mut archive = tar::Archive::new(from);
         let (mut named, mut kept) = (None, 0);
@@ -46,7 +50,8 @@ impl Saved {
                 continue;
             }
             if entry.size() > MAX_TEXT {
-                store.take(&mut entry)?;
+                let size = entry.size();
+                known.take(&mut entry, size, store)?;
                 continue;
             }
             let mut bytes = Vec::new();
@@ -84,6 +89,40 @@ impl Saved {
     }
 }
 
+/// Layers that the store has and the archive will give again, by what they were before they were packed.
+struct Known<'a>(Vec<(&'a str, Plain)>);
+
+impl<'a> Known<'a> {
+    fn of(layers: &'a [String], store: &Store) -> Self {
+        Self(layers.iter().filter_map(|layer| Some((layer.as_str(), store.plain(layer)?))).collect())
+    }
+
+    /// Takes a layer of a size into the store. What begins as one that is known must be that one: hashing it is much less than
+    /// packing it once more.
+    fn take(&self, from: &mut impl Read, size: u64, store: &Store) -> io::Result<()> {
+        if !self.0.iter().any(|(_, plain)| plain.size == size) {
+            return store.take(from).map(drop);
+        }
+        let mut head = Vec::with_capacity(BLOCK);
+        from.take(BLOCK as u64).read_to_end(&mut head)?;
+        let digest = hexadecimal(&Sha256::digest(&head));
+        let Some((known, _)) = self.0.iter().find(|(_, plain)| plain.size == size && plain.head == digest)
+        else {
+            return store.take(head.chain(from)).map(drop);
+        };
+        let mut measured = Measured::new(io::sink());
+        io::copy(&mut head.chain(from), &mut measured)?;
+        if format!("sha256:{}", measured.digits()) == *known {
+            return Ok(());
+        }
+        if let Some(packed) = store.packed(known) {
+            store.forget_packed(&packed);
+        }
+        let why = "two layers of the image look alike; they are told apart the next time";
+        Err(io::Error::new(io::ErrorKind::InvalidData, why))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -92,7 +131,7 @@ mod tests {
     use crate::archive::Archive;
 
     fn taken(archive: &Archive, store: &Store) -> io::Result<Saved> {
-        Saved::take(archive.to_tar().unwrap().as_slice(), store)
+        Saved::take(archive.to_tar().unwrap().as_slice(), store, &[])
     }
 
     fn diff_id(bytes: &[u8]) -> String {
@@ -127,6 +166,36 @@ mod tests {
     }
 
     #[test]
+    fn a_known_layer_is_looked_at_and_not_packed_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::in_cache(folder.path());
+        let layer = b"a layer".repeat(1 << 20);
+        let known = [diff_id(&layer)];
+        let saved = |layer: &[u8]| {
+            let mut archive = Archive::default();
+            archive.add("1/layer.tar", layer.to_vec());
+            archive.add("manifest.json", r#"[{"Config": "gone.json"}]"#);
+            Saved::take(archive.to_tar().unwrap().as_slice(), &store, &known)
+        };
+        saved(&layer).unwrap();
+        let packed = store.packed(&known[0]).unwrap();
+        let before = std::fs::metadata(store.blob(&packed)).unwrap().modified().unwrap();
+        saved(&layer).unwrap();
+        assert_eq!(std::fs::metadata(store.blob(&packed)).unwrap().modified().unwrap(), before);
+        // One that differs at its beginning is another.
+        let mut other = layer.clone();
+        other[7] = b'x';
+        saved(&other).unwrap();
+        assert!(store.packed(&diff_id(&other)).is_some() && store.packed(&known[0]).is_some());
+        // One that differs at its end is told apart only then, and taken the next time.
+        let mut last = layer.clone();
+        *last.last_mut().unwrap() = b'x';
+        assert_eq!(saved(&last).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        saved(&last).unwrap();
+        assert!(store.packed(&diff_id(&last)).is_some());
+    }
+
+    #[test]
     fn what_is_no_such_archive_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::in_cache(folder.path());
@@ -141,7 +210,7 @@ mod tests {
         #[test]
         fn whatever_comes_is_taken_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..4096)) {
             let folder = tempfile::tempdir().unwrap();
-            let _ = Saved::take(bytes.as_slice(), &Store::in_cache(folder.path()));
+            let _ = Saved::take(bytes.as_slice(), &Store::in_cache(folder.path()), &[]);
         }
     }
 }

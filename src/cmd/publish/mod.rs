@@ -34,6 +34,7 @@ use crate::inside::Inside;
 use crate::oci::image::labels;
 use crate::oci::store::Store;
 use crate::publish::{About, Journal, JournalError, Move, Part, Record, Recorded, TagMoved};
+use crate::reference::Reference;
 use crate::registry::{self, Descriptor, Referrer};
 use crate::report;
 use ready::{Ready, Target};
@@ -191,8 +192,9 @@ impl Publisher<'_> {
                 target.known = self.known(target).await?;
             }
             let jobs = usize::from(self.args.build.jobs.get());
+            let known = homes(&targets);
             stream::iter(&targets)
-                .map(async |target| self.brought(target, engine, store, caller).await)
+                .map(async |target| self.brought(target, &known, (engine, store), caller).await)
                 .buffered(jobs)
                 .try_collect()
                 .await
@@ -212,8 +214,8 @@ impl Publisher<'_> {
     async fn brought(
         &self,
         target: &Target<'_>,
-        engine: &Engine,
-        store: &Store,
+        homes: &Homes,
+        (engine, store): (&Engine, &Store),
         caller: &Caller,
     ) -> Result<Recorded, Failure> {
         let id = &self.opened.fleet.images[target.index].id;
@@ -229,10 +231,11 @@ impl Publisher<'_> {
                     verify::prove(engine, &target.ready.image, None, own.as_deref(), &report).await?;
                 part.verified = Some(format!("by {}", counted(passed, "check")));
             }
-            let image = registry::Image {
-                manifest: target.ready.manifest.clone(),
-                blobs: super::push::blobs(&target.ready.whole, store),
-            };
+            let mut blobs = super::push::blobs(&target.ready.whole, store);
+            for blob in &mut blobs {
+                blob.mount_from = homes.get(&(host(first), blob.digest.clone())).cloned();
+            }
+            let image = registry::Image { manifest: target.ready.manifest.clone(), blobs };
             let pushed = match &target.list {
                 None => repository.push(&image, &[], |pushed| report.pushed(pushed)).await,
                 Some(list) => {
@@ -325,6 +328,24 @@ impl Publisher<'_> {
         }
         Ok(())
     }
+}
+
+/// Repositories that have blobs, by registry and digest.
+type Homes = BTreeMap<(String, String), String>;
+
+fn host(name: &Reference) -> String {
+    name.canonical().split_once('/').map_or(String::new(), |(host, _)| host.to_owned())
+}
+
+/// Where the blobs are of images that are published already: others mount them from there.
+fn homes(targets: &[Target<'_>]) -> Homes {
+    let of_target = |target: &Target<'_>| {
+        let name = &target.names.published[0];
+        let repository = name.canonical().split_once('/').map_or(String::new(), |(_, path)| path.to_owned());
+        let layers = target.ready.whole.layers.iter();
+        layers.map(|layer| ((host(name), layer.digest.clone()), repository.clone())).collect::<Vec<_>>()
+    };
+    targets.iter().filter(|target| target.is_published()).flat_map(of_target).collect()
 }
 
 /// The signature of a manifest or an index, where somebody is to sign.
