@@ -141,6 +141,10 @@ fn the_steps_for_github_pass_on_a_runner() {
     assert!(checkout.read("summary").contains("| image | tags |"));
     assert!(checkout.read(&format!("pages/{}.md", checkout.name)).contains("| idna |"));
     assert!(checkout.read("publish.json").contains("\"digest\""));
+    // Locks are for a base, which is a local one here.
+    let (name, script) = &steps[3];
+    checkout.passes(&(name.clone(), format!("export IPYBOX_BASE={}\n{script}", base())));
+    assert!(checkout.read("pylock.sandbox.toml").contains("idna"));
     // Wrong lists end the first step.
     fs::write(checkout.folder.path().join("sandbox.txt"), "idna = \">>3\"\n").unwrap();
     assert_eq!(checkout.step(&steps[0].1).status.code(), Some(1));
