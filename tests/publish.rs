@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use engine::{base, docker, ipybox};
+use ipybox::registry::{Entry, Manifest};
 use sandbox::text;
 use serde_json::Value;
 use served::{Fate, Proxy, Registry, Request, status};
@@ -294,6 +295,52 @@ fn what_fails_at_any_step_leaves_or_restores_every_tag() {
     assert_eq!(moved, 4);
     let after = fleet.tags(&registry);
     assert!(before.iter().all(|(name, digest)| after[name] != *digest));
+
+    // New tags that a registry does not give up stay, and keep no other from going back.
+    fleet.describe(&FLEET.replace("\"1.0\"", "\"2.0\""), "last");
+    let moved = AtomicUsize::new(0);
+    let proxy = Proxy::before(&registry.address, move |request| {
+        let is_last = moves(request) && moved.fetch_add(1, Ordering::SeqCst) == 3;
+        let refused = is_last || request.method == "DELETE";
+        if refused { status("403 Forbidden", "", "") } else { Fate::Forward }
+    });
+    let output = fleet.publish(&proxy.address, &["--no-verify"]);
+    let said = fleet.said(&output);
+    assert!(output.status.code() == Some(1) && said.contains("is new, and stays"), "{said}");
+    assert_eq!(fleet.tags(&registry), after, "{said}");
+}
+
+#[test]
+fn tags_keep_the_platforms_that_others_have_pushed() {
+    let registry = Registry::start();
+    let fleet = Fleet::locked("platforms");
+    let several = FLEET.replace("[fleet]\n", "[fleet]\nplatforms = [\"linux/amd64\", \"linux/arm64\"]\n");
+    fleet.describe(&several, "first");
+    let one = format!("{}-one", fleet.prefix);
+    let said = fleet.published(&registry.address, &["--no-verify", &one]);
+    assert!(said.contains("`one` is published for linux/amd64 alone"), "{said}");
+    // Somebody adds the other.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let client = ipybox::registry::Registry::new(&registry.address, None, None).unwrap();
+        let repository = client.repository(&format!("team/{one}")).unwrap();
+        let named = repository.manifest("latest").await.unwrap().unwrap();
+        let named: Value = serde_json::from_slice(named.bytes()).unwrap();
+        assert_eq!(named["manifests"].as_array().unwrap().len(), 1, "{named:#}");
+        let digest = named["manifests"][0]["digest"].as_str().unwrap();
+        let manifest = repository.manifest(digest).await.unwrap().unwrap().descriptor();
+        let entry =
+            |platform: &str| Entry { manifest: manifest.clone(), platform: platform.parse().unwrap() };
+        let both = [entry("linux/amd64"), entry("linux/arm64")];
+        let list = Manifest::index(&both, &BTreeMap::new());
+        repository.tag("latest", &list).await.unwrap();
+        repository.tag("1.0", &list).await.unwrap();
+    });
+    fleet.describe(&several, "second");
+    let output = fleet.publish(&registry.address, &["--no-verify", &one]);
+    let said = fleet.said(&output);
+    assert!(output.status.code() == Some(1) && said.contains("no longer be there for linux/arm64"), "{said}");
+    fleet.published(&registry.address, &["--no-verify", "--force", &one]);
 }
 
 #[test]

@@ -67,12 +67,12 @@ impl<'a> Bill<'a> {
             None => image.has_planned(plan),
         };
         let planned = &plan.foundation.base;
-        let base = Base { reference: &planned.reference, digest: published.base };
+        let base = Base::of(published, plan);
         let base = Part {
             version: base.digest(),
             id: Some(planned.id.as_str()),
             purl: base.purl(),
-            ..Part::named(planned.reference.repository())
+            ..Part::named(base.reference.repository())
         };
         Self { image, created: published.created, base: Some(base), parts }
     }

@@ -35,8 +35,8 @@ pub struct Published<'a> {
     pub platform: &'a Platform,
     /// When it was made, as RFC 3339 has it, where that is known.
     pub created: Option<&'a str>,
-    /// The digest of the manifest, or index, of the image it is built on, where that is known.
-    pub base: Option<&'a str>,
+    /// The image that it is built on, where more is known of it than the plan says.
+    pub base: Option<Base<'a>>,
 }
 
 /// What can be said about an image that anybody may have said: nobody has signed it.
@@ -148,14 +148,25 @@ impl Published<'_> {
 }
 
 /// An image that another one is built on.
-#[derive(Clone, Copy)]
-struct Base<'a> {
+#[derive(Debug, Clone, Copy)]
+pub struct Base<'a> {
     reference: &'a Reference,
     /// The digest of its manifest or index, where somebody knows it.
     digest: Option<&'a str>,
 }
 
 impl<'a> Base<'a> {
+    /// One that is published: its name, and the digest of its manifest or index.
+    #[must_use]
+    pub fn known(reference: &'a Reference, digest: &'a str) -> Self {
+        Self { reference, digest: Some(digest) }
+    }
+
+    /// What is known of the base of a published image.
+    fn of(published: &Published<'a>, plan: &'a Plan) -> Self {
+        published.base.unwrap_or(Self { reference: &plan.foundation.base.reference, digest: None })
+    }
+
     /// The digest of its manifest or index: as it was asked for by, or as is known otherwise.
     fn digest(&self) -> Option<&'a str> {
         self.digest.or(self.reference.digest())

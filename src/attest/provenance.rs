@@ -117,11 +117,10 @@ impl Statement {
 }
 
 pub(super) fn of(published: &Published<'_>, plan: &Plan, inputs: Inputs<'_>) -> Value {
-    let planned = &plan.foundation.base;
     let mut asked = json!({
         "variant": plan.variant,
         "platform": published.platform.to_string(),
-        "base": planned.reference,
+        "base": Base::of(published, plan).reference,
     });
     for (name, sha256) in [("list", inputs.list), ("lock", inputs.lock)] {
         if let Some(sha256) = sha256 {
@@ -155,8 +154,8 @@ pub(super) fn of(published: &Published<'_>, plan: &Plan, inputs: Inputs<'_>) -> 
 /// What an image was made of: its base, the wheels of its lock, the installer, and an interpreter from elsewhere.
 fn dependencies(published: &Published<'_>, plan: &Plan) -> Vec<Resource> {
     let planned = &plan.foundation.base;
-    let base = Base { reference: &planned.reference, digest: published.base };
-    let mut base = Resource::new(&planned.reference.to_string(), Some(base.purl()), base.digest());
+    let base = Base::of(published, plan);
+    let mut base = Resource::new(&base.reference.to_string(), Some(base.purl()), base.digest());
     base.annotations.insert("imageId".to_owned(), planned.id.as_str().into());
     let wheels = plan.packages.locked.iter().flatten().map(|(name, pin)| {
         let purl = format!("{}?file_name={}", python(name.as_str(), &pin.version), encoded(&pin.file));
@@ -182,7 +181,8 @@ mod tests {
     fn a_provenance_names_the_image_what_was_asked_and_what_it_is_made_of() {
         let (plan, subject) = (plan(), subject());
         let base = format!("sha256:{}", "c3".repeat(32));
-        let published = Published { base: Some(&base), ..published(&subject) };
+        let name = plan.foundation.base.reference.clone();
+        let published = Published { base: Some(Base::known(&name, &base)), ..published(&subject) };
         let inputs = Inputs { list: Some("1f"), lock: None };
         let said = of(&published, &plan, inputs);
         assert_eq!(said["_type"], STATEMENT);

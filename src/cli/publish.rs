@@ -70,7 +70,7 @@ pub struct PublishArgs {
     pub shard: Option<Shard>,
 
     /// Build nothing: put together what `--shard` of all machines has pushed, and move the tags
-    #[arg(long)]
+    #[arg(long, conflicts_with = "dry_run")]
     pub merge: bool,
 
     /// Print the images as a matrix for jobs of a pipeline, as JSON, and do nothing else

@@ -90,6 +90,8 @@ pub(super) async fn prove(
     report.began(&work);
     let image = engine.image(id.as_str()).await?;
     let image = image.ok_or_else(|| Failure::refused(Diagnostic::new("the new image is gone")))?;
+    // Who names no variant asks for an image that has its names already.
+    let is_named = variant.is_none();
     // What was extended is still what it was.
     let of_labels = match variant.map(|variant| variant.packages) {
         Some(Placement::Isolated | Placement::Layered) => None,
@@ -99,10 +101,12 @@ pub(super) async fn prove(
     let checks = verify::verify(engine, &image, variant, |check| report.checked(check)).await?;
     report.ended(&work, began.elapsed());
     let proved = outcome(&image, variant, &checks).map(|()| checks.len());
+    let advice = match is_named {
+        true => "nothing of it was pushed; `ipybox build --verify` tries it again".to_owned(),
+        false => format!("it is kept without a name; `docker rmi {}` removes it", image.id.short()),
+    };
     proved.map_err(|failure| {
-        let what = failure.diagnostics.into_iter().map(|what| {
-            what.advice(format!("it is kept without a name; `docker rmi {}` removes it", image.id.short()))
-        });
+        let what = failure.diagnostics.into_iter().map(|what| what.advice(advice.clone()));
         let told = checks.iter().filter(|check| check.has_failed()).map(finding).collect();
         Failure { diagnostics: what.collect(), output: told, ..failure }
     })

@@ -113,6 +113,12 @@ impl Journal {
         Ok(Self { moves, file, _lock: lock })
     }
 
+    /// Where it is.
+    #[must_use]
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
     /// Writes moves down: they are on the disk before it returns.
     ///
     /// # Errors

@@ -1,6 +1,5 @@
 //! What was published: for programs as JSON, and for people as pages in Markdown.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde::Serialize;
@@ -37,6 +36,8 @@ pub struct Recorded {
     pub digest: String,
     /// Its tags; none, where another machine moves them.
     pub tags: Vec<TagMoved>,
+    /// What is said in the registry about an index of several platforms.
+    pub about: Vec<About>,
     /// The image for each platform.
     pub platforms: Vec<Part>,
 }
@@ -63,7 +64,7 @@ pub struct Part {
     pub bytes: u64,
     /// Bytes of blobs that were sent.
     pub sent: u64,
-    /// How it was proved that it runs; nothing, where it was there already.
+    /// How this run has proved that it runs, where it has.
     pub verified: Option<String>,
     /// What is said about it in the registry.
     pub about: Vec<About>,
@@ -71,8 +72,6 @@ pub struct Part {
     pub inside: Option<Inside>,
     /// What it was built from otherwise than the one before, with what follows from what.
     pub changes: Vec<Change>,
-    /// The packages that the one before had in other versions, or the other one has not: their versions, before and now.
-    pub packages: BTreeMap<String, (Option<String>, Option<String>)>,
 }
 
 /// Something that is said about an image.
@@ -188,24 +187,15 @@ fn of_part(text: &mut String, part: &Part, is_one_of_several: bool) {
         let locked = if inside.locked { "by a lock" } else { "at the time of the build" };
         let _ = writeln!(text, "| versions | {locked} |");
     }
-    let verified = part.verified.as_deref().unwrap_or("when it was pushed");
+    let verified = part.verified.as_deref().unwrap_or("not by this run");
     let _ = writeln!(text, "| verified | {} |", plain(verified));
     for about in &part.about {
         let _ = writeln!(text, "| {} | {} |", code(&about.artifact_type), code(&about.digest));
     }
-    if !part.changes.is_empty() || !part.packages.is_empty() {
+    if !part.changes.is_empty() {
         let _ = writeln!(text, "\n### Changed\n");
         for change in &part.changes {
             let _ = writeln!(text, "{}- {}", if change.follows { "  " } else { "" }, plain(&change.what));
-        }
-        for (name, versions) in &part.packages {
-            let told = match versions {
-                (Some(before), Some(now)) => format!("{before} → {now}"),
-                (None, Some(now)) => format!("{now}, new"),
-                (Some(before), None) => format!("{before}, gone"),
-                (None, None) => continue,
-            };
-            let _ = writeln!(text, "- {} {}", plain(name), plain(&told));
         }
     }
     let Some(inside) = &part.inside else { return };
@@ -253,10 +243,6 @@ mod tests {
             }],
             inside: None,
             changes: vec![change("the list asks for `six`", false), change("so it has `six`", true)],
-            packages: BTreeMap::from([
-                ("numpy".to_owned(), (Some("2.1".to_owned()), Some("2.2".to_owned()))),
-                ("six".to_owned(), (None, Some("1.17".to_owned()))),
-            ]),
         };
         Recorded {
             image: "minimal".to_owned(),
@@ -266,6 +252,7 @@ mod tests {
                 name: "registry.example/team/minimal:latest".parse().unwrap(),
                 before: None,
             }],
+            about: Vec::new(),
             platforms: vec![part],
         }
     }

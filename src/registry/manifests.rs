@@ -211,14 +211,16 @@ impl Registry {
         let ask = async || {
             let url = self.url(repository, &format!("manifests/{by}")).await?;
             let answer = self.ask(&Ask::new(self, &what, Method::DELETE, url, &scopes)).await?;
-            match answer.status {
-                status if status.is_success() => Ok(true),
-                StatusCode::NOT_FOUND => Ok(true),
-                StatusCode::METHOD_NOT_ALLOWED | StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN => Ok(false),
-                _ => Err(Fault::from(answer.refused(&self.line, &what))),
+            if answer.status.is_success() {
+                return Ok(());
             }
+            Err(Fault::from(answer.refused(&self.line, &what)))
         };
-        self.line.patience.insist(ask).await
+        match self.line.patience.insist(ask).await {
+            Ok(()) => Ok(true),
+            Err(RegistryError::Denied { .. } | RegistryError::Refused { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Writes a manifest, under its digest or a tag. Returns the digest of the manifest that the registry says it is about.

@@ -245,6 +245,16 @@ impl<'a> Repository<'a> {
         }
     }
 
+    /// What the images of an index run on; nothing, where it is none.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError`].
+    pub async fn platforms(&self, by: &str) -> Result<Vec<Platform>, RegistryError> {
+        let Some(manifest) = self.manifest(by).await? else { return Ok(Vec::new()) };
+        Ok(self.named(&manifest)?.manifests.into_iter().filter_map(|image| image.platform).collect())
+    }
+
     fn named(&self, manifest: &Manifest) -> Result<Named, RegistryError> {
         serde_json::from_slice(manifest.bytes()).map_err(|_| {
             let what = format!("give `{}` of `{}`", manifest.digest(), self.name);

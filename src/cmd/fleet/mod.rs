@@ -16,7 +16,8 @@ use futures_util::stream::FuturesUnordered;
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
-use requests::{orders, platform};
+use requests::orders;
+pub(super) use requests::platform;
 
 use super::build::{show, time};
 use super::image::Means;

@@ -17,7 +17,7 @@ use crate::fleet::{FILE, Image, Placeholder};
 use crate::request::Request;
 
 /// The platform that an image is made for; `None` leaves it to the engine.
-pub(super) fn platform<'a>(image: &'a Image, asked: Option<&'a Platform>) -> Option<&'a Platform> {
+pub(in crate::cmd) fn platform<'a>(image: &'a Image, asked: Option<&'a Platform>) -> Option<&'a Platform> {
     let here = Platform { os: "linux".to_owned(), ..Platform::here() };
     asked.or_else(|| image.platform(&here))
 }

@@ -12,7 +12,7 @@ use crate::oci::store::Store;
 use crate::plan::Plan;
 use crate::platform::Platform;
 use crate::publish::{Part, Recorded, TagMoved};
-use crate::reference::ImageId;
+use crate::reference::{ImageId, Reference};
 use crate::registry::{Descriptor, Entry, Manifest};
 use crate::report::Report;
 
@@ -25,8 +25,8 @@ const ANNOTATIONS: &str = "org.opencontainers.image.";
 pub(super) struct Ready<'a> {
     pub(super) image: ImageId,
     pub(super) plan: &'a Plan,
-    /// The digest of what its parent's tags name, where that is one of the fleet.
-    pub(super) base: Option<String>,
+    /// What it is built on, where that is one of the fleet: its name, and the digest of what its tags name.
+    pub(super) base: Option<(Reference, String)>,
     pub(super) whole: Image,
     pub(super) manifest: Manifest,
     pub(super) platform: Platform,
@@ -39,8 +39,9 @@ pub(super) struct Target<'a> {
     pub(super) ready: Ready<'a>,
     /// What names it beside images for other platforms, where it is for several.
     pub(super) list: Option<Manifest>,
-    /// By its tags, in their order.
+    /// By its tags, in their order; of a part of a fleet, what was left for the machine that merges.
     pub(super) known: Vec<Option<Descriptor>>,
+    is_shard: bool,
 }
 
 impl<'a> Ready<'a> {
@@ -52,12 +53,13 @@ impl<'a> Ready<'a> {
         store: &Store,
     ) -> Result<Self, Failure> {
         let whole = taken(engine, image, plan, store).await?;
+        // Those of the base are about the base.
+        let own = plan.finish.labels.iter().filter(|(name, _)| name.starts_with(ANNOTATIONS));
         let mut annotations: BTreeMap<String, String> =
-            whole.labels().into_iter().filter(|(name, _)| name.starts_with(ANNOTATIONS)).collect();
-        let base = parent.map(|parent| parent.digest().to_owned());
-        if let (Some(parent), Some(digest)) = (parent, &base) {
-            let base =
-                [("base.name", parent.names.published[0].canonical()), ("base.digest", digest.clone())];
+            own.map(|(name, value)| (name.clone(), value.clone())).collect();
+        let base = parent.map(|parent| (parent.names.published[0].clone(), parent.digest().to_owned()));
+        if let Some((name, digest)) = &base {
+            let base = [("base.name", name.canonical()), ("base.digest", digest.clone())];
             annotations.extend(base.map(|(name, value)| (format!("{ANNOTATIONS}{name}"), value)));
         }
         let manifest = Manifest::new(MANIFEST, whole.annotated_manifest(&annotations));
@@ -90,7 +92,7 @@ impl<'a> Target<'a> {
             let own = Entry { manifest: ready.manifest.descriptor(), platform: ready.platform.clone() };
             Manifest::index(&[own], &BTreeMap::new())
         });
-        Self { index, names, ready, list, known: Vec::new() }
+        Self { index, names, ready, list, known: Vec::new(), is_shard }
     }
 
     /// The digest that its tags are to name.
@@ -98,11 +100,9 @@ impl<'a> Target<'a> {
         self.list.as_ref().unwrap_or(&self.ready.manifest).digest()
     }
 
-    /// Whether all of its tags name it: a registry that serves a manifest has all of its blobs.
-    pub(super) fn is_published(&self) -> bool {
-        let names_it =
-            |known: &Option<Descriptor>| known.as_ref().is_some_and(|known| known.digest == self.digest());
-        !self.known.is_empty() && self.known.iter().all(names_it)
+    /// Whether one of its tags names it: it was proved then, and a registry that serves a manifest has all of its blobs.
+    pub(super) fn is_there(&self) -> bool {
+        self.known.iter().flatten().any(|known| known.digest == self.digest())
     }
 
     /// What is known of it before anything is done.
@@ -118,12 +118,12 @@ impl<'a> Target<'a> {
             about: Vec::new(),
             inside: None,
             changes: Vec::new(),
-            packages: BTreeMap::new(),
         }
     }
 
     pub(super) fn recorded(&self, id: &str, part: Part) -> Recorded {
-        let tags = self.names.published.iter().zip(&self.known).map(|(name, known)| TagMoved {
+        let known = if self.is_shard { &[] } else { self.known.as_slice() };
+        let tags = self.names.published.iter().zip(known).map(|(name, known)| TagMoved {
             name: name.clone(),
             before: known.as_ref().map(|known| known.digest.clone()),
         });
@@ -132,6 +132,7 @@ impl<'a> Target<'a> {
             repository: self.names.published[0].canonical(),
             digest: self.digest().to_owned(),
             tags: tags.collect(),
+            about: Vec::new(),
             platforms: vec![part],
         }
     }

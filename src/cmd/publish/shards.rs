@@ -7,73 +7,94 @@ use std::path::Path;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::super::fleet::Opened;
+use super::super::fleet::{self, Opened};
 use super::super::push::failed;
 use super::super::registries::Registries;
 use super::super::{Caller, Failure, lock};
-use super::ready::Target;
+use super::bring::signed;
 use super::tags::named_now;
 use crate::archive::hexadecimal;
+use crate::cli::PublishArgs;
 use crate::diagnostic::{Diagnostic, Documents};
 use crate::fleet::Image as Wanted;
+use crate::inputs::checkout;
 use crate::platform::Platform;
 use crate::publish::{Part, Recorded, TagMoved, staging_tag};
 use crate::registry::{Entry, Manifest};
 
-/// Digests of the files that an image is built by.
-pub(super) struct Read {
+/// Which image is meant, for one platform.
+pub(super) struct Release {
+    /// SHA-256 over its lists, one behind the other, in hexadecimal digits.
     pub(super) list: Option<String>,
+    /// The same over its lock.
     pub(super) lock: Option<String>,
+    /// The tag under which one machine leaves it for the one that merges.
+    tag: String,
 }
 
-/// SHA-256 over an image's lists, one behind the other, and over its lock.
-pub(super) fn read(wanted: &Wanted) -> Read {
-    let request = wanted.request(None, None);
+/// What says which images are meant, as the files were before anything was built: the fleet's file, its commit, the images'
+/// names, lists and locks, with those of what they are built on, and the version of this program. Machines that differ in any
+/// of these do not publish the same.
+pub(super) struct Releases {
+    common: Vec<u8>,
+    by_image: BTreeMap<usize, Release>,
+}
+
+impl Releases {
+    /// Those of the platform that is asked for, else of what an engine here makes.
+    pub(super) async fn of(opened: &Opened, file: &Path, asked: Option<&Platform>) -> Self {
+        let mut common = fs::read(file).unwrap_or_default();
+        let folder = file.parent().unwrap_or(Path::new(""));
+        let commit = checkout::commit(folder).await.unwrap_or_default();
+        common.extend(format!("\0{commit}\0{}", env!("CARGO_PKG_VERSION")).into_bytes());
+        let mut releases = Self { common, by_image: BTreeMap::new() };
+        for index in &opened.chosen {
+            let wanted = &opened.fleet.images[*index];
+            let release = releases.release(opened, *index, fleet::platform(wanted, asked));
+            releases.by_image.insert(*index, release);
+        }
+        releases
+    }
+
+    /// That of an image.
+    pub(super) fn of_image(&self, index: usize) -> &Release {
+        &self.by_image[&index]
+    }
+
+    /// The tag under which an image is left for the machine that merges.
+    pub(super) fn tag(&self, index: usize) -> &str {
+        &self.by_image[&index].tag
+    }
+
+    fn release(&self, opened: &Opened, index: usize, platform: Option<&Platform>) -> Release {
+        let wanted = &opened.fleet.images[index];
+        let (list, lock) = files(wanted, platform);
+        let mut text = self.common.clone();
+        let mut next = Some(index);
+        while let Some(index) = next {
+            let wanted = &opened.fleet.images[index];
+            let (list, lock) = files(wanted, platform);
+            // What placeholders stand for may be another on another day.
+            let tags = wanted.tags.iter().map(ToString::to_string);
+            let place = opened.names_of(index).published[0].canonical();
+            for part in tags.chain([place]).chain(list).chain(lock) {
+                text.push(0);
+                text.extend(part.into_bytes());
+            }
+            next = wanted.from;
+        }
+        let of_tag = platform.filter(|_| !wanted.platforms.is_empty());
+        Release { list, lock, tag: staging_tag(&text, of_tag) }
+    }
+}
+
+fn files(wanted: &Wanted, platform: Option<&Platform>) -> (Option<String>, Option<String>) {
+    let request = wanted.request(None, platform);
     let lists: Vec<u8> =
         request.dependencies.iter().filter_map(|list| fs::read(list).ok()).flatten().collect();
     let lock = lock::place(&request).and_then(|lock| fs::read(lock).ok());
     let digest = |bytes: &[u8]| hexadecimal(&Sha256::digest(bytes));
-    Read {
-        list: (!request.dependencies.is_empty()).then(|| digest(&lists)),
-        lock: lock.map(|lock| digest(&lock)),
-    }
-}
-
-/// What says which image is meant: the file of the fleet, the image's names, and its lists and locks, with those of what it is
-/// built on. Machines that differ in any of these do not publish the same.
-fn release(opened: &Opened, file: &Path, index: usize) -> Vec<u8> {
-    let wanted = &opened.fleet.images[index];
-    let Read { list, lock } = read(wanted);
-    let names = opened.names_of(index).published.iter().map(ToString::to_string);
-    let mut release = fs::read(file).unwrap_or_default();
-    for part in names.chain(list).chain(lock) {
-        release.push(0);
-        release.extend(part.into_bytes());
-    }
-    if let Some(parent) = wanted.from {
-        release.extend(self::release(opened, file, parent));
-    }
-    release
-}
-
-/// Leaves an image where the machine that merges finds it.
-pub(super) async fn leave(
-    opened: &Opened,
-    file: &Path,
-    target: &Target<'_>,
-    registries: &Registries,
-) -> Result<(), Failure> {
-    let wanted = &opened.fleet.images[target.index];
-    let release = release(opened, file, target.index);
-    let platform = if wanted.platforms.is_empty() { None } else { Some(&target.ready.platform) };
-    let repository = registries.repository(&target.names.published[0])?;
-    let manifest = &target.ready.manifest;
-    let tag = staging_tag(&release, platform);
-    let there = repository.head(&tag).await.map_err(failed)?;
-    if there.is_some_and(|there| there.digest == manifest.digest()) {
-        return Ok(());
-    }
-    repository.tag(&tag, manifest).await.map_err(failed)
+    ((!request.dependencies.is_empty()).then(|| digest(&lists)), lock.map(|lock| digest(&lock)))
 }
 
 /// Rule: OCI image specification, "Image Manifest".
@@ -92,14 +113,14 @@ struct Blob {
 /// Puts together what other machines have pushed. Nothing has another tag than before when it returns.
 pub(super) async fn merge(
     opened: &Opened,
-    file: &Path,
+    args: &PublishArgs,
+    releases: &Releases,
     registries: &Registries,
     caller: &Caller,
 ) -> Result<Vec<Recorded>, Failure> {
     let (mut recorded, mut lacking) = (Vec::new(), Vec::new());
     for (index, names) in opened.chosen.iter().zip(&opened.names) {
         let wanted = &opened.fleet.images[*index];
-        let release = release(opened, file, *index);
         let repository = registries.repository(&names.published[0])?;
         let platforms: Vec<Option<&Platform>> = match wanted.platforms.as_slice() {
             [] => vec![None],
@@ -107,7 +128,7 @@ pub(super) async fn merge(
         };
         let mut found: Vec<(Option<&Platform>, Manifest)> = Vec::new();
         for platform in platforms {
-            let tag = staging_tag(&release, platform);
+            let tag = releases.release(opened, *index, platform).tag;
             let manifest = caller.interrupt.run_until_cancelled(repository.manifest(&tag)).await;
             match manifest.ok_or_else(Failure::interrupted)?.map_err(failed)? {
                 Some(manifest) => found.push((platform, manifest)),
@@ -122,8 +143,8 @@ pub(super) async fn merge(
                 }
             }
         }
-        let digest = match found.as_slice() {
-            [(_, only)] if wanted.platforms.len() < 2 => only.digest().to_owned(),
+        let named = match found.as_slice() {
+            [(_, only)] if wanted.platforms.len() < 2 => only.descriptor(),
             found => {
                 let entries: Vec<Entry> = found
                     .iter()
@@ -135,21 +156,23 @@ pub(super) async fn merge(
                 if lacking.is_empty() && repository.head(list.digest()).await.map_err(failed)?.is_none() {
                     repository.put(&list).await.map_err(failed)?;
                 }
-                list.digest().to_owned()
+                list.descriptor()
             }
         };
         if !lacking.is_empty() {
             continue;
         }
+        let about = signed(args, &repository, &named, caller).await?;
         let known = named_now(&names.published, registries).await?;
         let tags = names.published.iter().zip(known);
         recorded.push(Recorded {
             image: wanted.id.clone(),
             repository: names.published[0].canonical(),
-            digest,
+            digest: named.digest,
             tags: tags
                 .map(|(name, known)| TagMoved { name: name.clone(), before: known.map(|known| known.digest) })
                 .collect(),
+            about: about.into_iter().collect(),
             platforms: found.iter().filter_map(|(platform, manifest)| part(*platform, manifest)).collect(),
         });
     }
@@ -169,6 +192,5 @@ fn part(platform: Option<&Platform>, manifest: &Manifest) -> Option<Part> {
         about: Vec::new(),
         inside: None,
         changes: Vec::new(),
-        packages: BTreeMap::new(),
     })
 }

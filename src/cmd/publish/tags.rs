@@ -33,7 +33,7 @@ fn tag_of(name: &Reference) -> &str {
 /// lost some of it, tags go back to what they named.
 pub(super) async fn finish(
     journal: &mut Journal,
-    registries: &Registries,
+    certificates: Option<&[u8]>,
     force: bool,
     caller: &Caller,
 ) -> Result<(), Failure> {
@@ -44,12 +44,34 @@ pub(super) async fn finish(
         "an earlier run was stopped while {} moved; it is finished first",
         counted(journal.moves.len(), "tag")
     ));
+    let finished = Box::pin(finished(journal, certificates, force, caller)).await;
+    finished.map_err(|mut failure| {
+        let place = journal.moves.first().map_or(String::new(), |one| one.name.canonical());
+        let what = Diagnostic::new("what an earlier run has begun is not finished");
+        let why =
+            format!("its tags are those of `{place}` and others, as `{}` says", journal.file().display());
+        failure.diagnostics.push(
+            what.why(why)
+                .advice("run the same again later; where that registry is gone for good, remove the file"),
+        );
+        failure
+    })
+}
+
+async fn finished(
+    journal: &mut Journal,
+    certificates: Option<&[u8]>,
+    force: bool,
+    caller: &Caller,
+) -> Result<(), Failure> {
     let moves = journal.moves.clone();
-    let lost = stream::iter(&moves).map(async |one| {
+    let registries = &Registries::of(moves.iter().map(|one| &one.name), certificates, caller).await?;
+    let looking = stream::iter(&moves).map(async |one| {
         let repository = registries.repository(&one.name)?;
         repository.head(&one.after).await.map(|there| there.is_none()).map_err(failed)
     });
-    let lost: Vec<bool> = lost.buffered(AT_ONCE).try_collect().await?;
+    let looking = looking.buffered(AT_ONCE).try_collect::<Vec<bool>>();
+    let lost = caller.interrupt.run_until_cancelled(looking).await.ok_or_else(Failure::interrupted)??;
     if lost.contains(&true) {
         caller.report.note("the registry no longer has all of what was pushed: the tags go back");
         back(&moves, registries, caller).await?;
@@ -69,12 +91,11 @@ pub(super) async fn move_all(
     if moves.is_empty() {
         return Ok(());
     }
-    journal.begin(moves.clone()).map_err(unjournaled)?;
-    let moving = Box::pin(each_moved(&moves, registries, force));
-    let moved =
-        caller.interrupt.run_until_cancelled(moving).await.unwrap_or_else(|| Err(Failure::interrupted()));
+    journal.begin(moves).map_err(unjournaled)?;
+    let mut begun = Vec::new();
+    let moved = Box::pin(each_moved(journal, &mut begun, registries, force, caller)).await;
     let Err(mut failure) = moved else { return journal.end().map_err(unjournaled) };
-    match Box::pin(back(&moves, registries, caller)).await {
+    match Box::pin(back(&begun, registries, caller)).await {
         Ok(()) => {
             failure.diagnostics.iter_mut().for_each(|what| {
                 let why = if what.why.is_empty() { String::new() } else { format!("{}; ", what.why) };
@@ -91,20 +112,39 @@ pub(super) async fn move_all(
     Err(failure)
 }
 
-async fn each_moved(moves: &[Move], registries: &Registries, force: bool) -> Result<(), Failure> {
+/// Moves one after the other; `begun` are those that may have moved. A move that has begun comes to its end.
+async fn each_moved(
+    journal: &mut Journal,
+    begun: &mut Vec<Move>,
+    registries: &Registries,
+    force: bool,
+    caller: &Caller,
+) -> Result<(), Failure> {
     let mut manifests: BTreeMap<String, Manifest> = BTreeMap::new();
-    for one in moves {
+    for place in 0..journal.moves.len() {
+        if caller.interrupt.is_cancelled() {
+            return Err(Failure::interrupted());
+        }
+        let mut one = journal.moves[place].clone();
         let repository = registries.repository(&one.name)?;
         let now = repository.head(tag_of(&one.name)).await.map_err(failed)?.map(|now| now.digest);
         match one.standing(now.as_deref()) {
             Standing::After => continue,
-            Standing::Elsewhere if !force => return Err(moved_meanwhile(one, now.as_deref())),
-            Standing::Elsewhere | Standing::Before => {}
+            Standing::Elsewhere if !force => return Err(moved_meanwhile(&one, now.as_deref())),
+            Standing::Elsewhere => {
+                // Where it goes back to, if it has to.
+                one.before = now;
+                let mut moves = journal.moves.clone();
+                moves[place] = one.clone();
+                journal.begin(moves).map_err(unjournaled)?;
+            }
+            Standing::Before => {}
         }
-        let key = format!("{}@{}", repository.name(), one.after);
+        let key = format!("{}@{}", one.name.canonical(), one.after);
         if !manifests.contains_key(&key) {
-            manifests.insert(key.clone(), manifest(one, &one.after, registries).await?);
+            manifests.insert(key.clone(), manifest(&one, &one.after, registries).await?);
         }
+        begun.push(one.clone());
         repository.tag(tag_of(&one.name), &manifests[&key]).await.map_err(failed)?;
     }
     Ok(())
@@ -128,26 +168,37 @@ fn moved_meanwhile(one: &Move, now: Option<&str>) -> Failure {
     Failure::refused(what.why(why).advice("look at it and run the same again, or move it with `--force`"))
 }
 
-/// Lets tags that have moved name again what they did. Those of others are left alone.
+/// Lets tags that have moved name again what they did. Those of others are left alone; one that cannot be moved keeps no other
+/// from it.
 async fn back(moves: &[Move], registries: &Registries, caller: &Caller) -> Result<(), Failure> {
-    for one in moves.iter().rev() {
-        let repository = registries.repository(&one.name)?;
-        let tag = tag_of(&one.name);
-        let now = repository.head(tag).await.map_err(failed)?.map(|now| now.digest);
-        if one.standing(now.as_deref()) != Standing::After {
-            continue;
+    let going = stream::iter(moves.iter().rev()).map(async |one| moved_back(one, registries, caller).await);
+    let gone: Vec<Result<(), Failure>> = going.buffer_unordered(AT_ONCE).collect().await;
+    let mut failures = gone.into_iter().filter_map(Result::err);
+    let Some(mut first) = failures.next() else { return Ok(()) };
+    first.diagnostics.extend(failures.flat_map(|failure| failure.diagnostics));
+    Err(first)
+}
+
+async fn moved_back(one: &Move, registries: &Registries, caller: &Caller) -> Result<(), Failure> {
+    let repository = registries.repository(&one.name)?;
+    let tag = tag_of(&one.name);
+    let now = repository.head(tag).await.map_err(failed)?.map(|now| now.digest);
+    if one.standing(now.as_deref()) != Standing::After {
+        return Ok(());
+    }
+    match &one.before {
+        Some(before) => {
+            let manifest = manifest(one, before, registries).await?;
+            repository.tag(tag, &manifest).await.map_err(failed)
         }
-        match &one.before {
-            Some(before) => {
-                let manifest = manifest(one, before, registries).await?;
-                repository.tag(tag, &manifest).await.map_err(failed)?;
+        None => {
+            if !repository.remove(tag).await.map_err(failed)? {
+                caller.report.warning(
+                    &format!("`{}` is new, and stays: its registry removes no tags", one.name),
+                    "nobody knew it before; it names an image that is whole",
+                );
             }
-            None if repository.remove(tag).await.map_err(failed)? => {}
-            None => caller.report.warning(
-                &format!("`{}` is new, and stays: its registry removes no tags", one.name),
-                "nobody knew it before; it names an image that is whole",
-            ),
+            Ok(())
         }
     }
-    Ok(())
 }
