@@ -248,6 +248,39 @@ fn a_fleet_is_published_once_and_then_what_changed() {
     assert_eq!(fleet.record()["images"][2]["tags"][0]["before"], tags["more:1.0"].as_str());
 }
 
+#[test]
+fn a_bake_file_has_contexts_that_anybody_builds() {
+    let fleet = Fleet::new("bake");
+    fleet.describe(&format!("{FLEET}{MORE}"), "bake");
+    fleet.write("more.txt", "tomli = \"*\"\n");
+    fleet.published("registry.invalid", &["--print-bake", "baked"]);
+    let folder = fleet.folder.path().join("baked");
+    let bake: Value =
+        serde_json::from_str(&fs::read_to_string(folder.join("docker-bake.json")).unwrap()).unwrap();
+    let name = |image: &str| format!("{}-{image}", fleet.prefix);
+    assert_eq!(bake["group"]["default"]["targets"].as_array().unwrap().len(), 3);
+    let more = &bake["target"][name("more")];
+    assert_eq!(more["tags"][1], format!("registry.invalid/team/{}:latest", name("more")));
+    assert_eq!(
+        more["contexts"],
+        serde_json::json!({ format!("{}:1.0", name("one")): format!("target:{}", name("one")) })
+    );
+    for (image, code) in [("other", "import idna"), ("more", "import six, tomli")] {
+        let context = folder.join(context_of(&bake, &name(image)));
+        let tag = format!("{}:baked", name(image));
+        let dockerfile = fs::read_to_string(context.join("Dockerfile")).unwrap();
+        let build = dockerfile.lines().next().unwrap().trim_start_matches("# ");
+        let build = build.replace("docker build", &format!("docker build --label ipybox.test --tag {tag}"));
+        served::run(Command::new("sh").args(["-c", &build]).current_dir(&context));
+        let ran = docker(&["run", "--rm", "--label", "ipybox.test", &tag, "python", "-c", code]);
+        assert_eq!(ran, "", "{image}");
+    }
+}
+
+fn context_of(bake: &Value, target: &str) -> String {
+    bake["target"][target]["context"].as_str().unwrap().to_owned()
+}
+
 /// The manifest of an image, or of another artifact.
 fn inspected(name: &str) -> Value {
     let name = format!("docker://{name}");

@@ -16,7 +16,7 @@ use crate::reference::Reference;
 const MEANINGLESS: [&str; 2] = ["check", "verify"];
 
 /// Options that are no build's.
-const OWN: [&str; 10] = [
+const OWN: [&str; 11] = [
     "registry",
     "no_verify",
     "unattested",
@@ -25,6 +25,7 @@ const OWN: [&str; 10] = [
     "shard",
     "merge",
     "print_matrix",
+    "print_bake",
     "signer",
     "signer_arg",
 ];
@@ -76,6 +77,11 @@ pub struct PublishArgs {
     /// Print the images as a matrix for jobs of a pipeline, as JSON, and do nothing else
     #[arg(long)]
     pub print_matrix: bool,
+
+    /// Write the images as a bake file into this new folder, with a context for each, and do nothing else: any cluster of
+    /// `BuildKit` builds them from it
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["merge", "dry_run", "print_matrix"])]
+    pub print_bake: Option<PathBuf>,
 }
 
 impl PublishArgs {

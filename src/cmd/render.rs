@@ -46,7 +46,7 @@ pub(super) async fn run(args: RenderArgs, caller: &Caller) -> Result<(), Failure
 }
 
 /// Writes the context beside `folder`, and gives it its name when it is whole.
-fn write_folder(context: &Archive, folder: &Path) -> io::Result<()> {
+pub(super) fn write_folder(context: &Archive, folder: &Path) -> io::Result<()> {
     let folder = std::path::absolute(folder)?;
     let parent = folder.parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(parent)?;
@@ -72,7 +72,7 @@ fn write_file(context: &Archive, file: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn check_empty(folder: &Path) -> Result<(), Failure> {
+pub(super) fn check_empty(folder: &Path) -> Result<(), Failure> {
     let empty = match folder.read_dir() {
         Ok(mut entries) => entries.next().is_none(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => true,

@@ -16,8 +16,7 @@ use futures_util::stream::FuturesUnordered;
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
-use requests::orders;
-pub(super) use requests::platform;
+pub(super) use requests::{orders, platform};
 
 use super::build::{show, time};
 use super::image::Means;
@@ -141,6 +140,19 @@ impl Opened {
         let mut of_names = roots.iter().map(|root| own.contains(root));
         self.chosen.retain(|_| is_own.next().unwrap_or_default());
         self.names.retain(|_| of_names.next().unwrap_or_default());
+    }
+
+    /// The same with those images alone that are meant, and what they are built on.
+    pub(super) fn only(&self, is_meant: impl Fn(&usize) -> bool) -> Self {
+        let mut own: BTreeSet<usize> = self.chosen.iter().copied().filter(|index| is_meant(index)).collect();
+        for index in self.chosen.iter().rev() {
+            if own.contains(index) {
+                own.extend(self.fleet.images[*index].from);
+            }
+        }
+        let both = self.chosen.iter().zip(&self.names).filter(|(index, _)| own.contains(index));
+        let (chosen, names) = both.map(|(index, names)| (*index, names.clone())).unzip();
+        Self { fleet: self.fleet.clone(), chosen, names, documents: self.documents.clone() }
     }
 
     /// Lets images go to a place in a registry, in place of what their repositories say.

@@ -23,7 +23,7 @@ pub(in crate::cmd) fn platform<'a>(image: &'a Image, asked: Option<&'a Platform>
 }
 
 /// Everything that the chosen images are built from, before any is begun.
-pub(super) async fn orders(
+pub(in crate::cmd) async fn orders(
     opened: &Opened,
     args: &mut BuildArgs,
     means: &Means,

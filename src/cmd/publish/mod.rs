@@ -4,6 +4,7 @@
 //! build ─▶ what is asked of each tag ─▶ verify and push by digest, where no tag names it ─▶ journal ─▶ tags ─▶ record
 //! ```
 
+mod bake;
 mod bring;
 mod ready;
 mod shards;
@@ -44,7 +45,12 @@ pub(super) async fn run(mut args: PublishArgs, caller: &mut Caller) -> Result<()
     if let Some(shard) = args.shard {
         opened.keep(|tree| shard.has(tree));
     }
-    opened.publish_to(args.registry.as_deref())?;
+    if args.registry.is_some() || args.print_bake.is_none() {
+        opened.publish_to(args.registry.as_deref())?;
+    }
+    if let Some(folder) = args.print_bake.clone() {
+        return Box::pin(bake::write(&opened, &args, &folder, caller)).await;
+    }
     if args.print_matrix {
         let matrix = opened.fleet.matrix(&opened.chosen, &opened.names);
         let written = caller.report.result(|out| writeln!(out, "{matrix}"));
