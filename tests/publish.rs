@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use engine::{base, docker, ipybox};
+use engine::{base, client_with_buildkit, docker, ipybox, setting};
 use ipybox::registry::{Entry, Manifest};
 use sandbox::text;
 use serde_json::Value;
@@ -271,7 +271,8 @@ fn a_bake_file_has_contexts_that_anybody_builds() {
         let dockerfile = fs::read_to_string(context.join("Dockerfile")).unwrap();
         let build = dockerfile.lines().next().unwrap().trim_start_matches("# ");
         let build = build.replace("docker build", &format!("docker build --label ipybox.test --tag {tag}"));
-        served::run(Command::new("sh").args(["-c", &build]).current_dir(&context));
+        let path = format!("{}:{}", client_with_buildkit().display(), setting("PATH"));
+        served::run(Command::new("sh").args(["-ec", &build]).current_dir(&context).env("PATH", path));
         let ran = docker(&["run", "--rm", "--label", "ipybox.test", &tag, "python", "-c", code]);
         assert_eq!(ran, "", "{image}");
     }
