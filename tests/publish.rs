@@ -138,6 +138,13 @@ impl Drop for Fleet {
         for image in listed.lines().filter(|image| image.contains(&format!("{}-", self.prefix))).rev() {
             let _ = Command::new("docker").args(["rmi", "--force", image]).output();
         }
+        // What was killed while it looked into an image leaves a container for a while.
+        let looking = ["ps", "--all", "--filter", "label=ipybox.inside", "--format", "{{.ID}} {{.Labels}}"];
+        let looking = text(&Command::new("docker").args(looking).output().unwrap().stdout);
+        for line in looking.lines().filter(|line| line.contains(&self.prefix)) {
+            let id = line.split(' ').next().unwrap();
+            let _ = Command::new("docker").args(["rm", "--force", id]).output();
+        }
     }
 }
 
