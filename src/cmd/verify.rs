@@ -101,9 +101,10 @@ pub(super) async fn prove(
     let checks = verify::verify(engine, &image, variant, |check| report.checked(check)).await?;
     report.ended(&work, began.elapsed());
     let proved = outcome(&image, variant, &checks).map(|()| checks.len());
-    let advice = match is_named {
-        true => "nothing of it was pushed; `ipybox build --verify` tries it again".to_owned(),
-        false => format!("it is kept without a name; `docker rmi {}` removes it", image.id.short()),
+    let advice = if is_named {
+        "nothing of it was pushed; `ipybox build --verify` tries it again".to_owned()
+    } else {
+        format!("it is kept without a name; `docker rmi {}` removes it", image.id.short())
     };
     proved.map_err(|failure| {
         let what = failure.diagnostics.into_iter().map(|what| what.advice(advice.clone()));
