@@ -10,7 +10,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use engine::{ROOT, base, ipybox};
+use engine::{ROOT, base, ipybox, setting};
 use sandbox::text;
 use served::Registry;
 
@@ -90,7 +90,7 @@ impl Checkout {
             };
         }
         let folder = Path::new(program.get_program()).parent().unwrap().to_owned();
-        let path = std::env::var_os("PATH").unwrap();
+        let path = setting("PATH");
         let path = std::env::join_paths([folder].into_iter().chain(std::env::split_paths(&path))).unwrap();
         shell.env("PATH", path).env("GITHUB_ACTIONS", "true").env("CI", "true");
         shell.env("REGISTRY", format!("{}/team", self.registry.address)).env("PLATFORM", "linux/amd64");
@@ -133,7 +133,9 @@ fn the_steps_for_github_pass_on_a_runner() {
         "Publish",
     ];
     assert_eq!(names, all);
-    steps[..3].iter().for_each(|step| checkout.passes(step));
+    for step in &steps[..3] {
+        checkout.passes(step);
+    }
     let summary = checkout.read("summary");
     assert!(summary.contains("to be built") && summary.contains("latest is new"), "{summary}");
     checkout.passes(&steps[7]);
@@ -153,7 +155,9 @@ fn the_steps_for_github_pass_on_a_runner() {
     let steps = self::steps("github/platforms.yml");
     let one = checkout.read("ipybox.toml").replace("[fleet]\n", "[fleet]\nplatforms = [\"linux/amd64\"]\n");
     fs::write(checkout.folder.path().join("ipybox.toml"), one).unwrap();
-    steps.iter().for_each(|step| checkout.passes(step));
+    for step in &steps {
+        checkout.passes(step);
+    }
     assert!(checkout.read("publish.json").contains("linux"), "{}", checkout.read("publish.json"));
 }
 
