@@ -494,6 +494,49 @@ fn shards_give_the_same_as_one() {
 }
 
 #[test]
+fn a_fleet_shares_what_all_its_images_are_made_of() {
+    let registry = Registry::start();
+    let fleet = Fleet::locked("caches");
+    let cache = format!("{}/team/cache", registry.address);
+    let options = |option, machine: &str| {
+        let folder = fleet.folder.path().join(machine);
+        let installer = std::path::Path::new(&setting("IPYBOX_TEST_CLIENTS")).with_file_name("test-cache/uv");
+        fs::create_dir_all(&folder).unwrap();
+        let _ = std::os::unix::fs::symlink(&installer, folder.join("uv"));
+        ["--no-verify", "--unattested", option, &cache, "--cache-dir", machine].map(str::to_owned)
+    };
+    let published = |option, machine| {
+        let options = options(option, machine);
+        fleet.published(&registry.address, &options.each_ref().map(String::as_str))
+    };
+    let said = published("--cache-to", "first");
+    assert!(said.contains(&format!("sharing packages as {cache}")), "{said}");
+    let keys = || {
+        let shared = inspected(&cache);
+        let layers = shared["layers"].as_array().unwrap().clone();
+        let keys = layers.iter().map(|layer| layer["annotations"]["ipybox.segment.key"].to_string());
+        keys.collect::<std::collections::BTreeSet<_>>()
+    };
+    let all = keys();
+    assert!(said.contains(&format!("{cache}: {} packages, ", all.len())), "{said}");
+    // Nobody has made anything here: images that are there are made of what is there.
+    let said = published("--cache-to", "second");
+    assert!(said.contains(&format!("has all {} packages already", all.len())), "{said}");
+    assert_eq!(keys(), all);
+    // Each takes what the other has not taken yet.
+    fleet.describe(FLEET, "other");
+    let said = published("--cache-from", "third");
+    let taken: usize = said
+        .lines()
+        .filter_map(|line| line.split_once(&format!("{cache}: ")))
+        .map(|(_, rest)| rest.split(' ').next().unwrap().parse::<usize>().unwrap())
+        .sum();
+    assert_eq!(taken, all.len(), "{said}");
+    let wheels = fleet.folder.path().join("third/layers/wheels");
+    assert!(!wheels.exists() || wheels.read_dir().unwrap().next().is_none());
+}
+
+#[test]
 fn what_cannot_be_published_is_told_before_anything_is_built() {
     let sandbox = sandbox::Sandbox::new();
     sandbox.write("ipybox.toml", "[image.a]\n[image.b]\nrepository = \"registry.invalid/b\"\n");
