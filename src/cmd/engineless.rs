@@ -7,6 +7,7 @@ use super::build::{Gathered, How};
 use super::lock::Standing;
 use super::outcome::{self, Clock, Unwritten};
 use super::output::{self, Source};
+use super::registries::Registries;
 use super::sharing::Sharing;
 use super::{Asked, Caller, Failure, direct, fresh, push};
 use crate::cli::BuildArgs;
@@ -79,9 +80,9 @@ pub(super) async fn build(
             output::write(&outputs, &source, &stamp, &args.tag, asked.cache(), caller).await?;
             clock.lap("write");
             if args.push {
-                let (store, certificates) =
-                    (Store::in_cache(asked.cache()), supplies.certificates.as_deref());
-                push::push(&image, &store, &args.tag, certificates, caller).await?;
+                let store = Store::in_cache(asked.cache());
+                let registries = Registries::of(&args.tag, supplies.certificates.as_deref(), caller).await?;
+                push::push(&image, &store, &args.tag, &registries, caller).await?;
                 clock.lap("push");
             }
             image.id()
