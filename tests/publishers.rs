@@ -338,11 +338,17 @@ fn what_a_killed_run_left_is_foretold_and_finished_in_its_registry_alone() {
     let plain = ["--src-tls-verify=false", "--dest-tls-verify=false"];
     served::run(Command::new("skopeo").arg("copy").args(plain).args([name("one"), name("other")]));
     let told = foretold(address);
-    assert!(told.contains("somebody else has moved one of them: without `--force` the others go back"), "{told}");
+    assert!(
+        told.contains("somebody else has moved one of them: without `--force` the others go back"),
+        "{told}"
+    );
     assert_eq!(told.matches(" again\n").count(), 2, "{told}");
     let output = fleet.publish(address, &QUICK);
     let said = fleet.said(&output);
-    assert!(output.status.code() == Some(1) && said.contains("what others have moved stays where it is"), "{said}");
+    assert!(
+        output.status.code() == Some(1) && said.contains("what others have moved stays where it is"),
+        "{said}"
+    );
     let now = fleet.tags(&registry);
     assert_eq!(moved(&before, &now), 1, "{said}");
     assert_ne!(now["other:latest"], before["other:latest"]);
@@ -600,8 +606,9 @@ fn whoever_is_killed_anywhere_sends_at_most_one_blob_again_and_leaves_no_tag_bet
         let known = ["tomli", "attrs", "iniconfig", "pluggy", "certifi", "colorama"];
         for (list, own) in lists.iter().zip(["six", "idna"]) {
             let more = known.iter().enumerate().filter(|(bit, _)| number >> bit & 1 == 1);
-            let lines = more.map(|(_, name)| format!("{name} = \"*\"\n")).collect::<String>();
-            fleet.write(list, &format!("{own} = \"*\"\n{lines}"));
+            let lines = [own].into_iter().chain(more.map(|(_, name)| *name));
+            let lines: Vec<_> = lines.map(|name| format!("{name} = \"*\"\n")).collect();
+            fleet.write(list, &lines.concat());
             let mut lock = engine::ipybox();
             lock.args(["lock", "-V", "kernel", "--base", &base(), "-d", list])
                 .current_dir(fleet.folder.path());

@@ -229,21 +229,21 @@ async fn unblocked<T: Send + 'static>(
 
 /// A download as it is read. It ends with `None`, and is cut without.
 struct Pieces {
-    pieces: mpsc::Receiver<Option<Bytes>>,
+    coming: mpsc::Receiver<Option<Bytes>>,
     piece: Bytes,
     is_over: bool,
 }
 
 impl Pieces {
-    fn new(pieces: mpsc::Receiver<Option<Bytes>>) -> Self {
-        Self { pieces, piece: Bytes::new(), is_over: false }
+    fn new(coming: mpsc::Receiver<Option<Bytes>>) -> Self {
+        Self { coming, piece: Bytes::new(), is_over: false }
     }
 }
 
 impl BufRead for Pieces {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         while self.piece.is_empty() && !self.is_over {
-            match self.pieces.blocking_recv() {
+            match self.coming.blocking_recv() {
                 Some(Some(piece)) => self.piece = piece,
                 Some(None) => self.is_over = true,
                 None => return Err(io::ErrorKind::UnexpectedEof.into()),
