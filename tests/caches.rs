@@ -192,7 +192,16 @@ fn what_is_spoilt_is_named_and_made_here() {
     let shared = manifest(&registry, "main").unwrap();
     let layers = shared["layers"].as_array().unwrap();
     let place = |layer: &Value| blob(&registry, layer["digest"].as_str().unwrap());
-    // Changed, gone, cut, longer.
+    // No registry takes a manifest of what is gone.
+    let mut lying = shared.clone();
+    let key = "ipybox.segment.key";
+    let [one, other] = [3, 4].map(|at| layers[at]["annotations"][key].clone());
+    lying["layers"][3]["annotations"][key] = other;
+    lying["layers"][4]["annotations"][key] = one;
+    lying["layers"][5]["annotations"]["ipybox.segment.sha256"] = "0".repeat(64).into();
+    lying["layers"][6]["annotations"]["ipybox.segment.size"] = "1".into();
+    asked_to_tag(&registry, "lying", ipybox::registry::OCI_MANIFEST, &lying.to_string());
+    // Changed, gone, longer.
     let change = |layer: &Value, change: &dyn Fn(&mut Vec<u8>)| {
         let mut bytes = fs::read(place(layer)).unwrap();
         change(&mut bytes);
@@ -209,15 +218,7 @@ fn what_is_spoilt_is_named_and_made_here() {
     assert_eq!(told.matches("is not used:").count(), 3, "{told}");
     assert_eq!(project.held("second", "wheels"), 3);
 
-    // Segments under each other's keys, and one that says that it is another.
-    let mut lying = shared.clone();
-    let key = "ipybox.segment.key";
-    let [one, other] = [3, 4].map(|at| layers[at]["annotations"][key].clone());
-    lying["layers"][3]["annotations"][key] = other;
-    lying["layers"][4]["annotations"][key] = one;
-    lying["layers"][5]["annotations"]["ipybox.segment.sha256"] = "0".repeat(64).into();
-    lying["layers"][6]["annotations"]["ipybox.segment.size"] = "1".into();
-    asked_to_tag(&registry, "lying", ipybox::registry::OCI_MANIFEST, &lying.to_string());
+    // Segments under each other's keys, and some that say that they are others.
     let lying = format!("{}/{REPOSITORY}:lying", registry.address);
     let _ = Command::new("docker").args(["rmi", "-f", &project.tag]).output();
     let built = project.build("third", &["--cache-from", &lying]).output().unwrap();
@@ -272,7 +273,7 @@ fn a_build_does_not_fail_with_its_caches() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(foreign.push(&client(&open.address), &["1"])).unwrap();
     let name = format!("{}/{REPOSITORY}:1", open.address);
-    let (_, told) = project.built("second", &["--cache-from", &name, "--cache-to", &name]);
+    let (_, told) = project.built("fourth", &["--cache-from", &name, "--cache-to", &name]);
     assert_eq!(told.matches("is no cache of packages").count(), 2, "{told}");
     foreign.is_at(&open, "1");
 

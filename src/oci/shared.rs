@@ -201,6 +201,8 @@ impl Offer {
             of_store.take_segment(&of_key, &offer, place, Pieces::new(pieces))
         });
         let coming = async {
+            // Whoever unpacks it waits for as long as there is one.
+            let sender = sender;
             let mut download = repository.blob(&self.descriptor())?;
             let mut done = 0;
             while let Some(piece) = download.next().await? {
