@@ -30,7 +30,6 @@ mod rebuild;
 mod registries;
 mod render;
 mod sandbox;
-mod sharing;
 mod variants;
 mod verify;
 

@@ -7,7 +7,6 @@ use super::super::order::Built;
 use super::super::output::taken;
 use crate::engine::Engine;
 use crate::fleet::{Image as Wanted, Names};
-use crate::oci::blobs::Packed;
 use crate::oci::image::{Image, MANIFEST};
 use crate::oci::store::Store;
 use crate::plan::Plan;
@@ -46,15 +45,14 @@ pub(super) struct Target<'a> {
 }
 
 impl<'a> Ready<'a> {
-    /// The image of a build. The engine gives away only what the store has not, and what is not packed elsewhere already.
+    /// The image of a build. The engine gives away only what the store has not.
     pub(super) async fn of(
         engine: &Engine,
         Built { image, plan, .. }: &'a Built,
         parent: Option<&Target<'_>>,
         store: &Store,
-        elsewhere: &BTreeMap<String, Packed>,
     ) -> Result<Self, Failure> {
-        let whole = taken(engine, image, plan, store, elsewhere).await?;
+        let whole = taken(engine, image, plan, store).await?;
         // Those of the base are about the base.
         let own = plan.finish.labels.iter().filter(|(name, _)| name.starts_with(ANNOTATIONS));
         let mut annotations: BTreeMap<String, String> =
@@ -118,7 +116,6 @@ impl<'a> Target<'a> {
             sent: 0,
             verified: None,
             about: Vec::new(),
-            packages: BTreeMap::new(),
             inside: None,
             changes: Vec::new(),
         }
