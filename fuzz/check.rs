@@ -3,6 +3,8 @@
 use std::io::{self, Cursor, Read, Write};
 use std::path::Path;
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use ipybox::archive::Archive;
 use ipybox::attest::{read_layout, write_layout};
 use ipybox::base::{Base, Interpreter, Platform};
@@ -11,10 +13,14 @@ use ipybox::deps::{Constraint, Form, Marker, Selection, Source, Spec, Surroundin
 use ipybox::diagnostic::{Diagnostic, Document, Fix};
 use ipybox::fleet::{Fleet, Values};
 use ipybox::lock::{Lock, Tags, versions};
+use ipybox::oci::blobs::Packed;
+use ipybox::oci::shared::{self, Offer};
+use ipybox::oci::store::{Owned, Store};
 use ipybox::oci::wheel::{Environment, Wheel};
 use ipybox::plan::Requirement;
-use ipybox::registry::{Blob, Manifest, OCI_MANIFEST};
+use ipybox::registry::{Blob, Descriptor, Manifest, OCI_MANIFEST};
 use ipybox::stored::{Files, Place, Stored};
+use ipybox::ustar::Ids;
 use sha2::{Digest, Sha256};
 
 /// Reads a list in a form and as the command line reads it, and checks what that gives.
@@ -265,6 +271,37 @@ pub(crate) fn signature(bytes: &[u8]) {
         }
         Err(error) => assert!(!error.to_string().is_empty()),
     }
+}
+
+/// Reads bytes as a segment that a cache offers, packed and as they are. What is taken is what was announced, below the folder
+/// of the environment.
+pub(crate) fn segment(bytes: &[u8]) {
+    let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
+    packed.write_all(bytes).unwrap();
+    let packed = packed.finish().unwrap();
+    let environment = Environment { prefix: "/opt/venv".to_owned(), python: "3.12".to_owned() };
+    let ids = Ids { uid: 1000, gid: 0 };
+    let owned = Owned { prefix: "opt/venv".to_owned(), ids, umask: 0o002 };
+    let place = shared::Place { environment: &environment, owned: &owned };
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::in_cache(folder.path());
+    let Descriptor { digest, size, .. } = Blob::of("", packed.clone()).descriptor();
+    let offer = Offer {
+        packed: Packed { digest, size },
+        size: bytes.len() as u64,
+        sha256: Blob::of("", bytes.to_vec()).digest.trim_start_matches("sha256:").to_owned(),
+    };
+    match store.take_segment("x", &offer, place, packed.as_slice()) {
+        Ok(()) => {
+            assert_eq!(store.segment("x").unwrap().size, bytes.len() as u64);
+            for path in store.paths("x").unwrap() {
+                let is_plain = |part: &str| !matches!(part, "" | "." | "..");
+                assert!(path.starts_with("opt/venv/") && path.split('/').all(is_plain), "{path}");
+            }
+        }
+        Err(error) => assert!(store.segment("x").is_none() && !error.to_string().is_empty()),
+    }
+    assert!(store.take_segment("y", &offer, place, bytes).is_err());
 }
 
 /// How many bytes were written.

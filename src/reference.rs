@@ -77,6 +77,12 @@ impl Reference {
         }
     }
 
+    /// The registry that serves the image, also where a name without one means Docker's.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        self.registry().unwrap_or("docker.io")
+    }
+
     /// Whether Docker takes the name for an image id or a digest, and so refuses to give it.
     #[must_use]
     pub fn looks_like_an_id(&self) -> bool {

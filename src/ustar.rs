@@ -19,6 +19,11 @@ const BLOCK: usize = 512;
 /// The longest path that a header holds.
 const MOST: usize = 100;
 
+/// The longest path that is read.
+///
+/// Rule: Linux, `PATH_MAX`.
+const LONGEST: u64 = 4096;
+
 /// What ends a stream.
 pub const END: [u8; 2 * BLOCK] = [0; 2 * BLOCK];
 
@@ -77,6 +82,73 @@ pub fn written_file<W: Write>(
         return Err(io::Error::new(io::ErrorKind::UnexpectedEof, what));
     }
     to.write_all(&END[..padding(size)])
+}
+
+/// What the entry of a file says beside what all of a stream have in common.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    /// Its path from the root.
+    pub path: String,
+    /// Its permissions.
+    pub mode: u32,
+    /// Size of its content, in bytes.
+    pub size: u64,
+}
+
+/// Reads the head of a file's entry, of a stream with nothing but files of these ids and this time; `None` at its end.
+///
+/// # Errors
+///
+/// Of reading; one of [`io::ErrorKind::InvalidData`] where one byte of it is another than [`file`] writes.
+pub fn read_head(from: &mut impl Read, ids: Ids, seconds: u64) -> io::Result<Option<Head>> {
+    let mut bytes = Vec::with_capacity(BLOCK);
+    from.take(BLOCK as u64).read_to_end(&mut bytes)?;
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let mut at = 0;
+    let mut path = None;
+    if bytes.get(156) == Some(&LONG_PATH) {
+        let size = octal(bytes.get(124..136)).filter(|size| *size <= LONGEST).ok_or_else(odd)?;
+        at = BLOCK + usize::try_from(size).unwrap_or_default() + padding(size);
+        from.take((at + BLOCK - bytes.len()) as u64).read_to_end(&mut bytes)?;
+        path = bytes.get(BLOCK..at);
+    }
+    let block = bytes.get(at..at + BLOCK).ok_or(io::ErrorKind::UnexpectedEof)?;
+    let path = path.unwrap_or(&block[..MOST]).split(|&byte| byte == 0).next().unwrap_or_default();
+    let path = std::str::from_utf8(path).map_err(|_| odd())?;
+    let number = |field: &[u8]| octal(Some(field)).ok_or_else(odd);
+    let mode = u32::try_from(number(&block[100..108])?).map_err(|_| odd())?;
+    let size = number(&block[124..136])?;
+    let mut written = Vec::with_capacity(bytes.len());
+    header(&mut written, path, FILE, mode, ids, seconds, size)?;
+    if written != bytes {
+        return Err(odd());
+    }
+    Ok(Some(Head { path: path.to_owned(), mode, size }))
+}
+
+/// Reads what follows a content of this size.
+///
+/// # Errors
+///
+/// As [`read_head`].
+pub fn read_padding(from: &mut impl Read, size: u64) -> io::Result<()> {
+    let mut rest = [0; BLOCK];
+    let rest = &mut rest[..padding(size)];
+    from.read_exact(rest)?;
+    if rest.iter().all(|&byte| byte == 0) { Ok(()) } else { Err(odd()) }
+}
+
+fn odd() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "an entry is not that of a plain file with its owner and time")
+}
+
+/// A number in octal digits and a zero.
+fn octal(field: Option<&[u8]>) -> Option<u64> {
+    let (zero, digits) = field?.split_last()?;
+    let digits = std::str::from_utf8(digits).ok().filter(|_| *zero == 0)?;
+    u64::from_str_radix(digits, 8).ok()
 }
 
 /// A writer that takes no more than it is to take.
@@ -210,5 +282,63 @@ mod tests {
         let mut field = [0; 12];
         number(&mut field, 1 << 40);
         assert_eq!(field[0], 0x80);
+    }
+
+    const IDS: Ids = Ids { uid: 1000, gid: 0 };
+    const TIME: u64 = 315_532_800;
+
+    /// The paths and contents of a stream of files.
+    fn read(mut stream: &[u8]) -> io::Result<Vec<(Head, Vec<u8>)>> {
+        let mut files = Vec::new();
+        while let Some(head) = read_head(&mut stream, IDS, TIME)? {
+            let mut content = Vec::new();
+            (&mut stream).take(head.size).read_to_end(&mut content)?;
+            read_padding(&mut stream, head.size)?;
+            files.push((head, content));
+        }
+        Ok(files)
+    }
+
+    fn head(path: &str, size: u64) -> Head {
+        Head { path: path.to_owned(), mode: 0o664, size }
+    }
+
+    #[test]
+    fn what_is_written_is_read_and_nothing_that_differs_in_a_byte() {
+        let long = format!("opt/{}", "deep/".repeat(60) + "file.py");
+        let exact = "a".repeat(100);
+        let (mut tar, mut heads) = (Vec::new(), Vec::new());
+        for (path, content) in [("opt/a", "text"), (&long, ""), (&exact, "x")] {
+            let size = content.len() as u64;
+            file(&mut tar, path, 0o664, IDS, TIME, size, &mut content.as_bytes()).unwrap();
+            heads.push((head(path, size), content.as_bytes().to_vec()));
+        }
+        assert_eq!(read(&tar).unwrap(), heads);
+        for at in 0..tar.len() {
+            let mut changed = tar.clone();
+            changed[at] ^= 1;
+            // Contents may be others, and so may a path, which is in its header up to here alone.
+            let is_content = (512..516).contains(&at) || at == tar.len() - 512;
+            let is_path = (1536 + MOST..1536 + long.len()).contains(&at);
+            assert_eq!(read(&changed).is_ok(), is_content || is_path, "byte {at}");
+        }
+        for end in (1..tar.len()).filter(|end| ![1024, 2560].contains(end)) {
+            assert!(read(&tar[..end]).is_err(), "cut at {end}");
+        }
+        // What others write, and what is no file.
+        let block = |kind, ids| block("opt/a", kind, 0o664, ids, TIME, 0);
+        for odd in [
+            block(b'2', IDS),
+            block(b'1', IDS),
+            block(FOLDER, IDS),
+            block(b'\0', IDS),
+            block(b'x', IDS),
+            block(FILE, Ids { uid: 0, gid: 0 }),
+            super::block("opt/a", LONG_PATH, 0o644, IDS, TIME, 1 << 30),
+            [0; BLOCK],
+        ] {
+            assert!(read(&odd).is_err());
+        }
+        assert!(read(&block(FILE, IDS)).is_ok());
     }
 }

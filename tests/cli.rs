@@ -43,6 +43,13 @@ fn wrong_usage_is_told_from_refusals() {
         ("root_and_uid", &["build", "--root", "--uid", "7"], 2),
         ("ca", &["build", "--ca-cert", "missing.pem"], 1),
         ("facts", &["plan", "--base-facts", "missing.json"], 1),
+        ("cache", &["build", "--cache-to", "type=gha,scope=x"], 2),
+        ("cache_digest", &["publish", "--cache-to", &format!("localhost/x@sha256:{}", "0".repeat(64))], 2),
+        (
+            "cache_and_image",
+            &["build", "-t", "localhost/x:1", "--cache-to", "type=registry,ref=localhost/x:1"],
+            2,
+        ),
         ("pull_and_facts", &["build", "-t", "x", "--pull", "--base-facts", BASE], 2),
     ] {
         let output = sandbox.run(arguments);
@@ -278,7 +285,7 @@ fn the_executors_of_the_examples_render() {
 }
 
 /// Options that need an engine.
-const OF_BUILD: [&str; 24] = [
+const OF_BUILD: [&str; 26] = [
     "file",
     "jobs",
     "fail-fast",
@@ -294,6 +301,8 @@ const OF_BUILD: [&str; 24] = [
     "ca-cert",
     "progress",
     "cache-dir",
+    "cache-from",
+    "cache-to",
     "host",
     "context",
     "network",
@@ -397,6 +406,12 @@ fn every_option_can_come_from_the_environment() {
     for (_, option) in options {
         let name = option.split([' ', '=']).next().unwrap();
         assert!(name == "help" || tried.contains(&name), "--{name} is not tried");
+    }
+    for command in ["build", "publish"] {
+        let output =
+            sandbox.command(&[command]).env("IPYBOX_CACHE_FROM", "localhost/x team/x").output().unwrap();
+        let said = text(&output.stderr);
+        assert!(output.status.code() == Some(2) && said.contains("--cache-from: a cache begins"), "{said}");
     }
     let off = sandbox.command(&["plan", "--base-facts", BASE]).env("IPYBOX_ROOT", "0").output().unwrap();
     assert!(!text(&off.stdout).contains("\"root\""));

@@ -41,5 +41,6 @@ fn the_corpus_of_every_target_is_read_without_a_finding() {
     replay("fleet", check::fleet);
     replay_bytes("wheel", check::wheel);
     replay_bytes("stored", check::stored);
+    replay_bytes("segment", check::segment);
     replay_bytes("signature", check::signature);
 }

@@ -3,160 +3,23 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod engine;
+mod fleets;
 mod sandbox;
 mod served;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use engine::{base, client_with_buildkit, docker, ipybox, setting};
+use engine::{client_with_buildkit, docker, setting};
+use fleets::{FLEET, Fleet, MORE, inspected, moves, writes};
 use ipybox::registry::{Entry, Manifest};
 use sandbox::text;
 use serde_json::Value;
-use served::{Fate, Proxy, Registry, Request, status};
-
-const FLEET: &str = "\
-[fleet]
-version = \"1.0\"
-tags = [\"{version}\", \"latest\"]
-labels = { \"org.opencontainers.image.licenses\" = \"Apache-2.0\" }
-
-[image.NAME-one]
-variant = \"kernel\"
-base = \"BASE\"
-dependencies = \"one.txt\"
-
-[image.NAME-other]
-variant = \"kernel\"
-base = \"BASE\"
-dependencies = \"other.txt\"
-";
-
-/// What is built on one of these.
-const MORE: &str = "
-[image.NAME-more]
-from = \"NAME-one\"
-dependencies = \"more.txt\"
-";
-
-/// A folder with a fleet; its images and those that were pulled are gone when the test is over.
-struct Fleet {
-    folder: tempfile::TempDir,
-    prefix: String,
-}
-
-impl Fleet {
-    fn new(name: &str) -> Self {
-        let prefix = format!("ipybox-test-{}-{name}", std::process::id());
-        let fleet = Self { folder: tempfile::tempdir().unwrap(), prefix };
-        fleet.describe(FLEET, name);
-        fleet.write("one.txt", "six = \"*\"\n");
-        fleet.write("other.txt", "idna = \"*\"\n");
-        fleet
-    }
-
-    /// The same with locks, so that images are made in no time.
-    fn locked(name: &str) -> Self {
-        let fleet = Self::new(name);
-        for list in ["one.txt", "other.txt"] {
-            let mut lock = ipybox();
-            lock.args(["lock", "-V", "kernel", "--base", &base(), "-d", list])
-                .current_dir(fleet.folder.path());
-            served::run(&mut lock);
-        }
-        fleet
-    }
-
-    /// Writes the file, with a licence that sets its images apart from all others in the engine.
-    fn describe(&self, text: &str, licence: &str) {
-        let text = text.replace("NAME", &self.prefix).replace("BASE", &base());
-        self.write("ipybox.toml", &text.replacen("Apache-2.0", &format!("{licence}-{}", self.prefix), 1));
-    }
-
-    fn write(&self, name: &str, text: &str) {
-        fs::write(self.folder.path().join(name), text).unwrap();
-    }
-
-    fn command(&self, address: &str, arguments: &[&str]) -> Command {
-        let mut command = ipybox();
-        command.args(["publish", "--registry", &format!("{address}/team")]).args(arguments);
-        // Such images need not be taken out of the engine; those that are built on others cannot be.
-        let more = self.folder.path().join("more.txt").exists();
-        command.args(["--builder", if more { "auto" } else { "direct" }]);
-        command.current_dir(self.folder.path());
-        command
-    }
-
-    fn publish(&self, address: &str, arguments: &[&str]) -> Output {
-        self.command(address, arguments).output().unwrap()
-    }
-
-    fn published(&self, address: &str, arguments: &[&str]) -> String {
-        let output = self.publish(address, arguments);
-        let said = self.said(&output);
-        assert!(output.status.success(), "{said}");
-        said
-    }
-
-    /// What is said, with this run's names taken out.
-    fn said(&self, output: &Output) -> String {
-        text(&output.stderr).replace(&format!("{}-", self.prefix), "")
-    }
-
-    /// What the tags of all images name, by `NAME:TAG`.
-    fn tags(&self, registry: &Registry) -> BTreeMap<String, String> {
-        let mut tags = BTreeMap::new();
-        for name in ["one", "more", "other"] {
-            for tag in ["1.0", "latest"] {
-                let url =
-                    format!("http://{}/v2/team/{}-{name}/manifests/{tag}", registry.address, self.prefix);
-                let output = Command::new("curl").args(["-sI", "-H", ACCEPT, &url]).output().unwrap();
-                let head = text(&output.stdout);
-                let digest = head.lines().find_map(|line| line.strip_prefix("Docker-Content-Digest: "));
-                tags.extend(digest.map(|digest| (format!("{name}:{tag}"), digest.trim().to_owned())));
-            }
-        }
-        tags
-    }
-
-    fn record(&self) -> Value {
-        serde_json::from_str(&fs::read_to_string(self.folder.path().join("publish.json")).unwrap()).unwrap()
-    }
-}
-
-const ACCEPT: &str =
-    "Accept: application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json";
-
-impl Drop for Fleet {
-    fn drop(&mut self) {
-        let listed = Command::new("docker").args(["images", "--format", "{{.Repository}}:{{.Tag}}"]).output();
-        let listed = String::from_utf8(listed.unwrap().stdout).unwrap();
-        for image in listed.lines().filter(|image| image.contains(&format!("{}-", self.prefix))).rev() {
-            let _ = Command::new("docker").args(["rmi", "--force", image]).output();
-        }
-        // What was killed while it looked into an image leaves a container for a while.
-        let looking = ["ps", "--all", "--filter", "label=ipybox.inside", "--format", "{{.ID}} {{.Labels}}"];
-        let looking = text(&Command::new("docker").args(looking).output().unwrap().stdout);
-        for line in looking.lines().filter(|line| line.contains(&self.prefix)) {
-            let id = line.split(' ').next().unwrap();
-            let _ = Command::new("docker").args(["rm", "--force", id]).output();
-        }
-    }
-}
-
-/// Whether a request changes something.
-fn writes(request: &Request) -> bool {
-    !["GET", "HEAD"].contains(&request.method.as_str())
-}
-
-/// Whether a request moves a tag: one with a digest adds a manifest, or what is said about one.
-fn moves(request: &Request) -> bool {
-    request.method == "PUT" && request.path.contains("/manifests/") && !request.path.contains("/sha256")
-}
+use served::{Fate, Proxy, Registry, status};
 
 #[test]
 fn a_fleet_is_published_once_and_then_what_changed() {
@@ -287,13 +150,6 @@ fn a_bake_file_has_contexts_that_anybody_builds() {
 
 fn context_of(bake: &Value, target: &str) -> String {
     bake["target"][target]["context"].as_str().unwrap().to_owned()
-}
-
-/// The manifest of an image, or of another artifact.
-fn inspected(name: &str) -> Value {
-    let name = format!("docker://{name}");
-    let raw = served::run(Command::new("skopeo").args(["inspect", "--raw", "--tls-verify=false", &name]));
-    serde_json::from_str(&raw).unwrap()
 }
 
 /// Everything that writes fails once, each in a run of its own.
@@ -491,6 +347,49 @@ fn shards_give_the_same_as_one() {
     let matrix = fleet.publish(&parts.address, &["--print-matrix"]);
     let matrix: Value = serde_json::from_slice(&matrix.stdout).unwrap();
     assert_eq!(matrix["include"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn a_fleet_shares_what_all_its_images_are_made_of() {
+    let registry = Registry::start();
+    let fleet = Fleet::locked("caches");
+    let cache = format!("{}/team/cache", registry.address);
+    let options = |option, machine: &str| {
+        let folder = fleet.folder.path().join(machine);
+        let installer = std::path::Path::new(&setting("IPYBOX_TEST_CLIENTS")).with_file_name("test-cache/uv");
+        fs::create_dir_all(&folder).unwrap();
+        let _ = std::os::unix::fs::symlink(&installer, folder.join("uv"));
+        ["--no-verify", "--unattested", option, &cache, "--cache-dir", machine].map(str::to_owned)
+    };
+    let published = |option, machine| {
+        let options = options(option, machine);
+        fleet.published(&registry.address, &options.each_ref().map(String::as_str))
+    };
+    let said = published("--cache-to", "first");
+    assert!(said.contains(&format!("sharing packages as {cache}")), "{said}");
+    let keys = || {
+        let shared = inspected(&cache);
+        let layers = shared["layers"].as_array().unwrap().clone();
+        let keys = layers.iter().map(|layer| layer["annotations"]["ipybox.segment.key"].to_string());
+        keys.collect::<std::collections::BTreeSet<_>>()
+    };
+    let all = keys();
+    assert!(said.contains(&format!("{cache}: {} packages, ", all.len())), "{said}");
+    // Nobody has made anything here: images that are there are made of what is there.
+    let said = published("--cache-to", "second");
+    assert!(said.contains(&format!("has all {} packages already", all.len())), "{said}");
+    assert_eq!(keys(), all);
+    // Each takes what the other has not taken yet.
+    fleet.describe(FLEET, "other");
+    let said = published("--cache-from", "third");
+    let taken: usize = said
+        .lines()
+        .filter_map(|line| line.split_once(&format!("{cache}: ")))
+        .map(|(_, rest)| rest.split(' ').next().unwrap().parse::<usize>().unwrap())
+        .sum();
+    assert_eq!(taken, all.len(), "{said}");
+    let wheels = fleet.folder.path().join("third/layers/wheels");
+    assert!(!wheels.exists() || wheels.read_dir().unwrap().next().is_none());
 }
 
 #[test]

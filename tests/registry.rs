@@ -9,7 +9,6 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
-use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -127,35 +126,11 @@ async fn a_password_is_asked_for_and_a_wrong_one_is_asked_for_once() {
 
 #[tokio::test]
 async fn a_private_authority_is_trusted_where_its_certificate_is_given() {
-    let registry = Registry::with(|folder| {
-        let file = |name: &str| folder.join(name).display().to_string();
-        let subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"];
-        run(Command::new("openssl")
-            .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"])
-            .args([
-                "-days",
-                "2",
-                "-keyout",
-                &file("ca.key"),
-                "-out",
-                &file("ca.pem"),
-                "-subj",
-                "/CN=authority",
-            ]));
-        run(Command::new("openssl")
-            .args(["req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"])
-            .args(["-keyout", &file("key.pem"), "-out", &file("request.pem")])
-            .args(subject));
-        run(Command::new("openssl")
-            .args(["x509", "-req", "-in", &file("request.pem"), "-CA", &file("ca.pem"), "-CAkey"])
-            .args([&file("ca.key"), "-CAcreateserial", "-copy_extensions", "copy", "-days", "2", "-out"])
-            .arg(file("cert.pem")));
-        format!("  tls:\n    certificate: {}\n    key: {}\n---\n", file("cert.pem"), file("key.pem"))
-    });
+    let registry = Registry::with_tls();
     let image = Image::of(&[100_000]);
     let error = image.push(&client(&registry.address), &["1"]).await.unwrap_err();
     assert!(matches!(error, RegistryError::Untrusted { .. }), "{error}");
-    let authority = fs::read(registry.folder.path().join("ca.pem")).unwrap();
+    let authority = fs::read(registry.authority()).unwrap();
     for address in [registry.address.clone(), format!("https://{}", registry.address)] {
         let client = Client::new(&address, None, Some(&authority)).unwrap().patient(hasty());
         image.push(&client, &["1"]).await.unwrap();
@@ -169,76 +144,9 @@ async fn a_private_authority_is_trusted_where_its_certificate_is_given() {
     assert!(image.push(&plain, &["1"]).await.is_err());
 }
 
-/// A service that gives tokens as the distribution project's registry wants them, signed by a key in this folder.
-fn token_service(folder: &Path) -> Proxy {
-    use base64::Engine as _;
-    use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-    let (key, certificate) = (folder.join("token.key"), folder.join("token.pem"));
-    run(Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=tokens"])
-        .arg("-keyout")
-        .arg(&key)
-        .arg("-out")
-        .arg(&certificate));
-    let der: String =
-        fs::read_to_string(&certificate).unwrap().lines().filter(|line| !line.starts_with("-----")).collect();
-    let folder = folder.to_owned();
-    let number = AtomicUsize::new(0);
-    Proxy::before("", move |request| {
-        let login = format!("Basic {}", STANDARD.encode(format!("{USER}:{PASSWORD}")));
-        if request.header("authorization") != Some(&login) {
-            return status("401 Unauthorized", "", "{}");
-        }
-        let query = request.path.split_once('?').unwrap().1.replace("%3A", ":").replace("%2F", "/");
-        let scopes = query.replace("%2C", ",");
-        let access: Vec<_> = scopes
-            .split('&')
-            .filter_map(|part| part.strip_prefix("scope=repository:"))
-            .map(|scope| {
-                let (name, actions) = scope.rsplit_once(':').unwrap();
-                let actions: Vec<_> = actions.split(',').collect();
-                serde_json::json!({"type": "repository", "name": name, "actions": actions})
-            })
-            .collect();
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
-        let number = number.fetch_add(1, Ordering::Relaxed);
-        let head = serde_json::json!({"typ": "JWT", "alg": "RS256", "x5c": [der]});
-        let claims = serde_json::json!({
-            "iss": "tests", "aud": "registry of tests", "sub": USER, "exp": now + 300, "nbf": now - 10, "iat": now,
-            "jti": number.to_string(), "access": access,
-        });
-        let [head, claims] = [head, claims].map(|part| URL_SAFE_NO_PAD.encode(part.to_string()));
-        let signed = format!("{head}.{claims}");
-        let file = folder.join(format!("token{number}"));
-        fs::write(&file, &signed).unwrap();
-        let key = folder.join("token.key");
-        let output =
-            Command::new("openssl").args(["dgst", "-sha256", "-sign"]).arg(key).arg(&file).output().unwrap();
-        let token = format!("{signed}.{}", URL_SAFE_NO_PAD.encode(output.stdout));
-        status("200 OK", "", &serde_json::json!({"token": token, "expires_in": 300}).to_string())
-    })
-}
-
-/// A registry that wants tokens, and who gives them.
-fn with_tokens() -> (Registry, Proxy) {
-    let mut service = None;
-    let registry = Registry::with(|folder| {
-        let started = token_service(folder);
-        let settings = format!(
-            "auth:\n  token:\n    realm: http://{}/token\n    service: registry of tests\n    issuer: tests\n    \
-             rootcertbundle: {}\n",
-            started.address,
-            folder.join("token.pem").display()
-        );
-        service = Some(started);
-        settings
-    });
-    (registry, service.unwrap())
-}
-
 #[tokio::test]
 async fn a_token_is_had_per_repository_and_had_anew_when_it_no_longer_counts() {
-    let (registry, service) = with_tokens();
+    let (registry, service) = Registry::with_tokens();
     let error = image_of_one().push(&client(&registry.address), &["1"]).await.unwrap_err();
     assert!(matches!(error, RegistryError::Denied { known: false, .. }), "{error}");
     service.taken();

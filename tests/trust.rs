@@ -13,7 +13,7 @@ use engine::{base, docker, ipybox, run};
 use ipybox::attest::{Attestation, Published, SIGNED, Signer, bill, provenance};
 use ipybox::base::Platform;
 use ipybox::plan::Plan;
-use ipybox::registry::{Descriptor, Entry, Image as Pushable, Manifest, OCI_INDEX, Registry as Client};
+use ipybox::registry::{Blob, Descriptor, Entry, Image as Pushable, Manifest, OCI_INDEX, Registry as Client};
 use serde_json::Value;
 use served::Registry;
 use served::image::{Image, REPOSITORY, client};
@@ -264,11 +264,60 @@ async fn every_platform_of_an_index_is_looked_at() {
             assert!(told.contains(&format!("ok      {platform}: ")) && told.contains(what), "{told}");
         }
     }
-    // With one for the index those of its images do not count.
+    // One for the index that does not count takes nothing from those of its images.
     repository.attach(&signature(&index.descriptor(), "other").await, |_| ()).await.unwrap();
     assert!(said(&verified(&name, &checking(&[]))).contains("nobody who is known has signed this"));
     tamper(&registry, images[0].manifest.digest(), |bytes| bytes.push(b' '));
     assert_eq!(verified(&name, &["--no-run"]).status.code(), Some(1));
+}
+
+#[tokio::test]
+async fn what_others_say_about_an_index_hides_no_signature_of_its_images() {
+    let registry = Registry::start();
+    let client = client(&registry.address);
+    let repository = client.repository(REPOSITORY).unwrap();
+    let images = [Image::of(&[100]), Image::of(&[200])];
+    let entry = |image: &Image| Entry {
+        manifest: image.manifest.descriptor(),
+        platform: "linux/amd64".parse().unwrap(),
+    };
+    let index = Manifest::index(&images.each_ref().map(entry), &BTreeMap::new());
+    let wholes = images.each_ref().map(Image::whole);
+    let pushed: Vec<&Pushable> = wholes.iter().collect();
+    repository.push_index(&index, &pushed, &["1"], |_| ()).await.unwrap();
+    let report = Blob::of("application/vnd.example.report", "nothing was found");
+    let foreign = Pushable::artifact(
+        &index.descriptor(),
+        "application/vnd.example.report",
+        vec![report],
+        &BTreeMap::new(),
+    );
+    repository.attach(&foreign, |_| ()).await.unwrap();
+    let by_others = signature(&index.descriptor(), "of-somebody-else").await;
+    repository.attach(&by_others, |_| ()).await.unwrap();
+    let name = format!("{}/{REPOSITORY}:1", registry.address);
+    for (number, image) in images.iter().enumerate() {
+        let some = verified(&name, &checking(&["--json"]));
+        let report: Value = serde_json::from_slice(&some.stdout).unwrap();
+        assert_eq!((some.status.code(), &report["signature"]), (Some(1), &"bad".into()), "{number}");
+        let ours = signature(&image.manifest.descriptor(), KEY).await;
+        repository.attach(&ours, |_| ()).await.unwrap();
+    }
+    let all = verified(&name, &checking(&[]));
+    let told = said(&all);
+    assert!(all.status.success(), "{told}");
+    assert_eq!(told.matches("ok      linux/amd64: somebody who may has signed it").count(), 2, "{told}");
+    assert!(
+        told.contains("not run index: somebody who may has signed it (its images need one each"),
+        "{told}"
+    );
+    // A good one of the index is one for all of them.
+    let other = Image::of(&[300]);
+    let index = Manifest::index(&[entry(&images[0]), entry(&other)], &BTreeMap::new());
+    repository.push_index(&index, &[&wholes[0], &other.whole()], &["2"], |_| ()).await.unwrap();
+    repository.attach(&signature(&index.descriptor(), KEY).await, |_| ()).await.unwrap();
+    let whole = verified(&format!("{}/{REPOSITORY}:2", registry.address), &checking(&[]));
+    assert!(whole.status.success() && said(&whole).contains("ok      index: somebody"), "{}", said(&whole));
 }
 
 #[tokio::test]

@@ -11,6 +11,11 @@ use crate::inside::Inside;
 use crate::plan::Plan;
 use crate::reference::Reference;
 
+/// What addresses of Python packages begin with.
+///
+/// Rule: package-url, "Types", `pypi`.
+const PYTHON: &str = "pkg:pypi/";
+
 /// What an image consists of, as bills tell it: the same each time for the same image.
 #[derive(Debug)]
 pub struct Bill<'a> {
@@ -75,6 +80,18 @@ impl<'a> Bill<'a> {
             ..Part::named(base.reference.repository())
         };
         Self { image, created: published.created, base: Some(base), parts }
+    }
+
+    /// The Python packages that a bill of `CycloneDX` names, with their versions.
+    #[must_use]
+    pub fn packages(bill: &[u8]) -> BTreeMap<String, String> {
+        let said: Value = serde_json::from_slice(bill).unwrap_or_default();
+        let components = said["components"].as_array().into_iter().flatten();
+        let package = |component: &Value| {
+            component["purl"].as_str().filter(|purl| purl.starts_with(PYTHON))?;
+            Some((component["name"].as_str()?.to_owned(), component["version"].as_str()?.to_owned()))
+        };
+        components.filter_map(package).collect()
     }
 
     /// As `CycloneDX` has it, in JSON.
@@ -252,7 +269,7 @@ impl<'a> Part<'a> {
 
 /// The address of a distribution, whose name is normalized.
 pub(super) fn python(name: &str, version: &str) -> String {
-    format!("pkg:pypi/{name}@{}", encoded(version))
+    format!("{PYTHON}{name}@{}", encoded(version))
 }
 
 /// A name of an image without registry and tag.
@@ -292,6 +309,10 @@ mod tests {
         assert_eq!(spdx["creationInfo"]["created"], "2026-01-02T03:04:05Z");
         assert_eq!(cyclone["metadata"]["timestamp"], "2026-01-02T03:04:05Z");
         assert!(cyclone.to_string().contains("pkg:deb/debian/libc6@2.36-9?arch=amd64"));
+        let installed =
+            inside.packages.iter().map(|(name, package)| (name.to_string(), package.version.clone()));
+        assert_eq!(Bill::packages(cyclone.to_string().as_bytes()), installed.collect());
+        assert!(Bill::packages(b"no bill").is_empty());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use clap::{ArgMatches, Args, ValueEnum};
 use super::environment::{variable, words};
 use super::output::Output;
 use super::values::{image_name, package_name, size};
-use super::{DEFAULT_TAG, ImageArgs};
+use super::{DEFAULT_TAG, ImageArgs, SharingArgs};
 use crate::reference::Reference;
 use crate::report::Progress;
 
@@ -112,6 +112,10 @@ pub struct BuildArgs {
     #[arg(long, value_parser = BoolishValueParser::new(), env = "IPYBOX_PUSH", hide_env = true)]
     pub push: bool,
 
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "described by its type")]
+    pub sharing: SharingArgs,
+
     /// How to tell what is going on
     #[arg(long, value_enum, default_value_t, env = "IPYBOX_PROGRESS", hide_env = true)]
     pub progress: Progress,
@@ -130,7 +134,7 @@ pub struct BuildArgs {
 }
 
 /// Options of `ipybox build` that hold for every image of a fleet.
-pub(super) const OF_EVERY: [&str; 26] = [
+pub(super) const OF_EVERY: [&str; 27] = [
     "names",
     "file",
     "jobs",
@@ -151,6 +155,7 @@ pub(super) const OF_EVERY: [&str; 26] = [
     "context",
     "uv",
     "cache_dir",
+    "cache_to",
     "index_url",
     "paranoid",
     "locked",
@@ -161,7 +166,7 @@ pub(super) const OF_EVERY: [&str; 26] = [
 ];
 
 /// Lists that hold for every image of a fleet.
-pub(super) const LISTS_OF_EVERY: [&str; 3] = ["extra_index_url", "index", "secret"];
+pub(super) const LISTS_OF_EVERY: [&str; 4] = ["extra_index_url", "index", "secret", "cache_from"];
 
 /// Lists that describe one image, and come from the environment without clap.
 const LISTS_OF_ONE: [&str; 11] = [
@@ -218,7 +223,7 @@ impl BuildArgs {
         if self.tag.is_empty() && self.output.is_empty() {
             self.tag.push(image_name(DEFAULT_TAG)?);
         }
-        Ok(())
+        self.sharing.complete()
     }
 }
 

@@ -9,6 +9,7 @@ mod inside;
 mod output;
 mod publish;
 mod sandbox;
+mod sharing;
 mod values;
 
 use std::ffi::OsString;
@@ -33,6 +34,7 @@ pub use sandbox::{
     CleanupArgs, CopyArgs, DownArgs, ExecArgs, GcArgs, Gift, ImagesArgs, ListArgs, LogsArgs, MountArg,
     OwnerArgs, PruneArgs, SandboxArgs, SandboxCommand, SomeArgs, UpArgs,
 };
+pub use sharing::SharingArgs;
 
 /// The tag of ipybox 0.6, for scripts that name none.
 pub(crate) const DEFAULT_TAG: &str = "ghcr.io/gradion-ai/ipybox";
@@ -87,6 +89,7 @@ impl Cli {
         }
         if let Command::Publish(args) = &mut cli.command {
             args.look(matches.subcommand_matches("publish").expect("this is the command"));
+            args.build.sharing.complete().unwrap_or_else(|why| refuse(ErrorKind::ValueValidation, why));
         }
         if let Some(image) = cli.command.image_mut() {
             image.complete().unwrap_or_else(|why| refuse(ErrorKind::ValueValidation, why));

@@ -8,6 +8,7 @@ use super::fresh::{self, Found};
 use super::image::failed_step;
 use super::installed::Installed;
 use super::order::{Built, Order, Together};
+use super::sharing::Sharing;
 use super::{Asked, Caller, Failure, FailureKind, Planned, direct, engineless, outcome};
 use crate::base::Base;
 use crate::cli::{BuildArgs, BuilderChoice, Environment, ImageArgs, Network, StepsArgs, variable_of_list};
@@ -33,12 +34,16 @@ pub(super) async fn run(args: BuildArgs, caller: &mut Caller) -> Result<(), Fail
         let made = engineless::build(&args, &asked, &place, (gathered, secrets), clock, caller);
         return Box::pin(made).await;
     }
-    let together = Together::new(order.asked.engine(caller).await?, 1);
+    let sharing = Sharing::of(&order.args, &order.args.tag, caller)?;
+    let together = Together::new(order.asked.engine(caller).await?, sharing, 1);
     if order.args.dry_run {
         return order.dry_run(&together.engine, caller).await;
     }
     match Box::pin(order.built(&together, caller)).await? {
         Some(Built { image, .. }) => {
+            if let Some(sharing) = &together.sharing {
+                sharing.give(&caller.report, &caller.interrupt).await;
+            }
             let written = caller.report.result(|out| writeln!(out, "{image}"));
             written.map_err(|error| Failure::unwritable("stdout", &error))
         }
@@ -130,7 +135,8 @@ pub(super) async fn fresh_image(
     if let Some(refusal) = supplies.refusal(engine.builder()) {
         return Err(Failure::refused(refusal));
     }
-    let how = How { no_cache: false, network: steps.network, epoch: None, supplies: &supplies };
+    let how =
+        How { no_cache: false, network: steps.network, epoch: None, supplies: &supplies, sharing: None };
     asked.relock(&mut planned, how, caller).await?;
     let tags = std::slice::from_ref(tag);
     let found = fresh::look(engine, tags, &Stamp::of(&planned.plan), asked.cache()).await?;
@@ -222,6 +228,8 @@ pub(super) struct How<'a> {
     /// The time of the image, where that is not now; engines since Docker 23 heed it.
     pub(super) epoch: Option<u64>,
     pub(super) supplies: &'a Supplies,
+    /// Caches of other machines, where there are any.
+    pub(super) sharing: Option<&'a Sharing>,
 }
 
 /// What a build may use and must not keep, as far as it is known before its list.

@@ -3,6 +3,7 @@
 use super::fresh::{self, Found};
 use super::outcome::Clock;
 use super::output::{self, Source};
+use super::registries::Registries;
 use super::{Asked, Caller, Failure, Planned, push};
 use crate::cli::{BuildArgs, Output};
 use crate::engine::Engine;
@@ -94,8 +95,11 @@ impl Delivered<'_> {
         }
         if args.push {
             let store = Store::in_cache(cache);
-            let whole = output::taken(engine, image, plan, &store).await?;
-            push::push(&whole, &store, &args.tag, supplies.certificates.as_deref(), caller).await?;
+            let registries = Registries::of(&args.tag, supplies.certificates.as_deref(), caller).await?;
+            let unpacked = output::unpacked(engine, image, &store).await?;
+            let elsewhere = push::elsewhere(unpacked, &args.tag, &registries, caller).await?;
+            let whole = output::taken(engine, image, plan, &store, &elsewhere).await?;
+            push::push(&whole, &store, &args.tag, &registries, caller).await?;
             clock.lap("push");
         }
         for (tag, found) in args.tag.iter().zip(&looked.found) {

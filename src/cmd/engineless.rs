@@ -7,6 +7,8 @@ use super::build::{Gathered, How};
 use super::lock::Standing;
 use super::outcome::{self, Clock, Unwritten};
 use super::output::{self, Source};
+use super::registries::Registries;
+use super::sharing::Sharing;
 use super::{Asked, Caller, Failure, direct, fresh, push};
 use crate::cli::BuildArgs;
 use crate::diagnostic::Diagnostic;
@@ -34,7 +36,14 @@ pub(super) async fn build(
     let mut planned = asked.plan(base, caller).await?;
     clock.lap("plan");
     let supplies = gathered.with(secrets, asked, &planned.plan, caller)?;
-    let how = How { no_cache: args.no_cache, network: None, epoch: None, supplies: &supplies };
+    let sharing = Sharing::of(args, &args.tag, caller)?;
+    let how = How {
+        no_cache: args.no_cache,
+        network: None,
+        epoch: None,
+        supplies: &supplies,
+        sharing: sharing.as_ref(),
+    };
     if let (Standing::Stale(_, changes), true) = (&planned.standing, args.check) {
         asked.tell_stale("the lock is not what the list asks for:", changes, &planned, &caller.report);
         return Err(fresh::stale());
@@ -71,9 +80,9 @@ pub(super) async fn build(
             output::write(&outputs, &source, &stamp, &args.tag, asked.cache(), caller).await?;
             clock.lap("write");
             if args.push {
-                let (store, certificates) =
-                    (Store::in_cache(asked.cache()), supplies.certificates.as_deref());
-                push::push(&image, &store, &args.tag, certificates, caller).await?;
+                let store = Store::in_cache(asked.cache());
+                let registries = Registries::of(&args.tag, supplies.certificates.as_deref(), caller).await?;
+                push::push(&image, &store, &args.tag, &registries, caller).await?;
                 clock.lap("push");
             }
             image.id()
@@ -93,6 +102,9 @@ pub(super) async fn build(
     } else {
         format!("wrote {names} in {}", report::duration(clock.elapsed()))
     });
+    if let Some(sharing) = &sharing {
+        sharing.give(&caller.report, &caller.interrupt).await;
+    }
     let written = caller.report.result(|out| writeln!(out, "{image}"));
     written.map_err(|error| Failure::unwritable("stdout", &error))
 }

@@ -30,6 +30,7 @@ mod rebuild;
 mod registries;
 mod render;
 mod sandbox;
+mod sharing;
 mod variants;
 mod verify;
 

@@ -10,7 +10,8 @@ use super::build::{Gathered, How, made, normalised, time, wheels_within, within}
 use super::deliver::{Delivered, looked};
 use super::lock::Standing;
 use super::outcome::{self, Clock, Unwritten};
-use super::{Asked, Caller, Failure, Planned, fresh, lock, push, verify};
+use super::sharing::Sharing;
+use super::{Asked, Caller, Failure, Planned, direct, fresh, lock, push, verify};
 use crate::archive::EPOCH;
 use crate::cli::BuildArgs;
 use crate::diagnostic::Diagnostic;
@@ -30,6 +31,7 @@ pub(super) struct Order {
 /// What builds have in common that go on side by side.
 pub(super) struct Together {
     pub(super) engine: Engine,
+    pub(super) sharing: Option<Sharing>,
     /// One for each build that may use the engine's builder, or resolve packages.
     turns: Semaphore,
     /// One image at a time is pulled and looked at: others have the same base.
@@ -47,9 +49,10 @@ pub(super) struct Built {
 }
 
 impl Together {
-    pub(super) fn new(engine: Engine, jobs: usize) -> Self {
+    pub(super) fn new(engine: Engine, sharing: Option<Sharing>, jobs: usize) -> Self {
         Self {
             engine,
+            sharing,
             turns: Semaphore::new(jobs),
             bases: Mutex::new(()),
             locks: std::sync::Mutex::default(),
@@ -138,7 +141,13 @@ impl Order {
         }
         let epoch = args.reproducible.then(|| time(&caller.environment)).transpose()?;
         let epoch = epoch.map(|time| time.unwrap_or(EPOCH));
-        let how = How { no_cache: args.no_cache, network: args.steps.network, epoch, supplies: &supplies };
+        let how = How {
+            no_cache: args.no_cache,
+            network: args.steps.network,
+            epoch,
+            supplies: &supplies,
+            sharing: together.sharing.as_ref(),
+        };
         if let (Standing::Stale(_, changes), true) = (&planned.standing, args.check) {
             asked.tell_stale("the lock is not what the list asks for:", changes, &planned, &caller.report);
             return Err(fresh::stale());
@@ -158,7 +167,12 @@ impl Order {
         }
         let mut sent = 0;
         let image = match &looked.there {
-            Some(image) => image.clone(),
+            Some(image) => {
+                if let Some(sharing) = &together.sharing {
+                    sharing.used(direct::keys(&planned.plan));
+                }
+                image.clone()
+            }
             None => {
                 together.turn(&mut turn, caller).await?;
                 let way = (args.builder, args.tag.first());
@@ -226,6 +240,7 @@ impl Order {
         lines.extend(args.output.iter().map(|output| format!("write {output}")));
         lines.extend(args.tag.iter().filter(|_| args.push).map(|tag| format!("push {tag}")));
         lines.extend(args.tag.iter().map(|tag| format!("tag {tag}")));
+        lines.extend(args.sharing.cache_to.iter().map(|cache| format!("share packages as {cache}")));
         let written = caller.report.result(|out| lines.iter().try_for_each(|line| writeln!(out, "{line}")));
         written.map_err(|error| Failure::unwritable("stdout", &error))
     }

@@ -1,6 +1,6 @@
 //! Files that programs read after a build: its image's id, and what is known of it.
 
-use std::fs::Permissions;
+use std::fs::{self, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -14,8 +14,7 @@ use crate::deps::Name;
 use crate::engine::Layer;
 use crate::reference::{ImageId, Reference};
 
-/// A file that is there whole, or not at all; one that was there before is gone. That it can be written is found out
-/// before the work, not after it.
+/// A file that is there whole, or not at all. That it can be written is found out before the work, not after it.
 pub(super) struct Unwritten {
     path: PathBuf,
     /// In the same folder; pipes and devices are written as they are.
@@ -23,14 +22,21 @@ pub(super) struct Unwritten {
 }
 
 impl Unwritten {
+    /// One in place of what was there before, which is gone: nobody takes the file of another build for that of one that
+    /// fails.
     pub(super) fn new(path: &Path) -> Result<Self, Failure> {
+        let unwritten = Self::over(path)?;
+        unwritten.forget()?;
+        Ok(unwritten)
+    }
+
+    /// One in place of what was there before, which stays until this is written, or cannot be.
+    pub(super) fn over(path: &Path) -> Result<Self, Failure> {
         let failed = |error: io::Error| Failure::unwritable(&format!("`{}`", path.display()), &error);
-        match std::fs::metadata(path) {
+        match fs::metadata(path) {
             Ok(found) if found.is_dir() => return Err(failed(io::ErrorKind::IsADirectory.into())),
-            // Nobody takes the file of another build for that of one that fails.
-            Ok(found) if found.is_file() => std::fs::remove_file(path).map_err(failed)?,
-            Ok(_) => return Ok(Self { path: path.to_owned(), beside: None }),
-            Err(_) => {}
+            Ok(found) if !found.is_file() => return Ok(Self { path: path.to_owned(), beside: None }),
+            _ => {}
         }
         let folder = match path.parent() {
             Some(folder) if folder != Path::new("") => folder,
@@ -42,15 +48,27 @@ impl Unwritten {
         Ok(Self { path: path.to_owned(), beside: Some(beside) })
     }
 
-    pub(super) fn write(self, text: &str) -> Result<(), Failure> {
-        let Self { path, beside } = self;
-        let written = match beside {
-            None => std::fs::write(&path, text),
+    /// Removes what was there before, which is no longer so.
+    pub(super) fn forget(&self) -> Result<(), Failure> {
+        match self.beside.as_ref().map(|_| fs::remove_file(&self.path)) {
+            Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => Err(self.failed(&error)),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn write(mut self, text: &str) -> Result<(), Failure> {
+        let written = match self.beside.take() {
+            None => fs::write(&self.path, text),
             Some(mut beside) => beside
                 .write_all(text.as_bytes())
-                .and_then(|()| beside.persist(&path).map(drop).map_err(io::Error::from)),
+                .and_then(|()| beside.persist(&self.path).map(drop).map_err(io::Error::from))
+                .inspect_err(|_| drop(fs::remove_file(&self.path))),
         };
-        written.map_err(|error| Failure::unwritable(&format!("`{}`", path.display()), &error))
+        written.map_err(|error| self.failed(&error))
+    }
+
+    fn failed(&self, error: &io::Error) -> Failure {
+        Failure::unwritable(&format!("`{}`", self.path.display()), error)
     }
 }
 

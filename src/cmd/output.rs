@@ -1,5 +1,6 @@
 //! Images in files: what an engine has made, written for other tools.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, BufWriter};
 use std::os::unix::fs::MetadataExt;
@@ -17,6 +18,7 @@ use crate::diagnostic::Diagnostic;
 use crate::engine::Engine;
 use crate::freshness::Stamp;
 use crate::kept::keep;
+use crate::oci::blobs::Packed;
 use crate::oci::image::Image;
 use crate::oci::layout;
 use crate::oci::saved::Saved;
@@ -111,7 +113,7 @@ pub(super) async fn write(
         let id = loop {
             tries -= 1;
             let image = match *source {
-                Source::Engine(engine, id, plan) => taken(engine, id, plan, &store).await?,
+                Source::Engine(engine, id, plan) => taken(engine, id, plan, &store, &BTreeMap::new()).await?,
                 Source::Made(image) => image.clone(),
             };
             let id = image.id();
@@ -177,16 +179,34 @@ fn written(
     Ok(())
 }
 
-/// An image of the engine with its layers packed in the store; the engine gives away only what the store has not.
+/// The layers of an engine's image that the store has not packed.
+pub(super) async fn unpacked(
+    engine: &Engine,
+    image: &ImageId,
+    store: &Store,
+) -> Result<Vec<String>, Failure> {
+    let mut layers = layers(engine, image).await?;
+    layers.retain(|layer| store.packed(layer).is_none());
+    Ok(layers)
+}
+
+async fn layers(engine: &Engine, image: &ImageId) -> Result<Vec<String>, Failure> {
+    let gone = || unwritable(&format!("the engine has no image `{image}`"));
+    Ok(engine.image(image.as_str()).await?.ok_or_else(gone)?.layers)
+}
+
+/// An image of the engine with its layers packed in the store, but for those that are packed `elsewhere`, by their diff ids.
 pub(super) async fn taken(
     engine: &Engine,
     image: &ImageId,
     plan: &Plan,
     store: &Store,
+    elsewhere: &BTreeMap<String, Packed>,
 ) -> Result<Image, Failure> {
-    let gone = || unwritable(&format!("the engine has no image `{image}`"));
-    let layers = engine.image(image.as_str()).await?.ok_or_else(gone)?.layers;
-    let lacks = |layer: &&String| store.packed(layer).is_none() && store.recipe(layer).is_none();
+    let layers = layers(engine, image).await?;
+    let lacks = |layer: &&String| {
+        !elsewhere.contains_key(*layer) && store.packed(layer).is_none() && store.recipe(layer).is_none()
+    };
     let lacking: Vec<&String> = layers.iter().filter(lacks).collect();
     let mut config = store.config(image.as_str());
     if config.is_none() || !lacking.is_empty() {
@@ -195,7 +215,8 @@ pub(super) async fn taken(
         let from = below.filter(|_| config.is_some()).map_or_else(|| image.clone(), |below| below.id);
         let (reader, writer) = io::pipe().map_err(|error| unwritable(&error.to_string()))?;
         let (of_engine, known) = (store.clone(), layers.clone());
-        let read = tokio::task::spawn_blocking(move || Saved::take(reader, &of_engine, &known));
+        let elsewhere: BTreeSet<String> = elsewhere.keys().cloned().collect();
+        let read = tokio::task::spawn_blocking(move || Saved::take(reader, &of_engine, &known, &elsewhere));
         let saved = engine.save(&from, writer).await;
         let read = read.await.unwrap_or_else(|error| Err(io::Error::other(error)));
         // Where reading has failed the engine was not listened to any more.
@@ -207,14 +228,21 @@ pub(super) async fn taken(
             (Ok(_), Err(saved)) => return Err(saved.into()),
             (Err(error), _) => return Err(unwritable(&error.to_string())),
         };
-        config = config.or_else(|| read.config().map(<[u8]>::to_vec));
+        if config.is_none() {
+            config = read.config().map(<[u8]>::to_vec);
+            // Without it the engine gives the image away once more.
+            let _ = config.as_ref().map(|config| store.keep_config(image.as_str(), config));
+        }
     }
     let config = config.ok_or_else(|| unwritable("the engine gives an image without its configuration"))?;
+    let own: Vec<String> = layers.iter().filter(|layer| !elsewhere.contains_key(*layer)).cloned().collect();
     let of_layers = store.clone();
-    let packed = tokio::task::spawn_blocking(move || of_layers.packed_all(&layers));
+    let packed = tokio::task::spawn_blocking(move || of_layers.packed_all(&own));
     let packed =
         engine.unless_interrupted(packed).await?.unwrap_or_else(|error| Err(io::Error::other(error)));
-    Ok(Image { config, layers: packed.map_err(|error| unwritable(&error.to_string()))? })
+    let mut own = packed.map_err(|error| unwritable(&error.to_string()))?.into_iter();
+    let layers = layers.iter().filter_map(|layer| elsewhere.get(layer).cloned().or_else(|| own.next()));
+    Ok(Image { config, layers: layers.collect() })
 }
 
 fn unwritable(why: &str) -> Failure {

@@ -9,6 +9,7 @@ use super::registries::Registries;
 use super::{Caller, Failure, FailureKind};
 use crate::cli::{BuildArgs, DEFAULT_TAG};
 use crate::diagnostic::Diagnostic;
+use crate::oci::blobs::Packed;
 use crate::oci::image::{Descriptor, Image, MANIFEST};
 use crate::oci::store::Store;
 use crate::reference::Reference;
@@ -35,7 +36,7 @@ pub(super) async fn push(
     image: &Image,
     store: &Store,
     names: &[Reference],
-    certificates: Option<&[u8]>,
+    registries: &Registries,
     caller: &Caller,
 ) -> Result<(), Failure> {
     let manifest = Manifest::new(MANIFEST, image.manifest());
@@ -44,7 +45,6 @@ pub(super) async fn push(
     for name in names {
         repositories.entry(name.canonical()).or_default().push(name);
     }
-    let registries = Registries::of(names, certificates, caller).await?;
     for (whole, names) in repositories {
         let (began, work) = (Instant::now(), Work::Push(whole.clone()));
         caller.report.began(&work);
@@ -64,6 +64,44 @@ pub(super) async fn push(
         ));
     }
     Ok(())
+}
+
+/// Those of some layers that the one repository of these names has packed, by their diff ids. They need not be taken out of an
+/// engine, nor packed, nor sent: of an image whose base did not change its packages are all that moves.
+pub(super) async fn elsewhere(
+    layers: Vec<String>,
+    names: &[Reference],
+    registries: &Registries,
+    caller: &Caller,
+) -> Result<BTreeMap<String, Packed>, Failure> {
+    let mut found = BTreeMap::new();
+    if layers.is_empty() || names.iter().any(|name| name.canonical() != names[0].canonical()) {
+        return Ok(found);
+    }
+    let repository = registries.repository(&names[0])?;
+    let looking = async {
+        let mut known = BTreeMap::new();
+        for name in names {
+            if !known.is_empty() {
+                break;
+            }
+            known = match repository.layers(name.tag().unwrap_or("latest")).await {
+                Err(error) if error.is_worth_a_retry() => return Err(failed(error)),
+                // What is no image has no layers, and what may not be read is not read.
+                layers => layers.unwrap_or_default(),
+            };
+        }
+        for layer in layers {
+            let blob = known.remove(&layer).filter(|blob| blob.media_type.ends_with("gzip"));
+            let Some(blob) = blob else { continue };
+            // A registry that has lost some of an image gets it from here.
+            if repository.has(&blob).await.map_err(failed)? {
+                found.insert(layer, Packed { digest: blob.digest, size: blob.size });
+            }
+        }
+        Ok(found)
+    };
+    caller.interrupt.run_until_cancelled(looking).await.ok_or_else(Failure::interrupted)?
 }
 
 /// What a manifest of the image names.

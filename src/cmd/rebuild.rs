@@ -46,7 +46,8 @@ pub(super) async fn run(args: VerifyArgs, caller: &mut Caller) -> Result<(), Fai
     }
     let installer = plan.foundation.installer.clone();
     supply(&engine, &plan, async { Ok(installer.obtain(&cache).await?) }, report).await?;
-    let how = How { no_cache: true, network: args.steps.network, epoch: None, supplies: &supplies };
+    let how =
+        How { no_cache: true, network: args.steps.network, epoch: None, supplies: &supplies, sharing: None };
     let (began, work) = (Instant::now(), Work::Build { steps: plan.build_steps().len() });
     let again = if direct::has_made(&engine, &image.id).await? {
         direct::again(&engine, (&plan, &base), how, report).await?

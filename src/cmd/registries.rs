@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use super::push::failed;
 use super::{Caller, Failure};
+use crate::credentials::AuthFiles;
 use crate::diagnostic::Diagnostic;
 use crate::reference::Reference;
-use crate::registry::{Registry, Repository};
+use crate::registry::{Patience, Registry, Repository};
 
 /// The registries of several repositories: parts of one that have a login in common are one, so that what is pushed to
 /// several of them leaves this host once.
@@ -23,6 +24,17 @@ impl Registries {
         certificates: Option<&[u8]>,
         caller: &Caller,
     ) -> Result<Self, Failure> {
+        let files = caller.environment.engine.auth_files();
+        Self::with(names, certificates, &files, &Patience::default()).await
+    }
+
+    /// The same with the credentials of files, and another patience.
+    pub(super) async fn with(
+        names: impl IntoIterator<Item = &Reference>,
+        certificates: Option<&[u8]>,
+        files: &AuthFiles,
+        patience: &Patience,
+    ) -> Result<Self, Failure> {
         let (mut known, mut places): (Vec<Registry>, _) = (Vec::new(), BTreeMap::new());
         for name in names {
             let whole = name.canonical();
@@ -30,14 +42,15 @@ impl Registries {
                 continue;
             }
             let host = whole.split_once('/').map_or(whole.as_str(), |(host, _)| host);
-            let login = caller.environment.engine.auth_files().of_image(name).await.map_err(|why| {
+            let login = files.of_image(name).await.map_err(|why| {
                 let what = format!("there are no credentials for `{host}`");
                 Failure::refused(Diagnostic::new(what).why(why).advice("mend them with `docker login`"))
             })?;
             let place = match known.iter().position(|registry| registry.is_of(host, login.as_ref())) {
                 Some(place) => place,
                 None => {
-                    known.push(Registry::new(host, login, certificates).map_err(failed)?);
+                    let registry = Registry::new(host, login, certificates).map_err(failed)?;
+                    known.push(registry.patient(patience.clone()));
                     known.len() - 1
                 }
             };

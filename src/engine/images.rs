@@ -81,7 +81,7 @@ pub struct Layer {
     pub bytes: u64,
 }
 
-/// How far a layer of an image that is pulled has come.
+/// How far a layer of an image that is pulled has come, or something else that is told in the same words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LayerEvent {
     /// The engine's name for it.
@@ -95,10 +95,10 @@ pub struct LayerEvent {
 }
 
 impl LayerEvent {
-    /// Whether the engine has it.
+    /// Whether it is where it was to go.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        ["Pull complete", "Already exists"].contains(&self.state.as_str())
+        ["Pull complete", "Already exists", "Pushed"].contains(&self.state.as_str())
     }
 }
 

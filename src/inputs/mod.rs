@@ -23,8 +23,10 @@ use hashes::KnownHashes;
 use indexes::{AskedIndexes, IndexesError};
 use local::{LocalError, LocalSource};
 use python_archive::{PythonArchive, PythonArchiveError};
+use sha2::{Digest, Sha256};
 use templates::Templates;
 
+use crate::archive::hexadecimal;
 use crate::deps::{Dependency, Name, Source, Spec};
 use crate::diagnostic::{Diagnostic, Documents};
 use crate::plan::{Files, Installer, Materials, Packages};
@@ -207,6 +209,32 @@ impl Inputs {
             copies: self.copies.iter().map(|(to, files)| (to.clone(), files.planned())).collect(),
             sources: BTreeMap::new(),
         }
+    }
+
+    /// SHA-256 over everything that was read, and over the files of dependencies that lie on this host: the same on hosts that
+    /// have the same of it, wherever it lies there.
+    ///
+    /// # Errors
+    ///
+    /// [`LocalError`], of the variant's folder; what is wrong with dependencies is told by builds that need them.
+    pub async fn digest(&self, known: &KnownHashes) -> Result<String, LocalError> {
+        let mut parts = vec![self.templates.digest()];
+        parts.extend(self.python_archive.as_ref().map(|archive| archive.planned().sha256));
+        parts.extend(self.documents.iter().map(|list| list.text.clone()));
+        parts.extend(self.copies.iter().map(|(to, files)| format!("{to}\0{:?}", files.planned())));
+        if let Some(folder) = self.variant.folder.clone() {
+            let known = known.clone();
+            let own = on_another_thread(move || LocalSource::read_all(&folder, &known)).await?;
+            parts.push(own.planned().digest);
+        }
+        for dependency in &self.spec.dependencies {
+            let Source::Path { path, subdirectory, .. } = &dependency.source else { continue };
+            let path = lists::folder(&self.documents, dependency).join(path);
+            if let Ok(source) = local(path, subdirectory.clone(), known).await {
+                parts.push(format!("{}\0{:?}", dependency.name, source.planned()));
+            }
+        }
+        Ok(hexadecimal(&Sha256::digest(parts.join("\0"))))
     }
 
     /// The files of the dependencies that come from this host or a repository, and all that is wrong with them.

@@ -1,4 +1,4 @@
-//! Layers as registries have them, packed once and kept in the store.
+//! Layers and segments as registries have them, packed once and kept in the store.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Write};
@@ -13,11 +13,13 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::measured::{Measured, digest};
-use super::store::{Layer, Owned, Store};
+use super::store::{BUFFER, Layer, Owned, Segment, Store};
 use crate::archive::hexadecimal;
 use crate::kept::keep;
+use crate::reference::is_digest;
 
-/// A layer's packed bytes. How they look depends on who packed them; what they hold is said by the layer's diff id.
+/// A layer's packed bytes, or a segment's. How they look depends on who packed them; what they hold is said by the layer's diff
+/// id, which of a segment is its SHA-256.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Packed {
     /// SHA-256 over them, with `sha256:` before it.
@@ -49,7 +51,7 @@ const PACKER: &str = "gzip-6-blocks";
 /// How much a packer is given at a time, in bytes: what it makes depends on that, and readers give more or less as it comes.
 pub(super) const BLOCK: usize = 64 << 10;
 
-/// How many layers are packed at once, at most.
+/// How many are packed at once, at most.
 const PACKERS: usize = 4;
 
 /// What gzip streams begin with.
@@ -138,24 +140,46 @@ impl Store {
     /// As [`Store::pack_made`], and of [`io::ErrorKind::NotFound`] where a layer is not to be had.
     pub fn packed_all(&self, diff_ids: &[String]) -> io::Result<Vec<Packed>> {
         let lacking: Vec<&String> = diff_ids.iter().filter(|layer| self.packed(layer).is_none()).collect();
-        let left = Mutex::new(lacking);
-        let processors = thread::available_parallelism().map_or(1, usize::from);
-        thread::scope(|scope| {
-            let pack = || {
-                while let Some(layer) = { left.lock().expect("nobody panics with it").pop() } {
-                    self.pack_made(layer)?;
-                }
-                Ok(())
-            };
-            let packers: Vec<_> = (0..processors.min(PACKERS)).map(|_| scope.spawn(pack)).collect();
-            packers.into_iter().try_for_each(|packer| {
-                packer.join().unwrap_or_else(|_| Err(io::Error::other("a thread has ended")))
-            })
-        })?;
+        at_once(lacking, |layer| self.pack_made(layer).map(drop))?;
         let lacks = |layer: &String| {
             io::Error::new(io::ErrorKind::NotFound, format!("nobody has the layer `{layer}`"))
         };
         diff_ids.iter().map(|layer| self.packed(layer).ok_or_else(|| lacks(layer))).collect()
+    }
+
+    /// How a segment is packed, where that is known. The packed bytes need not be here.
+    #[must_use]
+    pub fn packing_of(&self, segment: &Segment) -> Option<Packed> {
+        let known = fs::read(self.packed_file(&segment.sha256)).ok()?;
+        let Kept { packed, .. } = serde_json::from_slice(&known).ok()?;
+        is_digest(&packed.digest).then_some(packed)
+    }
+
+    /// Notes how somebody else has packed a segment. How it is packed here counts before that.
+    ///
+    /// # Errors
+    ///
+    /// Of the file system.
+    pub(super) fn note_packing(&self, segment: &Segment, packed: &Packed) -> io::Result<()> {
+        if self.packed(&segment.sha256).is_some() {
+            return Ok(());
+        }
+        keep(&self.packed_file(&segment.sha256), &Kept { packed: packed.clone(), plain: None })
+    }
+
+    /// The packed bytes of a segment, packed where they are not here; `None` where the store has no such segment.
+    ///
+    /// # Errors
+    ///
+    /// Of reading and writing; one of [`io::ErrorKind::InvalidData`] where the segment is not what it was, which is forgotten.
+    pub fn pack_segment(&self, key: &str) -> io::Result<Option<Packed>> {
+        let Some(segment) = self.segment(key) else { return Ok(None) };
+        if self.packed(&segment.sha256).is_none() {
+            let mut packing = self.packing()?;
+            self.write_segment(key, &segment, &mut vec![0; BUFFER], &mut packing)?;
+            packing.keep(self)?;
+        }
+        Ok(self.packed(&segment.sha256))
     }
 
     /// Keeps the configuration of an image that was made here, by its id in the engine.
@@ -264,6 +288,24 @@ impl Store {
         }
         Ok(spoilt)
     }
+}
+
+/// Does the same with several things, a few at once.
+pub(super) fn at_once<T: Send>(things: Vec<T>, work: impl Fn(T) -> io::Result<()> + Sync) -> io::Result<()> {
+    let left = Mutex::new(things);
+    let processors = thread::available_parallelism().map_or(1, usize::from);
+    thread::scope(|scope| {
+        let work = || {
+            while let Some(next) = { left.lock().expect("nobody panics with it").pop() } {
+                work(next)?;
+            }
+            Ok(())
+        };
+        let workers: Vec<_> = (0..processors.min(PACKERS)).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().try_for_each(|worker| {
+            worker.join().unwrap_or_else(|_| Err(io::Error::other("a thread has ended")))
+        })
+    })
 }
 
 /// A layer on its way into packed bytes.

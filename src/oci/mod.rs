@@ -11,6 +11,7 @@ pub mod rule;
 pub mod saved;
 mod scripts;
 pub mod segment;
+pub mod shared;
 pub mod store;
 pub mod wheel;
 mod zip;

@@ -1,6 +1,6 @@
 //! The archive in which an engine gives away an image, taken into the store while it comes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 
 use serde_json::Value;
@@ -26,7 +26,8 @@ const MAX_TEXTS: usize = 32 << 20;
 
 impl Saved {
     /// Takes all layers of an archive into the store, but for those that it has: of `known` layers that the image consists of it
-    /// is only looked whether they are what they were.
+    /// is only looked whether they are what they were. Those that are packed `elsewhere` already are left out where the archive
+    /// says which they are.
     ///
     /// Rule: Docker, `GET /images/{name}/get`: until release 24 `ID/layer.tar`, with links where layers are equal; since then
     /// a layout of blobs, which the containerd store keeps packed.
@@ -34,7 +35,12 @@ impl Saved {
     /// # Errors
     ///
     /// Of reading and of the store, and of [`io::ErrorKind::InvalidData`] where it is no such archive.
-    pub fn take(from: impl Read, store: &Store, known: &[String]) -> io::Result<Self> {
+    pub fn take(
+        from: impl Read,
+        store: &Store,
+        known: &[String],
+        elsewhere: &BTreeSet<String>,
+    ) -> io::Result<Self> {
         let known = Known::of(known, store);
         let mut saved = Self::default();
         let mut archive = tar::Archive::new(from);
@@ -46,7 +52,10 @@ impl Saved {
             }
             let path = entry.path_bytes().into_owned();
             let blob = path.strip_prefix(b"blobs/sha256/").and_then(|name| std::str::from_utf8(name).ok());
-            if blob.is_some_and(|digits| store.packed(digits).is_some()) {
+            let is_had = |digits: &str| {
+                store.packed(digits).is_some() || elsewhere.contains(&format!("sha256:{digits}"))
+            };
+            if blob.is_some_and(is_had) {
                 continue;
             }
             if entry.size() > MAX_TEXT {
@@ -133,7 +142,7 @@ mod tests {
     use crate::archive::Archive;
 
     fn taken(archive: &Archive, store: &Store) -> io::Result<Saved> {
-        Saved::take(archive.to_tar().unwrap().as_slice(), store, &[])
+        Saved::take(archive.to_tar().unwrap().as_slice(), store, &[], &BTreeSet::new())
     }
 
     fn diff_id(bytes: &[u8]) -> String {
@@ -177,7 +186,7 @@ mod tests {
             let mut archive = Archive::default();
             archive.add("1/layer.tar", layer.to_vec());
             archive.add("manifest.json", r#"[{"Config": "gone.json"}]"#);
-            Saved::take(archive.to_tar().unwrap().as_slice(), &store, &known)
+            Saved::take(archive.to_tar().unwrap().as_slice(), &store, &known, &BTreeSet::new())
         };
         saved(&layer).unwrap();
         let packed = store.packed(&known[0]).unwrap();
@@ -198,6 +207,21 @@ mod tests {
     }
 
     #[test]
+    fn a_layer_that_is_packed_elsewhere_is_left_out_where_it_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::in_cache(folder.path());
+        let (elsewhere, own) = (b"a layer".repeat(1 << 20), b"another".repeat(1 << 20));
+        let mut archive = Archive::default();
+        for layer in [&elsewhere, &own] {
+            archive.add(&format!("blobs/sha256/{}", &diff_id(layer)[7..]), layer.clone());
+        }
+        archive.add("manifest.json", r#"[{"Config": "gone.json"}]"#);
+        let known = BTreeSet::from([diff_id(&elsewhere)]);
+        Saved::take(archive.to_tar().unwrap().as_slice(), &store, &[], &known).unwrap();
+        assert!(store.packed(&diff_id(&elsewhere)).is_none() && store.packed(&diff_id(&own)).is_some());
+    }
+
+    #[test]
     fn what_is_no_such_archive_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::in_cache(folder.path());
@@ -212,7 +236,7 @@ mod tests {
         #[test]
         fn whatever_comes_is_taken_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..4096)) {
             let folder = tempfile::tempdir().unwrap();
-            let _ = Saved::take(bytes.as_slice(), &Store::in_cache(folder.path()), &[]);
+            let _ = Saved::take(bytes.as_slice(), &Store::in_cache(folder.path()), &[], &BTreeSet::new());
         }
     }
 }

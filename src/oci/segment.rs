@@ -102,17 +102,38 @@ impl Unfinished {
         Ok(source)
     }
 
+    /// A path that is a file, and the folder of another one.
+    #[must_use]
+    pub fn collision(&self) -> Option<&str> {
+        self.folders.iter().find(|folder| self.paths.contains(*folder)).map(String::as_str)
+    }
+
     /// Keeps it under a key.
     ///
     /// # Errors
     ///
     /// Of the file system.
-    pub fn keep(mut self, store: &Store, key: &str) -> io::Result<Segment> {
+    pub fn keep(self, store: &Store, key: &str) -> io::Result<Segment> {
+        self.keep_where(store, key, |_| Ok(()))
+    }
+
+    /// The same where it is what it should be.
+    ///
+    /// # Errors
+    ///
+    /// Of the file system, and why it is not.
+    pub fn keep_where(
+        mut self,
+        store: &Store,
+        key: &str,
+        is_right: impl FnOnce(&Segment) -> io::Result<()>,
+    ) -> io::Result<Segment> {
         self.to.flush()?;
         let size = self.to.size;
         let (to, sha256) = self.to.done();
         let unfinished = to.into_inner().map_err(io::IntoInnerError::into_error)?;
         let segment = Segment { size, sha256, folders: self.folders };
+        is_right(&segment)?;
         let file = store.segment_file(key);
         fs::create_dir_all(file.with_file_name(""))?;
         let mut paths = store.unfinished()?;

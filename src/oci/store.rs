@@ -88,6 +88,9 @@ const ABOVE: u32 = 0o755;
 /// What a process that was killed has left is older than this.
 const LEFT: Duration = Duration::from_secs(24 * 3600);
 
+/// How much of a segment is read at a time, in bytes.
+pub(super) const BUFFER: usize = 256 << 10;
+
 /// The kinds of what is kept, by their folders.
 const KINDS: [&str; 4] = ["wheels", "segments", "layers", "blobs"];
 
@@ -259,26 +262,35 @@ impl Store {
                 if is_inside { (owned.of_programs(), owned.ids) } else { (ABOVE, Ids { uid: 0, gid: 0 }) };
             ustar::folder(to, folder, mode, ids, EPOCH)?;
         }
-        let mut buffer = vec![0; 256 << 10];
+        let mut buffer = vec![0; BUFFER];
         for (key, segment) in segments {
-            let mut file = File::open(self.segment_file(key))?;
-            let mut digest = Sha256::new();
-            let mut left = segment.size;
-            while left > 0 {
-                let most = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-                let read = file.read(&mut buffer[..most])?;
-                if read == 0 {
-                    return Err(self.spoilt(key));
-                }
-                digest.update(&buffer[..read]);
-                left -= read as u64;
-                to.write_all(&buffer[..read])?;
-            }
-            if hexadecimal(&digest.finalize()) != segment.sha256 {
-                return Err(self.spoilt(key));
-            }
+            self.write_segment(key, &segment, &mut buffer, to)?;
         }
         to.write_all(&ustar::END)
+    }
+
+    /// Writes a segment, which is checked on its way.
+    pub(super) fn write_segment(
+        &self,
+        key: &str,
+        segment: &Segment,
+        buffer: &mut [u8],
+        to: &mut impl Write,
+    ) -> io::Result<()> {
+        let mut file = File::open(self.segment_file(key))?;
+        let mut digest = Sha256::new();
+        let mut left = segment.size;
+        while left > 0 {
+            let most = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            let read = file.read(&mut buffer[..most])?;
+            if read == 0 {
+                return Err(self.spoilt(key));
+            }
+            digest.update(&buffer[..read]);
+            left -= read as u64;
+            to.write_all(&buffer[..read])?;
+        }
+        if hexadecimal(&digest.finalize()) == segment.sha256 { Ok(()) } else { Err(self.spoilt(key)) }
     }
 
     fn spoilt(&self, key: &str) -> io::Error {

@@ -58,7 +58,7 @@ impl Environment {
     }
 
     /// Whether a file is one that the environment has by itself, or that lies where a wheel has nothing to do.
-    fn owns(&self, path: &str) -> bool {
+    pub(super) fn owns(&self, path: &str) -> bool {
         let packages = self.packages();
         match path.split_once('/') {
             None => matches!(path, "pyvenv.cfg" | ".gitignore" | ".lock" | "CACHEDIR.TAG" | "bin" | "lib64"),

@@ -12,10 +12,10 @@ use flate2::read::DeflateDecoder;
 use super::error::{Fault, Refusal};
 
 /// The most entries of an archive.
-const ENTRIES: u64 = 200_000;
+pub(super) const ENTRIES: u64 = 200_000;
 
 /// The most bytes that all files of an archive have together.
-const TOTAL: u64 = 16 << 30;
+pub(super) const TOTAL: u64 = 16 << 30;
 
 /// The most bytes of a central directory.
 const DIRECTORY: u64 = 64 << 20;
@@ -483,6 +483,13 @@ fn path(name: &[u8], is_utf8: bool) -> Result<String, Refusal> {
         return Err(Refusal::Path("is in an unknown encoding"));
     }
     let name = std::str::from_utf8(name).map_err(|_| Refusal::Path("is no UTF-8"))?;
+    let path = name.strip_suffix('/').unwrap_or(name);
+    check_path(path)?;
+    Ok(path.to_owned())
+}
+
+/// Refuses a path that does not name one place below where it begins, or that lines of text cannot hold.
+pub(super) fn check_path(name: &str) -> Result<(), Refusal> {
     if name.chars().any(char::is_control) {
         return Err(Refusal::Path("has control characters"));
     }
@@ -497,8 +504,7 @@ fn path(name: &[u8], is_utf8: bool) -> Result<String, Refusal> {
     {
         return Err(Refusal::Path("begins with a drive"));
     }
-    let path = name.strip_suffix('/').unwrap_or(name);
-    for part in path.split('/') {
+    for part in name.split('/') {
         match part {
             ".." => return Err(Refusal::Path("leaves its folder")),
             "" | "." => return Err(Refusal::Path("is not in its shortest form")),
@@ -506,7 +512,7 @@ fn path(name: &[u8], is_utf8: bool) -> Result<String, Refusal> {
             _ => {}
         }
     }
-    Ok(path.to_owned())
+    Ok(())
 }
 
 /// No path is there twice, and none is a file and a folder.

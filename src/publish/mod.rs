@@ -12,6 +12,6 @@ mod moves;
 mod record;
 mod shard;
 
-pub use moves::{Journal, JournalError, Move, Standing};
+pub use moves::{Journal, JournalError, Left, Move, Standing};
 pub use record::{About, Part, Record, Recorded, TagMoved, page, summary};
 pub use shard::{Shard, staging_tag};

@@ -1,8 +1,10 @@
 //! What was published: for programs as JSON, and for people as pages in Markdown.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::freshness::Change;
 use crate::inside::Inside;
@@ -68,6 +70,8 @@ pub struct Part {
     pub verified: Option<String>,
     /// What is said about it in the registry.
     pub about: Vec<About>,
+    /// Its Python packages and their versions; of what others have pushed as its bill says, and nothing where nobody asks.
+    pub packages: BTreeMap<String, String>,
     /// What is inside; nothing, where it was there already and nobody asks.
     pub inside: Option<Inside>,
     /// What it was built from otherwise than the one before, with what follows from what.
@@ -88,6 +92,34 @@ impl Record {
     #[must_use]
     pub fn new(images: Vec<Recorded>) -> Self {
         Self { version: VERSION, ipybox: env!("CARGO_PKG_VERSION"), images }
+    }
+
+    /// Whether a record that is there says of all these images where they are, and what they are called.
+    #[must_use]
+    pub fn is_told_by(&self, text: &str) -> bool {
+        let told: Value = serde_json::from_str(text).unwrap_or_default();
+        let is_told = |image: &Recorded| {
+            let known = told["images"].as_array().into_iter().flatten();
+            let mut known = known.filter(|known| known["image"] == image.image.as_str());
+            known.any(|known| {
+                let names = |tag: &TagMoved| {
+                    let mut tags = known["tags"].as_array().into_iter().flatten();
+                    tags.any(|known| known["name"] == tag.name.to_string())
+                };
+                known["repository"] == image.repository.as_str()
+                    && known["digest"] == image.digest.as_str()
+                    && image.tags.iter().all(names)
+            })
+        };
+        self.images.iter().all(is_told)
+    }
+}
+
+impl Recorded {
+    /// Whether a page that is there says where it is, and what it is called.
+    #[must_use]
+    pub fn is_told_by(&self, text: &str) -> bool {
+        text.starts_with(&head(self))
     }
 }
 
@@ -152,14 +184,20 @@ pub fn summary(record: &Record) -> String {
 /// The page of an image, in Markdown: what it is called, what it has, how it was proved, and what changed.
 #[must_use]
 pub fn page(image: &Recorded) -> String {
+    let mut text = head(image);
+    for part in &image.platforms {
+        of_part(&mut text, part, image.platforms.len() > 1);
+    }
+    text
+}
+
+/// What it is called, and what that names.
+fn head(image: &Recorded) -> String {
     let mut text = format!("# {}\n\n", plain(&image.image));
     let _ = writeln!(text, "| | |\n|---|---|");
     let tags: Vec<String> = image.tags.iter().map(|tag| code(&tag.name.to_string())).collect();
     let _ = writeln!(text, "| tags | {} |", tags.join("<br>"));
     let _ = writeln!(text, "| digest | {} |", code(&image.digest));
-    for part in &image.platforms {
-        of_part(&mut text, part, image.platforms.len() > 1);
-    }
     text
 }
 
@@ -198,7 +236,16 @@ fn of_part(text: &mut String, part: &Part, is_one_of_several: bool) {
             let _ = writeln!(text, "{}- {}", if change.follows { "  " } else { "" }, plain(&change.what));
         }
     }
-    let Some(inside) = &part.inside else { return };
+    let Some(inside) = &part.inside else {
+        if !part.packages.is_empty() {
+            let _ = writeln!(text, "\n### Packages\n\nAs its unsigned bill of materials says.\n");
+            let _ = writeln!(text, "| package | version |\n|---|---|");
+        }
+        for (name, version) in &part.packages {
+            let _ = writeln!(text, "| {} | {} |", plain(name), plain(version));
+        }
+        return;
+    };
     let _ = writeln!(text, "\n### Packages\n\n| package | version | unpacked |\n|---|---|---:|");
     for (name, package) in &inside.packages {
         let _ = writeln!(
@@ -241,6 +288,7 @@ mod tests {
                 artifact_type: "application/vnd.cyclonedx+json".to_owned(),
                 digest: format!("sha256:{}", "0c".repeat(32)),
             }],
+            packages: BTreeMap::from([("six".to_owned(), "1.17.0".to_owned())]),
             inside: None,
             changes: vec![change("the list asks for `six`", false), change("so it has `six`", true)],
         };
@@ -263,6 +311,29 @@ mod tests {
         let record = Record::new(vec![recorded()]);
         insta::assert_snapshot!(summary(&record));
         insta::assert_snapshot!(format!("{:#}", serde_json::json!(record)));
+    }
+
+    #[test]
+    fn what_was_written_before_counts_where_it_is_still_so() {
+        let (record, text) =
+            (Record::new(vec![recorded()]), serde_json::json!(Record::new(vec![recorded()])));
+        assert!(record.is_told_by(&text.to_string()) && recorded().is_told_by(&page(&recorded())));
+        let more = TagMoved { name: "registry.example/team/minimal:1".parse().unwrap(), before: None };
+        let before = Some(recorded().digest);
+        for other in [
+            Recorded { digest: format!("sha256:{}", "0d".repeat(32)), ..recorded() },
+            Recorded { tags: vec![more, TagMoved { before, ..recorded().tags.remove(0) }], ..recorded() },
+        ] {
+            assert!(!other.is_told_by(&page(&recorded())));
+            let other = Record::new(vec![other]);
+            assert!(!other.is_told_by(&text.to_string()) && !other.is_told_by(""));
+        }
+        let moved = Recorded { repository: "other.example/team/minimal".to_owned(), ..recorded() };
+        assert!(!Record::new(vec![moved]).is_told_by(&text.to_string()));
+        // One of more images says it of each.
+        let both = Record::new(vec![Recorded { image: "other".to_owned(), ..recorded() }, recorded()]);
+        assert!(record.is_told_by(&serde_json::json!(both).to_string()));
+        assert!(!both.is_told_by(&text.to_string()));
     }
 
     proptest! {

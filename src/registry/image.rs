@@ -113,6 +113,28 @@ impl Image {
         blobs.push(empty);
         Self { manifest: Manifest::new(OCI_MANIFEST, manifest.to_string()), blobs }
     }
+
+    /// An artifact of such a type by itself, each of whose layers has annotations.
+    ///
+    /// Rule: OCI image specification 1.1, "Guidelines for Artifact Usage".
+    #[must_use]
+    pub fn collection(artifact_type: &str, layers: Vec<(Blob, BTreeMap<String, String>)>) -> Self {
+        let empty = Blob::of(EMPTY, "{}");
+        let named = layers.iter().map(|(blob, annotations)| {
+            let mut named = json(&blob.descriptor());
+            annotate(&mut named, annotations);
+            named
+        });
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": OCI_MANIFEST,
+            "artifactType": artifact_type,
+            "config": json(&empty.descriptor()),
+            "layers": named.collect::<Vec<_>>(),
+        });
+        let blobs = layers.into_iter().map(|(blob, _)| blob).chain([empty]).collect();
+        Self { manifest: Manifest::new(OCI_MANIFEST, manifest.to_string()), blobs }
+    }
 }
 
 impl Manifest {
@@ -138,9 +160,9 @@ pub(super) fn json(Descriptor { digest, media_type, size }: &Descriptor) -> Valu
     json!({ "mediaType": media_type, "digest": digest, "size": size })
 }
 
-fn annotate(manifest: &mut Value, annotations: &BTreeMap<String, String>) {
+fn annotate(described: &mut Value, annotations: &BTreeMap<String, String>) {
     if !annotations.is_empty() {
-        manifest["annotations"] = json!(annotations);
+        described["annotations"] = json!(annotations);
     }
 }
 

@@ -83,6 +83,8 @@ pub(super) fn title(work: &Work) -> String {
         Work::Layers(count) => format!("putting {count} packages into layers"),
         Work::Write(file) => format!("writing {file}"),
         Work::Push(repository) => format!("pushing to {repository}"),
+        Work::Import(cache) => format!("taking packages from {cache}"),
+        Work::Export(cache) => format!("sharing packages as {cache}"),
         Work::Verify => "verifying the image".to_owned(),
     }
 }

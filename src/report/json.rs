@@ -221,6 +221,8 @@ fn named(work: &Work) -> Named<'_> {
         Work::Layers(_) => ("layers", None),
         Work::Write(file) => ("write", Some(file.as_str())),
         Work::Push(repository) => ("push", Some(repository.as_str())),
+        Work::Import(cache) => ("import", Some(cache.as_str())),
+        Work::Export(cache) => ("export", Some(cache.as_str())),
         Work::Verify => ("verify", None),
     };
     Named { work, name }

@@ -279,6 +279,8 @@ impl View {
                     Work::Pull(name) => Some(line("pulled", name, after.as_secs_f64())),
                     Work::Write(file) => Some(line("wrote", file, after.as_secs_f64())),
                     Work::Push(repository) => Some(line("pushed", repository, after.as_secs_f64())),
+                    Work::Import(cache) => Some(line("took", cache, after.as_secs_f64())),
+                    Work::Export(cache) => Some(line("shared", cache, after.as_secs_f64())),
                     Work::Load(what) => Some(line("loaded", what, after.as_secs_f64())),
                     Work::Layers(count) => {
                         Some(line("put", &format!("{count} packages into layers"), after.as_secs_f64()))

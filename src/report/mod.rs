@@ -56,7 +56,7 @@ pub enum Event<'a> {
         /// How long it took.
         after: Duration,
     },
-    /// What happens while an image is pulled.
+    /// What happens while an image is pulled, or segments go to or from a cache.
     Layer(&'a LayerEvent),
     /// How far a blob of an image that is pushed has come.
     Pushed(Pushed<'a>),
@@ -90,6 +90,10 @@ pub enum Work {
     Write(String),
     /// An image is pushed to a repository, by its whole name.
     Push(String),
+    /// Segments are taken from a cache, by its name.
+    Import(String),
+    /// Segments are given to a cache, by its name.
+    Export(String),
     /// An image is proved.
     Verify,
 }
@@ -289,7 +293,7 @@ impl Report {
         self.tell(&Event::Ended { work, after });
     }
 
-    /// Tells of a layer that is pulled.
+    /// Tells of a layer that is pulled, or of a segment on its way.
     pub fn layer(&self, event: &LayerEvent) {
         self.tell(&Event::Layer(event));
     }
@@ -382,7 +386,8 @@ pub fn in_one_line(name: &str) -> String {
 }
 
 /// A digest as engines tell it of layers.
-fn in_short(digest: &str) -> &str {
+#[must_use]
+pub fn in_short(digest: &str) -> &str {
     let digits = digest.split_once(':').map_or(digest, |(_, digits)| digits);
     digits.get(..12).unwrap_or(digits)
 }
@@ -468,6 +473,13 @@ mod tests {
         events.push(Event::Began(&push));
         events.extend(pushing);
         events.push(Event::Ended { work: &push, after });
+        let (import, export) = (
+            Work::Import("registry.invalid/cache".to_owned()),
+            Work::Export("registry.invalid/cache".to_owned()),
+        );
+        for work in [&import, &export] {
+            events.extend([Event::Began(work), Event::Layer(&layer), Event::Ended { work, after }]);
+        }
         let text: String = events.iter().map(|event| sink.tell(None, event)).collect();
         let text = text + &sink.settle();
         // The word that ends a silence is another each time.

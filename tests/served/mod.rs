@@ -7,10 +7,14 @@ pub mod image;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 
 pub const USER: &str = "somebody";
 pub const PASSWORD: &str = "s3cret-of-the-registry";
@@ -38,6 +42,66 @@ impl Registry {
             fs::write(&file, HTPASSWD).unwrap();
             format!("auth:\n  htpasswd:\n    realm: test\n    path: {}\n", file.display())
         })
+    }
+
+    /// One with TLS, by an authority that nobody knows.
+    pub fn with_tls() -> Self {
+        Self::with(|folder| {
+            let file = |name: &str| folder.join(name).display().to_string();
+            let subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"];
+            run(Command::new("openssl")
+                .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"])
+                .args([
+                    "-days",
+                    "2",
+                    "-keyout",
+                    &file("ca.key"),
+                    "-out",
+                    &file("ca.pem"),
+                    "-subj",
+                    "/CN=authority",
+                ]));
+            run(Command::new("openssl")
+                .args(["req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"])
+                .args(["-keyout", &file("key.pem"), "-out", &file("request.pem")])
+                .args(subject));
+            run(Command::new("openssl")
+                .args(["x509", "-req", "-in", &file("request.pem"), "-CA", &file("ca.pem"), "-CAkey"])
+                .args([&file("ca.key"), "-CAcreateserial", "-copy_extensions", "copy", "-days", "2", "-out"])
+                .arg(file("cert.pem")));
+            format!("  tls:\n    certificate: {}\n    key: {}\n---\n", file("cert.pem"), file("key.pem"))
+        })
+    }
+
+    /// The certificate of that authority.
+    pub fn authority(&self) -> PathBuf {
+        self.folder.path().join("ca.pem")
+    }
+
+    /// A registry that wants tokens, and who gives them.
+    pub fn with_tokens() -> (Self, Proxy) {
+        let mut service = None;
+        let registry = Self::with(|folder| {
+            let started = token_service(folder);
+            let settings = format!(
+                "auth:\n  token:\n    realm: http://{}/token\n    service: registry of tests\n    issuer: tests\n    \
+                 rootcertbundle: {}\n",
+                started.address,
+                folder.join("token.pem").display()
+            );
+            service = Some(started);
+            settings
+        });
+        (registry, service.unwrap())
+    }
+
+    /// A folder with the login of [`USER`], as `DOCKER_CONFIG` names it.
+    pub fn login(&self) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let login = STANDARD.encode(format!("{USER}:{PASSWORD}"));
+        let config = serde_json::json!({ "auths": { &self.address: { "auth": login } } });
+        fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+        folder
     }
 
     /// One with further settings, which may name files in its folder.
@@ -81,6 +145,54 @@ impl Drop for Registry {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+/// A service that gives tokens as the distribution project's registry wants them, signed by a key in this folder.
+fn token_service(folder: &Path) -> Proxy {
+    let (key, certificate) = (folder.join("token.key"), folder.join("token.pem"));
+    run(Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=tokens"])
+        .arg("-keyout")
+        .arg(&key)
+        .arg("-out")
+        .arg(&certificate));
+    let der: String =
+        fs::read_to_string(&certificate).unwrap().lines().filter(|line| !line.starts_with("-----")).collect();
+    let folder = folder.to_owned();
+    let number = AtomicUsize::new(0);
+    Proxy::before("", move |request| {
+        let login = format!("Basic {}", STANDARD.encode(format!("{USER}:{PASSWORD}")));
+        if request.header("authorization") != Some(&login) {
+            return status("401 Unauthorized", "", "{}");
+        }
+        let query = request.path.split_once('?').unwrap().1.replace("%3A", ":").replace("%2F", "/");
+        let scopes = query.replace("%2C", ",");
+        let access: Vec<_> = scopes
+            .split('&')
+            .filter_map(|part| part.strip_prefix("scope=repository:"))
+            .map(|scope| {
+                let (name, actions) = scope.rsplit_once(':').unwrap();
+                let actions: Vec<_> = actions.split(',').collect();
+                serde_json::json!({"type": "repository", "name": name, "actions": actions})
+            })
+            .collect();
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+        let number = number.fetch_add(1, Ordering::Relaxed);
+        let head = serde_json::json!({"typ": "JWT", "alg": "RS256", "x5c": [der]});
+        let claims = serde_json::json!({
+            "iss": "tests", "aud": "registry of tests", "sub": USER, "exp": now + 300, "nbf": now - 10, "iat": now,
+            "jti": number.to_string(), "access": access,
+        });
+        let [head, claims] = [head, claims].map(|part| URL_SAFE_NO_PAD.encode(part.to_string()));
+        let signed = format!("{head}.{claims}");
+        let file = folder.join(format!("token{number}"));
+        fs::write(&file, &signed).unwrap();
+        let key = folder.join("token.key");
+        let output =
+            Command::new("openssl").args(["dgst", "-sha256", "-sign"]).arg(key).arg(&file).output().unwrap();
+        let token = format!("{signed}.{}", URL_SAFE_NO_PAD.encode(output.stdout));
+        status("200 OK", "", &serde_json::json!({"token": token, "expires_in": 300}).to_string())
+    })
 }
 
 pub fn free_port() -> u16 {

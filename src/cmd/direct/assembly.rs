@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::compiler::{Compiler, HostPython, cache_tag};
 use super::{Failure, LABEL, changed, unassembled};
 use crate::archive::hexadecimal;
+use crate::cmd::sharing::Sharing;
 use crate::deps::Name;
 use crate::diagnostic::Diagnostic;
 use crate::engine::{Engine, Spec};
@@ -24,6 +25,7 @@ use crate::oci::fetch::Fetcher;
 use crate::oci::measured::digest;
 use crate::oci::rule::Weighed;
 use crate::oci::segment::{Entry, Unfinished};
+use crate::oci::shared::Place;
 use crate::oci::store::{Layer, Owned, Segment, Store};
 use crate::oci::wheel::{Environment, Wheel};
 use crate::plan::Pin;
@@ -62,6 +64,8 @@ pub(super) struct Assembly<'a> {
     pub(super) templates: &'a Templates,
     pub(super) certificates: Option<&'a [u8]>,
     pub(super) store: Store,
+    /// Caches of other machines, where there are any.
+    pub(super) sharing: Option<&'a Sharing>,
     pub(super) interrupt: &'a CancellationToken,
 }
 
@@ -83,27 +87,36 @@ struct Job {
     wheel: PathBuf,
 }
 
-impl Assembly<'_> {
-    /// The version of Python as folders have it, such as `3.12`.
-    fn release(&self) -> String {
-        self.python.split('.').take(2).collect::<Vec<_>>().join(".")
-    }
+/// What decides the bytes of a wheel's segment, as a digest: whose it is, the version of its environment's Python, and that of
+/// the one that compiles its modules, which is empty where none does.
+pub(super) fn key(pin: &Pin, owned: &Owned, python: &str, bytecode: &str) -> String {
+    let Owned { prefix, ids: Ids { uid, gid }, umask } = owned;
+    let whose = format!("{uid}\0{gid}\0{umask:o}");
+    let parts = [FORMAT, &pin.sha256, prefix, &release(python), bytecode, &whose];
+    hexadecimal(&Sha256::digest(parts.join("\0")))
+}
 
+/// The version of Python as folders have it, such as `3.12`.
+fn release(python: &str) -> String {
+    python.split('.').take(2).collect::<Vec<_>>().join(".")
+}
+
+impl Assembly<'_> {
     fn prefix(&self) -> String {
         format!("/{}", self.owned.prefix)
     }
 
-    /// What decides the bytes of a wheel's segment, as a digest.
     fn key(&self, pin: &Pin) -> String {
         let bytecode = match &self.compiled {
             Compiled::Not => "",
             Compiled::In(..) => self.python,
             Compiled::Here(python) => &python.version,
         };
-        let Owned { prefix, ids: Ids { uid, gid }, umask } = &self.owned;
-        let whose = format!("{uid}\0{gid}\0{umask:o}");
-        let parts = [FORMAT, &pin.sha256, prefix, &self.release(), bytecode, &whose];
-        hexadecimal(&Sha256::digest(parts.join("\0")))
+        key(pin, &self.owned, self.python, bytecode)
+    }
+
+    fn environment(&self) -> Environment {
+        Environment { prefix: self.prefix(), python: release(self.python) }
     }
 
     /// The keys of the segments of all packages.
@@ -119,13 +132,25 @@ impl Assembly<'_> {
         }
     }
 
+    /// Takes what the store lacks from caches of other machines, as far as they have it.
+    pub(super) async fn import(&self, report: &Report) -> Result<(), Failure> {
+        let Some(sharing) = self.sharing else { return Ok(()) };
+        let packages = self.pins.iter().map(|(name, pin)| (self.key(pin), name.to_string())).collect();
+        let environment = self.environment();
+        let place = Place { environment: &environment, owned: &self.owned };
+        self.unless_interrupted(sharing.take(&packages, place, report)).await
+    }
+
     /// The layers of the packages, made once more where something in the store turns out to be spoilt.
     pub(super) async fn layers(&self, report: &Report) -> Result<Vec<Layer>, Failure> {
         let mut tries = self.pins.len() + 2;
         loop {
             tries -= 1;
             match self.tried().await? {
-                Ok(layers) => return Ok(layers),
+                Ok(layers) => {
+                    self.sharing.inspect(|sharing| sharing.used(self.keys()));
+                    return Ok(layers);
+                }
                 Err(error) if error.kind() == io::ErrorKind::InvalidData && tries > 0 => {
                     report.note(&format!("{error}; it is made again"));
                 }
@@ -286,7 +311,7 @@ impl Assembly<'_> {
     async fn segment(&self, job: &Job, compiler: Option<&mut Compiler>) -> Result<(), Failure> {
         let failed = |error: io::Error| unassembled(&format!("`{}`: {error}", job.file));
         let (store, of_job, owned) = (self.store.clone(), job.clone(), self.owned.clone());
-        let environment = Environment { prefix: self.prefix(), python: self.release() };
+        let environment = self.environment();
         let unpack = move || -> Result<_, Failure> {
             let failed = |error: io::Error| unassembled(&format!("`{}`: {error}", of_job.file));
             let alone = store.alone(&of_job.key).map_err(failed)?;

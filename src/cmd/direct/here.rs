@@ -83,6 +83,7 @@ pub(in crate::cmd) async fn made(
         templates,
         certificates: how.supplies.certificates.as_deref(),
         store: store.clone(),
+        sharing: how.sharing,
         interrupt: &caller.interrupt,
     };
     let of_servers = assembly(&servers, &nothing, of_servers(), rule::one);
@@ -101,6 +102,7 @@ pub(in crate::cmd) async fn made(
     let files = files.map_err(|error| unassembled(&error.to_string()))?;
     let mut layers = vec![("files of the image".to_owned(), files.0)];
     for assembly in [of_servers, of_packages] {
+        assembly.import(report).await?;
         let made = assembly.layers(report).await?;
         layers.extend(made.iter().map(|layer: &Layer| (title(layer), layer.diff_id.clone())));
     }

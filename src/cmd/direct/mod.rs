@@ -181,8 +181,17 @@ fn packages<'a>(
         templates,
         certificates: how.supplies.certificates.as_deref(),
         store,
+        sharing: how.sharing,
         interrupt: engine.interrupt(),
     }
+}
+
+/// The keys of what an image is made of whose packages are put into layers; none where it has no lock.
+pub(super) fn keys(plan: &Plan) -> Vec<String> {
+    let (owned, python) = (of_packages(plan), &plan.foundation.interpreter.version);
+    let bytecode = if plan.foundation.bytecode { python.as_str() } else { "" };
+    let pins = plan.packages.locked.iter().flatten();
+    pins.map(|(_, pin)| assembly::key(pin, &owned, python, bytecode)).collect()
 }
 
 /// The environment of packages: whatever user of group 0 a container runs as may install more.
@@ -200,6 +209,7 @@ async fn put_on(
     known: &[String],
     report: &Report,
 ) -> Result<ImageId, Failure> {
+    assembly.import(report).await?;
     let (began, work) = (Instant::now(), Work::Layers(assembly.pins.len()));
     report.began(&work);
     let store = &assembly.store;

@@ -21,6 +21,7 @@ pub(super) use requests::{orders, platform};
 use super::build::{show, time};
 use super::image::Means;
 use super::order::{Built, Together};
+use super::sharing::Sharing;
 use super::{Caller, Failure, FailureKind, lock};
 use crate::archive::hexadecimal;
 use crate::base::Platform;
@@ -288,9 +289,11 @@ pub(super) async fn build(
 ) -> Result<BTreeMap<usize, Outcome>, Failure> {
     let stop = caller.interrupt.child_token();
     let means = Means::of(&args.image, caller)?.shared();
+    let names = opened.names.iter().flat_map(|names| names.local.iter().chain(&names.published));
+    let sharing = Sharing::of(&args, names, caller)?;
     let mut orders = orders(opened, &mut args, &means, &stop, caller).await?;
     let engine = means.engine(&child(caller, None, &stop)).await?;
-    let together = Together::new(engine, usize::from(args.jobs.get()));
+    let together = Together::new(engine, sharing, usize::from(args.jobs.get()));
     let mut outcomes: BTreeMap<usize, Outcome> = BTreeMap::new();
     let mut running = FuturesUnordered::new();
     loop {
@@ -329,6 +332,12 @@ pub(super) async fn build(
         outcomes.insert(index, outcome);
     }
     means.sweep(&together.engine).await;
+    // What an image that failed is made of would be missing.
+    if let Some(sharing) = &together.sharing
+        && outcomes.values().all(|outcome| matches!(outcome, Outcome::There(_)))
+    {
+        sharing.give(&caller.report, &caller.interrupt).await;
+    }
     Ok(outcomes)
 }
 

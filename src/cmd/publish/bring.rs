@@ -8,9 +8,9 @@ use futures_util::{StreamExt, stream};
 use super::super::fleet::Opened;
 use super::super::image::Means;
 use super::super::order::Built;
-use super::super::push::{blobs, failed};
+use super::super::push::{self, blobs, failed};
 use super::super::registries::Registries;
-use super::super::{Caller, Failure, verify};
+use super::super::{Caller, Failure, output, verify};
 use super::ready::{Ready, Target};
 use super::shards::Releases;
 use super::{counted, tags};
@@ -23,7 +23,6 @@ use crate::inside::{Inside, InsideError};
 use crate::oci::image::labels;
 use crate::oci::store::Store;
 use crate::publish::{About, Recorded};
-use crate::reference::Reference;
 use crate::registry::{self, Descriptor, Referrer, RegistryError, Repository};
 use crate::report::{self, Report};
 
@@ -50,7 +49,9 @@ impl Publisher<'_> {
         for (index, names) in self.opened.chosen.iter().zip(&self.opened.names) {
             let (image, built) = (&self.opened.fleet.images[*index], &built[index]);
             let parent = image.from.and_then(|parent| targets.iter().find(|target| target.index == parent));
-            let ready = Ready::of(engine, built, parent, store).await?;
+            let unpacked = output::unpacked(engine, &built.image, store).await?;
+            let elsewhere = push::elsewhere(unpacked, &names.published, self.registries, caller).await?;
+            let ready = Ready::of(engine, built, parent, store, &elsewhere).await?;
             let is_shard = self.args.shard.is_some();
             targets.push(Target::new(*index, image, names, ready, is_shard, &caller.report));
         }
@@ -127,6 +128,9 @@ impl Publisher<'_> {
                     None
                 }
             };
+            let packages = part.inside.iter().flat_map(|inside| &inside.packages);
+            part.packages =
+                packages.map(|(name, package)| (name.to_string(), package.version.clone())).collect();
             let attesting = self.attested(target, (&found, part.inside.as_ref()), is_there, caller);
             part.about = Box::pin(attesting).await?;
         }
@@ -156,7 +160,7 @@ impl Publisher<'_> {
         let first = &target.names.published[0];
         let mut blobs = blobs(&target.ready.whole, store);
         for blob in &mut blobs {
-            blob.mount_from = homes.get(&(host(first), blob.digest.clone())).cloned();
+            blob.mount_from = homes.get(&(first.host().to_owned(), blob.digest.clone())).cloned();
         }
         let image = registry::Image { manifest: target.ready.manifest.clone(), blobs };
         let tell = |pushed: registry::Pushed<'_>| report.pushed(pushed);
@@ -287,17 +291,15 @@ pub(super) async fn signed(
 /// Repositories that have blobs, by registry and digest.
 type Homes = BTreeMap<(String, String), String>;
 
-fn host(name: &Reference) -> String {
-    name.canonical().split_once('/').map_or(String::new(), |(host, _)| host.to_owned())
-}
-
 /// Where the blobs are of images that are published already: others mount them from there.
 fn homes(targets: &[Target<'_>]) -> Homes {
     let of_target = |target: &Target<'_>| {
         let name = &target.names.published[0];
         let repository = name.canonical().split_once('/').map_or(String::new(), |(_, path)| path.to_owned());
         let layers = target.ready.whole.layers.iter();
-        layers.map(|layer| ((host(name), layer.digest.clone()), repository.clone())).collect::<Vec<_>>()
+        layers
+            .map(|layer| ((name.host().to_owned(), layer.digest.clone()), repository.clone()))
+            .collect::<Vec<_>>()
     };
     targets.iter().filter(|target| target.is_there()).flat_map(of_target).collect()
 }

@@ -11,7 +11,7 @@ mod shards;
 mod tags;
 mod written;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use super::build::show;
@@ -24,7 +24,8 @@ use crate::deps::in_backticks;
 use crate::diagnostic::Diagnostic;
 use crate::fleet::FILE;
 use crate::inputs::trust;
-use crate::publish::{Journal, JournalError, Move, Record, Recorded, TagMoved};
+use crate::publish::{Journal, JournalError, Left, Move, Record, Recorded, TagMoved};
+use crate::reference::Reference;
 use crate::report;
 use bring::Publisher;
 use shards::Releases;
@@ -61,14 +62,19 @@ pub(super) async fn run(mut args: PublishArgs, caller: &mut Caller) -> Result<()
         trust::bundle(environment.ssl_cert_file.as_deref(), args.build.steps.ca_cert.as_deref())?;
     let published = opened.names.iter().flat_map(|names| &names.published);
     let registries = Registries::of(published, certificates.as_deref(), caller).await?;
-    if args.build.dry_run {
-        return dry_run(&opened, args, &registries, caller).await;
-    }
     let cache = caller.cache(args.build.image.means.cache_dir.clone())?;
-    let mut journal = Journal::open(&cache, &file).map_err(unjournaled)?;
+    let hosts: BTreeSet<&str> =
+        opened.names.iter().flat_map(|names| &names.published).map(Reference::host).collect();
+    let is_here = |name: &Reference| hosts.contains(name.host());
+    if args.build.dry_run {
+        let left = Left::read(&cache, &file, is_here).map_err(unjournaled)?;
+        let foretold = tags::foretold(&left, certificates.as_deref(), args.build.force, caller).await?;
+        return dry_run(&opened, foretold, args, &registries, caller).await;
+    }
+    let mut journal = Journal::open(&cache, &file, is_here).map_err(unjournaled)?;
     tags::finish(&mut journal, certificates.as_deref(), args.build.force, caller).await?;
     // Builds may bring locks up to date: what is published is what was there before them.
-    let releases = Releases::of(&opened, &file, platform.as_ref()).await;
+    let releases = Releases::of(&opened, &file, &args, &cache, caller).await?;
     let recorded = if args.merge {
         shards::merge(&opened, &args, &releases, &registries, caller).await?
     } else {
@@ -81,8 +87,18 @@ pub(super) async fn run(mut args: PublishArgs, caller: &mut Caller) -> Result<()
     let (record, has_moved) = (Record::new(recorded), !moves.is_empty());
     // What cannot be written is found out before anything moves.
     let files = written::Files::open(&args, &record, has_moved)?;
-    tags::move_all(&mut journal, moves, &registries, args.build.force, caller).await?;
+    let moving = tags::move_all(&mut journal, moves, &registries, args.build.force, caller).await;
+    if let Err(failure) = moving {
+        if !journal.left.here.is_empty() {
+            // What cannot be removed keeps nobody from hearing why.
+            let _ = files.forget();
+        }
+        return Err(failure);
+    }
     files.write(&record, caller)?;
+    if args.merge {
+        shards::clear(&opened, &releases, &registries, caller).await?;
+    }
     let moved: usize = record.images.iter().map(|image| moved(image).count()).sum();
     let sent: u64 = record.images.iter().flat_map(|image| &image.platforms).map(|part| part.sent).sum();
     caller.report.note(&format!(
@@ -160,9 +176,10 @@ async fn built(
     Ok(outcomes.into_iter().filter_map(there).collect())
 }
 
-/// Says what would be done. Registries are asked for nothing but what their tags name.
+/// Says what would be done, behind what is said of earlier runs. Registries are asked for nothing but what their tags name.
 async fn dry_run(
     opened: &Opened,
+    mut text: String,
     args: PublishArgs,
     registries: &Registries,
     caller: &mut Caller,
@@ -172,7 +189,6 @@ async fn dry_run(
     if caller.interrupt.is_cancelled() {
         return Err(Failure::interrupted());
     }
-    let mut text = String::new();
     for (index, names) in opened.chosen.iter().zip(&opened.names) {
         let image = &opened.fleet.images[*index];
         let state = match &outcomes[index] {

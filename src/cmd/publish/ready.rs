@@ -7,6 +7,7 @@ use super::super::order::Built;
 use super::super::output::taken;
 use crate::engine::Engine;
 use crate::fleet::{Image as Wanted, Names};
+use crate::oci::blobs::Packed;
 use crate::oci::image::{Image, MANIFEST};
 use crate::oci::store::Store;
 use crate::plan::Plan;
@@ -45,14 +46,15 @@ pub(super) struct Target<'a> {
 }
 
 impl<'a> Ready<'a> {
-    /// The image of a build. The engine gives away only what the store has not.
+    /// The image of a build. The engine gives away only what the store has not, and what is not packed elsewhere already.
     pub(super) async fn of(
         engine: &Engine,
         Built { image, plan, .. }: &'a Built,
         parent: Option<&Target<'_>>,
         store: &Store,
+        elsewhere: &BTreeMap<String, Packed>,
     ) -> Result<Self, Failure> {
-        let whole = taken(engine, image, plan, store).await?;
+        let whole = taken(engine, image, plan, store, elsewhere).await?;
         // Those of the base are about the base.
         let own = plan.finish.labels.iter().filter(|(name, _)| name.starts_with(ANNOTATIONS));
         let mut annotations: BTreeMap<String, String> =
@@ -116,6 +118,7 @@ impl<'a> Target<'a> {
             sent: 0,
             verified: None,
             about: Vec::new(),
+            packages: BTreeMap::new(),
             inside: None,
             changes: Vec::new(),
         }

@@ -1,6 +1,7 @@
 //! Tags of registries that move all at once, or not at all.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
@@ -9,9 +10,15 @@ use super::super::registries::Registries;
 use super::super::{Caller, Failure};
 use super::{AT_ONCE, counted, unjournaled};
 use crate::diagnostic::Diagnostic;
-use crate::publish::{Journal, Move, Standing};
+use crate::publish::{Journal, Left, Move, Standing};
 use crate::reference::Reference;
 use crate::registry::{Descriptor, Manifest};
+
+/// How often tags are moved and looked at again, at most.
+const ROUNDS: usize = 4;
+
+/// The least time until whoever looked at a tag before it moved has moved it, too.
+const SETTLED: Duration = Duration::from_millis(250);
 
 /// What tags name now: each is asked once.
 pub(super) async fn named_now(
@@ -29,24 +36,29 @@ fn tag_of(name: &Reference) -> &str {
     name.tag().unwrap_or("latest")
 }
 
-/// Finishes what a run that was killed has left: all that its tags are to name had been pushed by then. Where the registry has
-/// lost some of it, tags go back to what they named.
+/// Finishes what a run that was killed has left in registries of this one: all that its tags are to name had been pushed by
+/// then. Where the registry has lost some of it, tags go back to what they named.
 pub(super) async fn finish(
     journal: &mut Journal,
     certificates: Option<&[u8]>,
     force: bool,
     caller: &Caller,
 ) -> Result<(), Failure> {
-    if journal.moves.is_empty() {
-        return Ok(());
+    for run in &journal.left.elsewhere {
+        caller.report.note(&waiting(run));
     }
+    let moves = journal.left.here.clone();
+    let Some(first) = moves.first() else { return Ok(()) };
     caller.report.note(&format!(
         "an earlier run was stopped while {} moved; it is finished first",
-        counted(journal.moves.len(), "tag")
+        counted(moves.len(), "tag")
     ));
-    let finished = Box::pin(finished(journal, certificates, force, caller)).await;
+    let place = first.name.canonical();
+    let finished = Box::pin(finished(journal, moves, certificates, force, caller)).await;
     finished.map_err(|mut failure| {
-        let place = journal.moves.first().map_or(String::new(), |one| one.name.canonical());
+        if journal.left.here.is_empty() {
+            return failure;
+        }
         let what = Diagnostic::new("what an earlier run has begun is not finished");
         let why =
             format!("its tags are those of `{place}` and others, as `{}` says", journal.file().display());
@@ -60,24 +72,79 @@ pub(super) async fn finish(
 
 async fn finished(
     journal: &mut Journal,
+    moves: Vec<Move>,
     certificates: Option<&[u8]>,
     force: bool,
     caller: &Caller,
 ) -> Result<(), Failure> {
-    let moves = journal.moves.clone();
     let registries = &Registries::of(moves.iter().map(|one| &one.name), certificates, caller).await?;
-    let looking = stream::iter(&moves).map(async |one| {
-        let repository = registries.repository(&one.name)?;
-        repository.head(&one.after).await.map(|there| there.is_none()).map_err(failed)
-    });
-    let looking = looking.buffered(AT_ONCE).try_collect::<Vec<bool>>();
-    let lost = caller.interrupt.run_until_cancelled(looking).await.ok_or_else(Failure::interrupted)??;
-    if lost.contains(&true) {
+    let looking = are_lost(&moves, registries);
+    if caller.interrupt.run_until_cancelled(looking).await.ok_or_else(Failure::interrupted)?? {
         caller.report.note("the registry no longer has all of what was pushed: the tags go back");
         back(&moves, registries, caller).await?;
         return journal.end().map_err(unjournaled);
     }
-    move_all(journal, moves, registries, force, caller).await
+    let begun = moves.clone();
+    moved(journal, (moves, begun), registries, force, caller).await
+}
+
+/// Whether something that tags were to name is no longer there.
+async fn are_lost(moves: &[Move], registries: &Registries) -> Result<bool, Failure> {
+    let looking = stream::iter(moves).map(async |one| {
+        let repository = registries.repository(&one.name)?;
+        repository.head(&one.after).await.map(|there| there.is_none()).map_err(failed)
+    });
+    Ok(looking.buffered(AT_ONCE).try_collect::<Vec<bool>>().await?.contains(&true))
+}
+
+/// What of another registry's is not over.
+fn waiting(run: &[Move]) -> String {
+    let host = run.first().map_or("", |one| one.name.host());
+    let tags = counted(run.len(), "tag");
+    format!(
+        "an earlier run was stopped while {tags} of `{host}` moved; the next one that goes there finishes it"
+    )
+}
+
+/// Says what the next run would do with what earlier ones have left.
+pub(super) async fn foretold(
+    left: &Left,
+    certificates: Option<&[u8]>,
+    force: bool,
+    caller: &Caller,
+) -> Result<String, Failure> {
+    let mut text = String::new();
+    if !left.here.is_empty() {
+        let tags = counted(left.here.len(), "tag");
+        text += &format!("an earlier run was stopped while {tags} moved; the next one finishes it first:\n");
+        let registries = &Registries::of(left.here.iter().map(|one| &one.name), certificates, caller).await?;
+        let looking = stream::iter(&left.here).map(async |one| looked_at(one, registries).await);
+        let standing: Vec<(Standing, _)> = looking.buffered(AT_ONCE).try_collect().await?;
+        let is_elsewhere = |(standing, _): &(Standing, _)| *standing == Standing::Elsewhere;
+        let goes_back = if are_lost(&left.here, registries).await? {
+            text += "  the registry no longer has all of what was pushed: the tags go back\n";
+            true
+        } else if !force && standing.iter().any(is_elsewhere) {
+            text += "  somebody else has moved one of them: without `--force` the others go back, and nothing is published\n";
+            true
+        } else {
+            false
+        };
+        for (Move { name, before, after }, (standing, _)) in left.here.iter().zip(standing) {
+            let becomes = match (standing, goes_back, before) {
+                (Standing::After, true, Some(before)) => format!("would name {before} again"),
+                (Standing::After, true, None) => "would be removed".to_owned(),
+                (Standing::After, false, _) => format!("names {after} already"),
+                (Standing::Before | Standing::Elsewhere, true, _) => "stays where it is".to_owned(),
+                (Standing::Before | Standing::Elsewhere, false, _) => format!("would name {after}"),
+            };
+            text += &format!("  {name} {becomes}\n");
+        }
+    }
+    for run in &left.elsewhere {
+        text += &format!("{}\n", waiting(run));
+    }
+    Ok(text)
 }
 
 /// Moves tags, each a moment after it was seen to be where it was. What fails moves all of them back.
@@ -91,15 +158,30 @@ pub(super) async fn move_all(
     if moves.is_empty() {
         return Ok(());
     }
+    moved(journal, (moves, Vec::new()), registries, force, caller).await
+}
+
+/// The same, where some may have been moved by an earlier run.
+async fn moved(
+    journal: &mut Journal,
+    (moves, mut begun): (Vec<Move>, Vec<Move>),
+    registries: &Registries,
+    force: bool,
+    caller: &Caller,
+) -> Result<(), Failure> {
     journal.begin(moves).map_err(unjournaled)?;
-    let mut begun = Vec::new();
-    let moved = Box::pin(each_moved(journal, &mut begun, registries, force, caller)).await;
+    let moved = Box::pin(all_moved(journal, &mut begun, registries, force, caller)).await;
     let Err(mut failure) = moved else { return journal.end().map_err(unjournaled) };
     match Box::pin(back(&begun, registries, caller)).await {
-        Ok(()) => {
+        Ok(are_before) => {
+            let now = if are_before {
+                "all tags name what they did before"
+            } else {
+                "what others have moved stays where it is, and all other tags name what they did before"
+            };
             failure.diagnostics.iter_mut().for_each(|what| {
                 let why = if what.why.is_empty() { String::new() } else { format!("{}; ", what.why) };
-                *what = what.clone().why(format!("{why}all tags name what they did before"));
+                *what = what.clone().why(format!("{why}{now}"));
             });
             journal.end().map_err(unjournaled)?;
         }
@@ -112,42 +194,89 @@ pub(super) async fn move_all(
     Err(failure)
 }
 
-/// Moves one after the other; `begun` are those that may have moved. A move that has begun comes to its end.
-async fn each_moved(
+/// Moves all tags until all are seen to name what they are to: two that publish at once may both move one, and whoever gives
+/// up moves it back.
+async fn all_moved(
     journal: &mut Journal,
     begun: &mut Vec<Move>,
     registries: &Registries,
     force: bool,
     caller: &Caller,
 ) -> Result<(), Failure> {
+    for _ in 0..ROUNDS {
+        if Box::pin(each_moved(journal, begun, registries, force, caller)).await? == 0 {
+            return Ok(());
+        }
+    }
+    let what = Diagnostic::new("somebody else moves the same tags at the same time");
+    let why = format!("they named something else each of {ROUNDS} times that they were looked at");
+    Err(Failure::refused(what.why(why).advice("wait until the other run is over, and run the same again")))
+}
+
+/// Moves one after the other, and tells how many; `begun` are those that this run or an earlier one may have moved, and those
+/// that others have. A move that has begun comes to its end.
+///
+/// Registries know no better than to look first. Of two who move the first tag at once one finds that of the other there a
+/// moment later, before any other has moved.
+async fn each_moved(
+    journal: &mut Journal,
+    begun: &mut Vec<Move>,
+    registries: &Registries,
+    force: bool,
+    caller: &Caller,
+) -> Result<usize, Failure> {
     let mut manifests: BTreeMap<String, Manifest> = BTreeMap::new();
-    for place in 0..journal.moves.len() {
+    let mut count = 0;
+    for place in 0..journal.left.here.len() {
         if caller.interrupt.is_cancelled() {
             return Err(Failure::interrupted());
         }
-        let mut one = journal.moves[place].clone();
-        let repository = registries.repository(&one.name)?;
-        let now = repository.head(tag_of(&one.name)).await.map_err(failed)?.map(|now| now.digest);
-        match one.standing(now.as_deref()) {
+        let mut one = journal.left.here[place].clone();
+        let is_first = begun.is_empty() && journal.left.here.len() > 1;
+        let began = Instant::now();
+        let (standing, now) = looked_at(&one, registries).await?;
+        begun.retain(|known| standing == Standing::After || known.name != one.name);
+        match standing {
             Standing::After => continue,
-            Standing::Elsewhere if !force => return Err(moved_meanwhile(&one, now.as_deref())),
+            Standing::Elsewhere if !force => {
+                let why = moved_meanwhile(&one, now.as_deref());
+                begun.push(one);
+                return Err(why);
+            }
             Standing::Elsewhere => {
                 // Where it goes back to, if it has to.
                 one.before = now;
-                let mut moves = journal.moves.clone();
+                let mut moves = journal.left.here.clone();
                 moves[place] = one.clone();
                 journal.begin(moves).map_err(unjournaled)?;
             }
             Standing::Before => {}
         }
+        begun.push(one.clone());
         let key = format!("{}@{}", one.name.canonical(), one.after);
         if !manifests.contains_key(&key) {
             manifests.insert(key.clone(), manifest(&one, &one.after, registries).await?);
         }
-        begun.push(one.clone());
+        let repository = registries.repository(&one.name)?;
         repository.tag(tag_of(&one.name), &manifests[&key]).await.map_err(failed)?;
+        count += 1;
+        if is_first && !force {
+            let settled = tokio::time::sleep(SETTLED.max(began.elapsed() * 2));
+            caller.interrupt.run_until_cancelled(settled).await;
+            let (standing, now) = looked_at(&one, registries).await?;
+            if standing == Standing::Elsewhere {
+                return Err(moved_meanwhile(&one, now.as_deref()));
+            }
+        }
     }
-    Ok(())
+    Ok(count)
+}
+
+/// Where a tag stands, and what it names now.
+async fn looked_at(one: &Move, registries: &Registries) -> Result<(Standing, Option<String>), Failure> {
+    let now = registries.repository(&one.name)?.head(tag_of(&one.name)).await.map_err(failed)?;
+    let now = now.map(|now| now.digest);
+    Ok((one.standing(now.as_deref()), now))
 }
 
 async fn manifest(one: &Move, digest: &str, registries: &Registries) -> Result<Manifest, Failure> {
@@ -168,28 +297,28 @@ fn moved_meanwhile(one: &Move, now: Option<&str>) -> Failure {
     Failure::refused(what.why(why).advice("look at it and run the same again, or move it with `--force`"))
 }
 
-/// Lets tags that have moved name again what they did. Those of others are left alone; one that cannot be moved keeps no other
-/// from it.
-async fn back(moves: &[Move], registries: &Registries, caller: &Caller) -> Result<(), Failure> {
+/// Lets tags that have moved name again what they did, and tells whether all do. Those of others are left alone; one that
+/// cannot be moved keeps no other from it.
+async fn back(moves: &[Move], registries: &Registries, caller: &Caller) -> Result<bool, Failure> {
     let going = stream::iter(moves.iter().rev()).map(async |one| moved_back(one, registries, caller).await);
-    let gone: Vec<Result<(), Failure>> = going.buffer_unordered(AT_ONCE).collect().await;
+    let gone: Vec<Result<bool, Failure>> = going.buffer_unordered(AT_ONCE).collect().await;
+    let are_before = gone.iter().flatten().all(|is_before| *is_before);
     let mut failures = gone.into_iter().filter_map(Result::err);
-    let Some(mut first) = failures.next() else { return Ok(()) };
+    let Some(mut first) = failures.next() else { return Ok(are_before) };
     first.diagnostics.extend(failures.flat_map(|failure| failure.diagnostics));
     Err(first)
 }
 
-async fn moved_back(one: &Move, registries: &Registries, caller: &Caller) -> Result<(), Failure> {
-    let repository = registries.repository(&one.name)?;
-    let tag = tag_of(&one.name);
-    let now = repository.head(tag).await.map_err(failed)?.map(|now| now.digest);
-    if one.standing(now.as_deref()) != Standing::After {
-        return Ok(());
+async fn moved_back(one: &Move, registries: &Registries, caller: &Caller) -> Result<bool, Failure> {
+    let (repository, tag) = (registries.repository(&one.name)?, tag_of(&one.name));
+    let (standing, _) = looked_at(one, registries).await?;
+    if standing != Standing::After {
+        return Ok(standing == Standing::Before);
     }
     match &one.before {
         Some(before) => {
             let manifest = manifest(one, before, registries).await?;
-            repository.tag(tag, &manifest).await.map_err(failed)
+            repository.tag(tag, &manifest).await.map_err(failed)?;
         }
         None => {
             if !repository.remove(tag).await.map_err(failed)? {
@@ -198,7 +327,7 @@ async fn moved_back(one: &Move, registries: &Registries, caller: &Caller) -> Res
                     "nobody knew it before; it names an image that is whole",
                 );
             }
-            Ok(())
         }
     }
+    Ok(true)
 }

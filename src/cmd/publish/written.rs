@@ -19,10 +19,15 @@ pub(super) struct Files {
 }
 
 impl Files {
-    /// Finds out that they can be written. Where nothing has moved, what an earlier run has written tells more, and stays.
+    /// Finds out that they can be written. Where nothing has moved and what an earlier run has written is still so, that tells
+    /// more, and stays.
     pub(super) fn open(args: &PublishArgs, record: &Record, has_moved: bool) -> Result<Self, Failure> {
-        let is_wanted = |file: &Path| has_moved || !file.exists();
-        let of_record = is_wanted(&args.record).then(|| Unwritten::new(&args.record)).transpose()?;
+        let unwritten = |file: &Path, is_so: &dyn Fn(&str) -> bool| {
+            let told = file.is_file().then(|| fs::read_to_string(file));
+            let is_told = told.is_some_and(|told| told.is_ok_and(|text| is_so(&text)));
+            (has_moved || !is_told).then(|| Unwritten::over(file)).transpose()
+        };
+        let of_record = unwritten(&args.record, &|text| record.is_told_by(text))?;
         let mut pages = Vec::new();
         if let Some(folder) = &args.manifest_dir {
             let failed = |error: io::Error| Failure::unwritable(&format!("`{}`", folder.display()), &error);
@@ -30,12 +35,16 @@ impl Files {
             for (place, image) in record.images.iter().enumerate() {
                 // No name has a `+`, so that no two have one file.
                 let file = folder.join(format!("{}.md", image.image.replace('/', "+")));
-                if is_wanted(&file) {
-                    pages.push((place, Unwritten::new(&file)?));
-                }
+                let page = unwritten(&file, &|text| image.is_told_by(text))?;
+                pages.extend(page.map(|page| (place, page)));
             }
         }
         Ok(Self { record: of_record, pages })
+    }
+
+    /// Removes what earlier runs have written: some of it is no longer so.
+    pub(super) fn forget(&self) -> Result<(), Failure> {
+        self.record.iter().chain(self.pages.iter().map(|(_, page)| page)).try_for_each(Unwritten::forget)
     }
 
     /// Writes them, and tells a workflow and whoever reads stdout.
