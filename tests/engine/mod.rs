@@ -53,10 +53,14 @@ pub fn ipybox() -> Command {
     command
 }
 
-/// The cache of the run.
+/// The cache of the run, and of the attempt where a test gets a second one: what the first found out is not known to it.
 pub fn cache() -> PathBuf {
     let home = PathBuf::from(setting("IPYBOX_TEST_CLIENTS")).with_file_name("test-cache");
     let run = std::env::var("NEXTEST_RUN_ID").unwrap_or_else(|_| format!("cargo-{}", std::process::id()));
+    let run = match std::env::var("NEXTEST_ATTEMPT") {
+        Ok(attempt) if attempt != "1" => format!("{run}-{attempt}"),
+        _ => run,
+    };
     let (cache, installer) = (home.join(run), home.join("uv"));
     if !cache.is_dir() {
         fs::create_dir_all(&installer).unwrap();
