@@ -476,19 +476,52 @@ async fn vouched(
 ) -> Result<(), Wrong> {
     let mut others = Vec::new();
     for about in abouts {
-        let why = match whole(about, repository).await {
-            Ok(artifact) => match signer.verify(&artifact, &caller.interrupt).await {
-                Ok(()) => return Ok(()),
-                Err(error @ SignerError::Failed { .. }) => error.diagnostic().why,
-                Err(SignerError::Interrupted) => return Err(Wrong::Over(Failure::interrupted())),
-                Err(error) => return Err(Wrong::Over(Failure::refused(error.diagnostic()))),
-            },
-            Err(Wrong::Here(why)) => why,
+        match is_good(about, signer, repository, caller).await {
+            Ok(()) => return Ok(()),
+            Err(Wrong::Here(why)) => others.push(format!("`{}`: {why}", about.referrer.digest)),
             Err(over) => return Err(over),
-        };
-        others.push(format!("`{}`: {why}", about.referrer.digest));
+        }
     }
     if others.is_empty() { wrong("it is not signed") } else { wrong(others.join("\n")) }
+}
+
+async fn is_good(
+    about: &About,
+    signer: &Signer,
+    repository: &Repository<'_>,
+    caller: &Caller,
+) -> Result<(), Wrong> {
+    let artifact = whole(about, repository).await?;
+    match signer.verify(&artifact, &caller.interrupt).await {
+        Ok(()) => Ok(()),
+        Err(error @ SignerError::Failed { .. }) => wrong(error.diagnostic().why),
+        Err(SignerError::Interrupted) => Err(Wrong::Over(Failure::interrupted())),
+        Err(error) => Err(Wrong::Over(Failure::refused(error.diagnostic()))),
+    }
+}
+
+/// The first signature of a manifest that a signer takes for a good one; what others say about it is none.
+pub(super) async fn good_signature(
+    subject: &Descriptor,
+    signer: &Signer,
+    repository: &Repository<'_>,
+    caller: &Caller,
+) -> Result<Option<Referrer>, Failure> {
+    for referrer in repository.referrers(&subject.digest, None).await.map_err(failed)? {
+        let looking = async {
+            let about = about(&referrer, subject, repository).await?;
+            if !about.may_sign() {
+                return wrong("it is no signature");
+            }
+            is_good(&about, signer, repository, caller).await
+        };
+        match looking.await {
+            Ok(()) => return Ok(Some(referrer)),
+            Err(Wrong::Here(_)) => {}
+            Err(Wrong::Over(failure)) => return Err(failure),
+        }
+    }
+    Ok(None)
 }
 
 /// An artifact with all that it consists of.

@@ -91,6 +91,13 @@ struct Complaint {
     message: String,
 }
 
+impl Complaint {
+    /// Whether more was asked than the registry answers for now. GHCR says so of its secondary limit as something denied.
+    fn is_of_too_many(&self) -> bool {
+        self.code == "TOOMANYREQUESTS" || self.message.to_ascii_lowercase().contains("secondary rate limit")
+    }
+}
+
 impl<'a> Ask<'a> {
     /// A request without a body.
     pub(super) fn new(
@@ -221,7 +228,7 @@ impl Line {
             why.extend(said.map(|said| format!(": {}", shortened(&harmless(said)))));
         }
         let registry = || self.registry.clone();
-        if complaints.errors.iter().any(|complaint| complaint.code == "TOOMANYREQUESTS")
+        if complaints.errors.iter().any(Complaint::is_of_too_many)
             || matches!(status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504)
         {
             let header = answer.headers.get(RETRY_AFTER).and_then(|header| header.to_str().ok());

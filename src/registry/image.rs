@@ -153,6 +153,19 @@ impl Manifest {
         annotate(&mut index, annotations);
         Self::new(OCI_INDEX, index.to_string())
     }
+
+    /// What is noted in it; nothing where it is none that can be read.
+    ///
+    /// Rule: OCI image specification, "Annotations".
+    #[must_use]
+    pub fn annotations(&self) -> BTreeMap<String, String> {
+        #[derive(serde::Deserialize)]
+        struct Noted {
+            #[serde(default)]
+            annotations: BTreeMap<String, String>,
+        }
+        serde_json::from_slice::<Noted>(self.bytes()).map(|noted| noted.annotations).unwrap_or_default()
+    }
 }
 
 /// A descriptor as manifests have it.

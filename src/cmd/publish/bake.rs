@@ -29,6 +29,16 @@ pub(super) async fn write(
     caller: &mut Caller,
 ) -> Result<(), Failure> {
     check_empty(folder)?;
+    let mut known: BTreeMap<String, &str> = BTreeMap::new();
+    for index in &opened.chosen {
+        let id = opened.fleet.images[*index].id.as_str();
+        if let Some(other) = known.insert(target(id), id) {
+            let what = Diagnostic::new(format!("`{other}` and `{id}` are one target for bake"));
+            let why =
+                format!("its names have letters, digits, `-` and `_` alone: both become `{}`", target(id));
+            return Err(Failure::refused(what.why(why).advice("give one of them another name")));
+        }
+    }
     let is_parent =
         |index: &usize| opened.chosen.iter().any(|other| opened.fleet.images[*other].from == Some(*index));
     let parents = opened.only(is_parent);

@@ -1,18 +1,19 @@
 //! Images on their way: proved, pushed by their digests, and said something about.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use futures_util::{StreamExt, stream};
 
-use super::super::fleet::Opened;
+use super::super::fleet::{self, Opened};
 use super::super::image::Means;
 use super::super::order::Built;
+use super::super::published::good_signature;
 use super::super::push::{self, blobs, failed};
 use super::super::registries::Registries;
 use super::super::{Caller, Failure, output, verify};
 use super::ready::{Ready, Target};
-use super::shards::Releases;
+use super::shards::{Files, Releases};
 use super::{counted, tags};
 use crate::attest::{self, Attestation, Base, Inputs, Published, Signer, SignerError};
 use crate::cli::PublishArgs;
@@ -103,8 +104,8 @@ impl Publisher<'_> {
         let repository = self.registries.repository(first)?;
         let mut part = target.part();
         let is_there = target.is_there();
+        self.keeps_platforms(target, &repository).await?;
         if !is_there {
-            self.keeps_platforms(target, &repository).await?;
             if !self.args.no_verify {
                 let own = self.opened.fleet.images[target.index].request(None, None).variants;
                 let passed =
@@ -169,8 +170,12 @@ impl Publisher<'_> {
             Some(list) => repository.push_index(list, &[&image], &[], tell).await,
         };
         let pushed = pushed.map_err(failed)?;
+        let unmounted = match pushed.unmounted {
+            0 => String::new(),
+            count => format!(", {count} of them since the registry did not mount what it has"),
+        };
         report.note(&format!(
-            "{}: {}, {} sent in {}, {} there",
+            "{}: {}, {} sent in {}{unmounted}, {} there",
             first.canonical(),
             pushed.digest,
             report::size(pushed.bytes),
@@ -182,17 +187,23 @@ impl Publisher<'_> {
 
     /// Refuses to take platforms away from whoever uses the tags.
     async fn keeps_platforms(&self, target: &Target<'_>, repository: &Repository<'_>) -> Result<(), Failure> {
-        let (Some(_), Some(before)) = (&target.list, target.known.iter().flatten().next()) else {
+        if target.list.is_none() || self.args.build.force {
             return Ok(());
-        };
-        let listed = repository.platforms(&before.digest).await.map_err(failed)?;
-        let lost = listed.iter().filter(|platform| **platform != target.ready.platform);
-        let lost: Vec<String> = lost.map(ToString::to_string).collect();
-        if lost.is_empty() || self.args.build.force {
+        }
+        let known = target.known.iter().flatten().map(|known| known.digest.as_str());
+        let others: BTreeSet<&str> = known.filter(|digest| *digest != target.digest()).collect();
+        let mut lost: BTreeSet<String> = BTreeSet::new();
+        for digest in others {
+            let listed = repository.platforms(digest).await.map_err(failed)?;
+            let gone = listed.iter().filter(|platform| **platform != target.ready.platform);
+            lost.extend(gone.map(ToString::to_string));
+        }
+        if lost.is_empty() {
             return Ok(());
         }
         let id = &self.opened.fleet.images[target.index].id;
-        let what = Diagnostic::new(format!("`{id}` would no longer be there for {}", lost.join(" and ")));
+        let lost = lost.into_iter().collect::<Vec<_>>().join(" and ");
+        let what = Diagnostic::new(format!("`{id}` would no longer be there for {lost}"));
         let why = format!("its tags have that, and this engine makes {} alone", target.ready.platform);
         Err(Failure::refused(what.why(why).advice(
             "publish with `--shard 1/1` on a machine for each and then with `--merge`, or take it out with `--force`",
@@ -216,8 +227,11 @@ impl Publisher<'_> {
             created: found.created.as_deref(),
             base: target.ready.base.as_ref().map(|(name, digest)| Base::known(name, digest)),
         };
-        let release = self.releases.of_image(target.index);
-        let inputs = Inputs { list: release.list.as_deref(), lock: release.lock.as_deref() };
+        // Locks are up to date now.
+        let wanted = &self.opened.fleet.images[target.index];
+        let asked = self.args.build.image.platform.as_ref();
+        let Files { list, lock } = Files::read(wanted, fleet::platform(wanted, asked));
+        let inputs = Inputs { list: list.as_deref(), lock: lock.as_deref() };
         let mut said = Vec::new();
         if !self.args.unattested && !is_there {
             let bill = attest::bill(&published, target.ready.plan, inside);
@@ -266,7 +280,7 @@ async fn attach(
     })
 }
 
-/// Has a manifest or an index signed, where somebody is to sign and nobody has yet.
+/// Has a manifest or an index signed, where somebody is to sign and has not yet.
 pub(super) async fn signed(
     args: &PublishArgs,
     repository: &Repository<'_>,
@@ -274,13 +288,12 @@ pub(super) async fn signed(
     caller: &Caller,
 ) -> Result<Option<About>, Failure> {
     let Some(program) = &args.signer else { return Ok(None) };
-    let listing = repository.referrers(&subject.digest, None);
-    let listed = caller.interrupt.run_until_cancelled(listing).await.ok_or_else(Failure::interrupted)?;
-    let is_signature = |referrer: &Referrer| Attestation::of(&referrer.artifact_type).is_none();
-    if let Some(known) = listed.map_err(failed)?.into_iter().find(is_signature) {
+    let signer = Signer { args: args.signer_arg.clone(), ..Signer::new(program) };
+    let known = good_signature(subject, &signer, repository, caller);
+    let known = caller.interrupt.run_until_cancelled(known).await.ok_or_else(Failure::interrupted)??;
+    if let Some(known) = known {
         return Ok(Some(About { artifact_type: known.artifact_type, digest: known.digest }));
     }
-    let signer = Signer { args: args.signer_arg.clone(), ..Signer::new(program) };
     match signer.sign(subject, &caller.interrupt).await {
         Ok(signature) => attach(repository, &signature, caller).await.map(Some),
         Err(SignerError::Interrupted) => Err(Failure::interrupted()),

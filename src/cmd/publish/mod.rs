@@ -45,6 +45,7 @@ pub(super) async fn run(mut args: PublishArgs, caller: &mut Caller) -> Result<()
     let mut opened = Opened::read(&file, &args.build.names, platform.as_ref(), caller).await?;
     if let Some(shard) = args.shard {
         opened.keep(|tree| shard.has(tree));
+        platform.as_ref().map_or(Ok(()), |platform| shards::are_for_several(&opened, platform))?;
     }
     if args.registry.is_some() || args.print_bake.is_none() {
         opened.publish_to(args.registry.as_deref())?;

@@ -33,6 +33,20 @@ pub(super) struct Ready<'a> {
     pub(super) platform: Platform,
 }
 
+/// The index of an image's manifests, with the annotations that all of them have.
+pub(super) fn index_of(images: &[(&Platform, &Manifest)]) -> Manifest {
+    let entry = |(platform, manifest): &(&Platform, &Manifest)| Entry {
+        manifest: manifest.descriptor(),
+        platform: (*platform).clone(),
+    };
+    let mut noted = images.iter().map(|(_, manifest)| manifest.annotations());
+    let mut common = noted.next().unwrap_or_default();
+    for others in noted {
+        common.retain(|name, value| others.get(name) == Some(value));
+    }
+    Manifest::index(&images.iter().map(entry).collect::<Vec<_>>(), &common)
+}
+
 /// An image that is to be published, and what its tags name now.
 pub(super) struct Target<'a> {
     pub(super) index: usize,
@@ -90,10 +104,7 @@ impl<'a> Target<'a> {
                 ),
             );
         }
-        let list = (!others.is_empty() && !is_shard).then(|| {
-            let own = Entry { manifest: ready.manifest.descriptor(), platform: ready.platform.clone() };
-            Manifest::index(&[own], &BTreeMap::new())
-        });
+        let list = (!others.is_empty() && !is_shard).then(|| index_of(&[(&ready.platform, &ready.manifest)]));
         Self { index, names, ready, list, known: Vec::new(), is_shard }
     }
 

@@ -14,6 +14,7 @@ use super::super::registries::Registries;
 use super::super::{Caller, Failure, lock};
 use super::AT_ONCE;
 use super::bring::signed;
+use super::ready::index_of;
 use super::tags::named_now;
 use crate::archive::hexadecimal;
 use crate::attest::{Attestation, Bill, SIGNED};
@@ -24,20 +25,32 @@ use crate::inputs::hashes::KnownHashes;
 use crate::inputs::{Inputs, InputsError, checkout};
 use crate::platform::Platform;
 use crate::publish::{About, Part, Recorded, TagMoved, staging_tag};
-use crate::registry::{Descriptor, Entry, Manifest, Referrer, RegistryError, Repository};
+use crate::registry::{Descriptor, Manifest, Referrer, RegistryError, Repository};
 use crate::report::Report;
 
 /// The largest bill of materials that is read, in bytes.
 const MOST_BILL: u64 = 16 << 20;
 
-/// Which image is meant, for one platform.
-pub(super) struct Release {
+/// What an image's lists and its lock are.
+pub(super) struct Files {
     /// SHA-256 over its lists, one behind the other, in hexadecimal digits.
     pub(super) list: Option<String>,
     /// The same over its lock.
     pub(super) lock: Option<String>,
-    /// The tag under which one machine leaves it for the one that merges.
-    tag: String,
+}
+
+impl Files {
+    pub(super) fn read(wanted: &Wanted, platform: Option<&Platform>) -> Self {
+        let request = wanted.request(None, platform);
+        let lists: Vec<u8> =
+            request.dependencies.iter().filter_map(|list| fs::read(list).ok()).flatten().collect();
+        let lock = lock::place(&request).and_then(|lock| fs::read(lock).ok());
+        let digest = |bytes: &[u8]| hexadecimal(&Sha256::digest(bytes));
+        Self {
+            list: (!request.dependencies.is_empty()).then(|| digest(&lists)),
+            lock: lock.map(|lock| digest(&lock)),
+        }
+    }
 }
 
 /// What says which images are meant, as the files were before anything was built: the fleet's file, its commit, the images'
@@ -47,7 +60,8 @@ pub(super) struct Releases {
     common: Vec<u8>,
     /// SHA-256 over what images are made of beside their locks, where several machines publish them.
     contents: BTreeMap<usize, String>,
-    by_image: BTreeMap<usize, Release>,
+    /// The tags under which machines leave images of one platform for the one that merges.
+    tags: BTreeMap<usize, String>,
 }
 
 impl Releases {
@@ -64,7 +78,7 @@ impl Releases {
         let folder = file.parent().unwrap_or(Path::new(""));
         let commit = checkout::commit(folder).await.unwrap_or_default();
         common.extend(format!("\0{commit}\0{}", env!("CARGO_PKG_VERSION")).into_bytes());
-        let mut releases = Self { common, contents: BTreeMap::new(), by_image: BTreeMap::new() };
+        let mut releases = Self { common, contents: BTreeMap::new(), tags: BTreeMap::new() };
         if args.merge || args.shard.is_some() {
             for index in &opened.chosen {
                 let contents = contents(&opened.fleet.images[*index], args, cache);
@@ -74,52 +88,37 @@ impl Releases {
         }
         for index in &opened.chosen {
             let wanted = &opened.fleet.images[*index];
-            let release = releases.release(opened, *index, fleet::platform(wanted, asked));
-            releases.by_image.insert(*index, release);
+            let tag = releases.tag_for(opened, *index, fleet::platform(wanted, asked));
+            releases.tags.insert(*index, tag);
         }
         Ok(releases)
     }
 
-    /// That of an image.
-    pub(super) fn of_image(&self, index: usize) -> &Release {
-        &self.by_image[&index]
-    }
-
     /// The tag under which an image is left for the machine that merges.
     pub(super) fn tag(&self, index: usize) -> &str {
-        &self.by_image[&index].tag
+        &self.tags[&index]
     }
 
-    fn release(&self, opened: &Opened, index: usize, platform: Option<&Platform>) -> Release {
+    fn tag_for(&self, opened: &Opened, index: usize, platform: Option<&Platform>) -> String {
         let wanted = &opened.fleet.images[index];
-        let (list, lock) = files(wanted, platform);
         let mut text = self.common.clone();
         let mut next = Some(index);
         while let Some(index) = next {
             let wanted = &opened.fleet.images[index];
-            let (list, lock) = files(wanted, platform);
+            let Files { list, lock } = Files::read(wanted, platform);
             // What placeholders stand for may be another on another day.
             let tags = wanted.tags.iter().map(ToString::to_string);
             let place = opened.names_of(index).published[0].canonical();
             let contents = self.contents.get(&index).cloned();
-            for part in tags.chain([place]).chain(list).chain(lock).chain(contents) {
+            for part in tags.chain([wanted.id.clone(), place]).chain(list).chain(lock).chain(contents) {
                 text.push(0);
                 text.extend(part.into_bytes());
             }
             next = wanted.from;
         }
         let of_tag = platform.filter(|_| !wanted.platforms.is_empty());
-        Release { list, lock, tag: staging_tag(&text, of_tag) }
+        staging_tag(&text, of_tag)
     }
-}
-
-fn files(wanted: &Wanted, platform: Option<&Platform>) -> (Option<String>, Option<String>) {
-    let request = wanted.request(None, platform);
-    let lists: Vec<u8> =
-        request.dependencies.iter().filter_map(|list| fs::read(list).ok()).flatten().collect();
-    let lock = lock::place(&request).and_then(|lock| fs::read(lock).ok());
-    let digest = |bytes: &[u8]| hexadecimal(&Sha256::digest(bytes));
-    ((!request.dependencies.is_empty()).then(|| digest(&lists)), lock.map(|lock| digest(&lock)))
 }
 
 /// SHA-256 over what an image is made of on this host, whatever commits say.
@@ -128,6 +127,20 @@ async fn contents(wanted: &Wanted, args: &PublishArgs, cache: &Path) -> Result<S
     let known = if is_believed { KnownHashes::in_cache(cache) } else { KnownHashes::none() };
     let inputs = Inputs::read(&wanted.request(None, None), &known, variable_of_list).await?;
     Ok(inputs.digest(&known).await.map_err(InputsError::from)?)
+}
+
+/// Refuses images that machines for several platforms would leave under one tag, the last of them for all.
+pub(super) fn are_for_several(opened: &Opened, platform: &Platform) -> Result<(), Failure> {
+    let images = opened.chosen.iter().map(|index| &opened.fleet.images[*index]);
+    let refused = images.filter(|wanted| wanted.platforms.is_empty()).map(|wanted| {
+        let what = Diagnostic::new(format!("`{}` is for no platform in particular", wanted.id));
+        let why = format!("where several machines publish it, that for {platform} takes the place of all");
+        what.why(why).advice("give it `platforms`, or leave `--platform` out")
+    });
+    match refused.collect::<Vec<_>>() {
+        none if none.is_empty() => Ok(()),
+        refused => Err(Failure::in_documents(Documents::default(), refused)),
+    }
 }
 
 /// The platforms of an image, each of which somebody pushes by itself.
@@ -165,7 +178,7 @@ pub(super) async fn merge(
         let repository = registries.repository(&names.published[0])?;
         let mut found: Vec<(Option<&Platform>, Manifest)> = Vec::new();
         for platform in platforms(wanted) {
-            let tag = releases.release(opened, *index, platform).tag;
+            let tag = releases.tag_for(opened, *index, platform);
             let manifest = caller.interrupt.run_until_cancelled(repository.manifest(&tag)).await;
             match manifest.ok_or_else(Failure::interrupted)?.map_err(failed)? {
                 Some(manifest) => found.push((platform, manifest)),
@@ -183,13 +196,9 @@ pub(super) async fn merge(
         let named = match found.as_slice() {
             [(_, only)] if wanted.platforms.len() < 2 => only.descriptor(),
             found => {
-                let entries: Vec<Entry> = found
-                    .iter()
-                    .filter_map(|(platform, manifest)| {
-                        Some(Entry { manifest: manifest.descriptor(), platform: (*platform)?.clone() })
-                    })
-                    .collect();
-                let list = Manifest::index(&entries, &BTreeMap::new());
+                let images: Vec<_> =
+                    found.iter().filter_map(|(platform, manifest)| Some(((*platform)?, manifest))).collect();
+                let list = index_of(&images);
                 if lacking.is_empty() && repository.head(list.digest()).await.map_err(failed)?.is_none() {
                     repository.put(&list).await.map_err(failed)?;
                 }
@@ -287,7 +296,7 @@ pub(super) async fn clear(
 ) -> Result<(), Failure> {
     let left = opened.chosen.iter().zip(&opened.names).flat_map(|(index, names)| {
         let wanted = &opened.fleet.images[*index];
-        let tag = |platform| (&names.published[0], releases.release(opened, *index, platform).tag);
+        let tag = |platform| (&names.published[0], releases.tag_for(opened, *index, platform));
         platforms(wanted).into_iter().map(tag)
     });
     let removing = stream::iter(left).map(async |(name, tag)| {

@@ -173,11 +173,18 @@ async fn moved(
     let moved = Box::pin(all_moved(journal, &mut begun, registries, force, caller)).await;
     let Err(mut failure) = moved else { return journal.end().map_err(unjournaled) };
     match Box::pin(back(&begun, registries, caller)).await {
-        Ok(are_before) => {
-            let now = if are_before {
-                "all tags name what they did before"
-            } else {
-                "what others have moved stays where it is, and all other tags name what they did before"
+        Ok(ends) => {
+            let now = match (ends.contains(&End::Others), ends.contains(&End::Stays)) {
+                (false, false) => "all tags name what they did before",
+                (true, false) => {
+                    "what others have moved stays where it is, and all other tags name what they did before"
+                }
+                (false, true) => {
+                    "new tags stay, since their registry removes none, and all others name what they did before"
+                }
+                (true, true) => {
+                    "what others have moved and new tags stay, and all others name what they did before"
+                }
             };
             failure.diagnostics.iter_mut().for_each(|what| {
                 let why = if what.why.is_empty() { String::new() } else { format!("{}; ", what.why) };
@@ -232,7 +239,7 @@ async fn each_moved(
             return Err(Failure::interrupted());
         }
         let mut one = journal.left.here[place].clone();
-        let is_first = begun.is_empty() && journal.left.here.len() > 1;
+        let is_first = begun.is_empty();
         let began = Instant::now();
         let (standing, now) = looked_at(&one, registries).await?;
         begun.retain(|known| standing == Standing::After || known.name != one.name);
@@ -297,37 +304,46 @@ fn moved_meanwhile(one: &Move, now: Option<&str>) -> Failure {
     Failure::refused(what.why(why).advice("look at it and run the same again, or move it with `--force`"))
 }
 
-/// Lets tags that have moved name again what they did, and tells whether all do. Those of others are left alone; one that
-/// cannot be moved keeps no other from it.
-async fn back(moves: &[Move], registries: &Registries, caller: &Caller) -> Result<bool, Failure> {
+/// What became of a tag that was to go back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// It names what it did before, or is gone as it was.
+    Before,
+    /// Others have moved it.
+    Others,
+    /// It is new, and its registry removes no tags.
+    Stays,
+}
+
+/// Lets tags that have moved name again what they did. Those of others are left alone; one that cannot be moved keeps no other
+/// from it.
+async fn back(moves: &[Move], registries: &Registries, caller: &Caller) -> Result<Vec<End>, Failure> {
     let going = stream::iter(moves.iter().rev()).map(async |one| moved_back(one, registries, caller).await);
-    let gone: Vec<Result<bool, Failure>> = going.buffer_unordered(AT_ONCE).collect().await;
-    let are_before = gone.iter().flatten().all(|is_before| *is_before);
+    let gone: Vec<Result<End, Failure>> = going.buffer_unordered(AT_ONCE).collect().await;
+    let ends = gone.iter().flatten().copied().collect();
     let mut failures = gone.into_iter().filter_map(Result::err);
-    let Some(mut first) = failures.next() else { return Ok(are_before) };
+    let Some(mut first) = failures.next() else { return Ok(ends) };
     first.diagnostics.extend(failures.flat_map(|failure| failure.diagnostics));
     Err(first)
 }
 
-async fn moved_back(one: &Move, registries: &Registries, caller: &Caller) -> Result<bool, Failure> {
+async fn moved_back(one: &Move, registries: &Registries, caller: &Caller) -> Result<End, Failure> {
     let (repository, tag) = (registries.repository(&one.name)?, tag_of(&one.name));
-    let (standing, _) = looked_at(one, registries).await?;
-    if standing != Standing::After {
-        return Ok(standing == Standing::Before);
-    }
-    match &one.before {
-        Some(before) => {
+    match (looked_at(one, registries).await?.0, &one.before) {
+        (Standing::Before, _) => Ok(End::Before),
+        (Standing::Elsewhere, _) => Ok(End::Others),
+        (Standing::After, Some(before)) => {
             let manifest = manifest(one, before, registries).await?;
             repository.tag(tag, &manifest).await.map_err(failed)?;
+            Ok(End::Before)
         }
-        None => {
-            if !repository.remove(tag).await.map_err(failed)? {
-                caller.report.warning(
-                    &format!("`{}` is new, and stays: its registry removes no tags", one.name),
-                    "nobody knew it before; it names an image that is whole",
-                );
-            }
+        (Standing::After, None) if repository.remove(tag).await.map_err(failed)? => Ok(End::Before),
+        (Standing::After, None) => {
+            caller.report.warning(
+                &format!("`{}` is new, and stays: its registry removes no tags", one.name),
+                "nobody knew it before; it names an image that is whole",
+            );
+            Ok(End::Stays)
         }
     }
-    Ok(true)
 }
