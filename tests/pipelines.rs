@@ -92,7 +92,7 @@ impl Checkout {
         let folder = Path::new(program.get_program()).parent().unwrap().to_owned();
         let path = setting("PATH");
         let path = std::env::join_paths([folder].into_iter().chain(std::env::split_paths(&path))).unwrap();
-        shell.env("PATH", path).env("GITHUB_ACTIONS", "true").env("CI", "true");
+        shell.env("PATH", path).env("GITHUB_ACTIONS", "true").env("CI", "true").env("USERNAME", "");
         shell.env("REGISTRY", format!("{}/team", self.registry.address)).env("PLATFORM", "linux/amd64");
         shell.env("GITHUB_OUTPUT", self.folder.path().join("output"));
         shell.env("GITHUB_STEP_SUMMARY", self.folder.path().join("summary"));
@@ -124,6 +124,7 @@ fn the_steps_for_github_pass_on_a_runner() {
     let names: Vec<&str> = steps.iter().map(|(name, _)| name.as_str()).collect();
     let all = [
         "Lists",
+        "Log in",
         "What is to be done",
         "Build and prove",
         "Newer versions",
@@ -133,18 +134,18 @@ fn the_steps_for_github_pass_on_a_runner() {
         "Publish",
     ];
     assert_eq!(names, all);
-    for step in &steps[..3] {
+    for step in &steps[..4] {
         checkout.passes(step);
     }
     let summary = checkout.read("summary");
     assert!(summary.contains("to be built") && summary.contains("latest is new"), "{summary}");
-    checkout.passes(&steps[7]);
+    checkout.passes(&steps[8]);
     assert!(checkout.read("output").starts_with("images={"), "{}", checkout.read("output"));
     assert!(checkout.read("summary").contains("| image | tags |"));
     assert!(checkout.read(&format!("pages/{}.md", checkout.name)).contains("| idna |"));
     assert!(checkout.read("publish.json").contains("\"digest\""));
     // Locks are for a base, which is a local one here.
-    let (name, script) = &steps[3];
+    let (name, script) = &steps[4];
     checkout.passes(&(name.clone(), format!("export IPYBOX_BASE={}\n{script}", base())));
     assert!(checkout.read("pylock.sandbox.toml").contains("idna"));
     // Wrong lists end the first step.
@@ -166,8 +167,8 @@ fn the_jobs_for_gitlab_pass_on_a_runner() {
     let checkout = Checkout::new("gitlab");
     let jobs = jobs("gitlab/.gitlab-ci.yml");
     let names: Vec<&str> = jobs.iter().map(|(name, _)| name.as_str()).collect();
-    assert_eq!(names, ["check", "upgrade", "publish"]);
-    checkout.passes(&jobs[0]);
-    checkout.passes(&jobs[2]);
+    assert_eq!(names, ["default", "check", "upgrade", "publish"]);
+    checkout.passes(&jobs[1]);
+    checkout.passes(&jobs[3]);
     assert!(checkout.read("publish.json").contains("latest"));
 }

@@ -408,4 +408,7 @@ fn what_cannot_be_published_is_told_before_anything_is_built() {
     assert!(code == 2 && said.contains("`--tag` means nothing"), "{said}");
     let (code, said) = told(&["publish", "--registry", "registry.invalid/x", "--shard", "4/3"]);
     assert!(code == 2 && said.contains("such as `1/3`"), "{said}");
+    sandbox.write("ipybox.toml", "[image.\"a.b\"]\n[image.a_b]\n");
+    let (code, said) = told(&["publish", "--registry", "registry.invalid/x", "--print-bake", "bake"]);
+    assert!(code == 1 && said.contains("`a.b` and `a_b` are one target"), "{said}");
 }
