@@ -143,6 +143,10 @@ fn layers_hold_what_a_build_installs_and_few_change_with_few_packages() {
     // It is known as what is asked for, also to whoever builds it otherwise.
     let check = locked.command("build").args(["--check", "--tag", &locked.tag]).output().unwrap();
     assert!(check.status.success(), "{}", said(&check));
+    // And to another cache, which has never seen it.
+    fs::remove_dir_all(locked.cache().join("images")).unwrap();
+    let check = locked.command("build").args(["--check", "--tag", &locked.tag]).output().unwrap();
+    assert!(check.status.success(), "{}", said(&check));
 
     let before = layers(&image);
     locked.lock("tomli-w = \"*\"\nnumpy = \"*\"\nrequests = \"*\"\nbottle = \"*\"\n");
@@ -353,7 +357,7 @@ async fn what_an_engine_refuses_leaves_nothing_in_it() {
             Put { diff_id, size: *size, title: "a layer".to_owned(), content }
         };
         let layers: Vec<Put> = layers.iter().map(put).collect();
-        engine.with_layers(&below, &below, &layers, &labels, &[]).await
+        engine.with_layers(&below, &below, &layers, (&labels, "LABEL of a test"), &[]).await
     };
     let left = || docker(&["images", "-aq", "--filter", &format!("label={label}")]);
     let sized = |(diff_id, bytes): (String, Vec<u8>)| {

@@ -89,16 +89,18 @@ pub(super) async fn stamp_of(
     if known(cache, &image.id).exists() {
         return Ok(Some(stamp));
     }
-    // Its labels are the last instructions of an image of ours.
     let history = engine.history(&image.id).await?;
-    let mut last =
-        history.iter().map(|layer| layer.command.as_str()).take_while(|command| command.contains("LABEL "));
-    let fingerprint = stamp.fingerprint();
-    let is_ours = last.any(|command| command.contains(FINGERPRINT_LABEL) && command.contains(&fingerprint));
+    let is_ours = ends_with(history.iter().map(|layer| layer.command.as_str()), &stamp.fingerprint());
     if is_ours {
         remember(cache, &image.id);
     }
     Ok(is_ours.then_some(stamp))
+}
+
+/// Whether steps, the newest first, write labels and nothing after them, this fingerprint among them.
+fn ends_with<'a>(steps: impl Iterator<Item = &'a str>, fingerprint: &str) -> bool {
+    let mut last = steps.take_while(|command| command.contains("LABEL "));
+    last.any(|command| command.contains(FINGERPRINT_LABEL) && command.contains(fingerprint))
 }
 
 /// Keeps in mind that an image is just what its labels say. Where that fails, the engine is asked once more.
@@ -165,4 +167,29 @@ pub(super) fn lines(changes: &[Placed<'_>]) -> Vec<String> {
 pub(super) fn stale() -> Failure {
     let what = Diagnostic::new("there is something to build").advice("run the same without `--check`");
     Failure { kind: FailureKind::ToDo, ..Failure::refused(what) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::freshness::newest_step;
+
+    #[test]
+    fn an_image_is_known_by_its_history_whichever_way_it_was_made() {
+        let labels = BTreeMap::from([(FINGERPRINT_LABEL.to_owned(), "abc".to_owned())]);
+        let direct = newest_step(&labels);
+        for (steps, is_ours) in [
+            (vec![direct.as_str(), "2 packages: a b"], true),
+            (vec!["LABEL ipybox.plan=x", "LABEL ipybox.fingerprint=abc", "RUN x"], true),
+            // One that was built on it, has its labels, and is something else.
+            (vec!["RUN x", &direct], false),
+            (vec!["LABEL of ipybox ipybox.fingerprint=abd"], false),
+            (vec!["LABEL of ipybox"], false),
+            (vec![], false),
+        ] {
+            assert_eq!(ends_with(steps.iter().copied(), "abc"), is_ours, "{steps:?}");
+        }
+    }
 }

@@ -38,9 +38,6 @@ const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 /// The label of containers that are made to see whether an image is whole, and are not started.
 const LABEL: &str = "ipybox.whole";
 
-/// The newest step of such an image.
-pub const NEWEST_STEP: &str = "LABEL of ipybox";
-
 /// Why an image with further layers was not made.
 #[derive(Debug, thiserror::Error)]
 pub enum PutError {
@@ -59,8 +56,8 @@ pub enum PutError {
 }
 
 impl Engine {
-    /// The image `below` with layers above it and further labels. Of the layers the first that an image of `known` layers
-    /// has do not travel. No name is moved. Its configuration is told, too.
+    /// The image `below` with layers above it and further labels, of which its history tells in a `step`. Of the layers the
+    /// first that an image of `known` layers has do not travel. No name is moved. Its configuration is told, too.
     ///
     /// Rule: Docker image specification v1.2, "Combined Image JSON + Filesystem Changeset Format"; an engine finds layers by
     /// their chain and does not open the files of those it has.
@@ -73,7 +70,7 @@ impl Engine {
         below: &ImageId,
         base: &ImageId,
         layers: &[Put],
-        labels: &BTreeMap<String, String>,
+        (labels, step): (&BTreeMap<String, String>, &str),
         known: &[String],
     ) -> Result<(ImageId, String), PutError> {
         if self.builder() == Builder::Classic {
@@ -82,7 +79,7 @@ impl Engine {
         let (of_below, of_base) = tokio::try_join!(self.told(below), self.told(base))?;
         let unknown = || PutError::Untaken("it is not known which steps made its layers".to_owned());
         let mut config = config(&of_below, &of_base, EPOCH).ok_or_else(unknown)?;
-        add(&mut config, layers, labels);
+        add(&mut config, layers, labels, step);
         let id = self.of_layers(&config, below, &of_below.layers(), layers, known).await?;
         Ok((id, config.to_string()))
     }
@@ -223,7 +220,7 @@ fn unread(err: io::Error) -> PutError {
 }
 
 /// Adds layers and labels to a configuration.
-fn add(config: &mut Value, layers: &[Put], labels: &BTreeMap<String, String>) {
+fn add(config: &mut Value, layers: &[Put], labels: &BTreeMap<String, String>, step: &str) {
     let time = rfc3339(EPOCH);
     for layer in layers {
         if let Some(history) = config["history"].as_array_mut() {
@@ -234,7 +231,7 @@ fn add(config: &mut Value, layers: &[Put], labels: &BTreeMap<String, String>) {
         }
     }
     if let Some(history) = config["history"].as_array_mut() {
-        history.push(json!({ "created": time, "created_by": NEWEST_STEP, "empty_layer": true }));
+        history.push(json!({ "created": time, "created_by": step, "empty_layer": true }));
     }
     for (name, value) in labels {
         config["config"]["Labels"][name.as_str()] = value.clone().into();

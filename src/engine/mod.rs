@@ -34,7 +34,7 @@ pub use images::{Image, Layer, LayerEvent, ListedImage};
 pub use info::Info;
 pub use known::KnownEngines;
 pub use lasting::{Container as LastingContainer, Folder, Inspected, Lasting, PATH, Piece, Run, Running};
-pub use layered::{Content, NEWEST_STEP, Put, PutError};
+pub use layered::{Content, Put, PutError};
 use transport::Dialer;
 pub use transport::Stream;
 

@@ -20,6 +20,9 @@ pub use change::{Change, between};
 /// The label with the fingerprint of the plan that an image was built from.
 pub const FINGERPRINT_LABEL: &str = "ipybox.fingerprint";
 
+/// What the newest step of an image begins with whose layers no step made.
+pub const NEWEST_STEP: &str = "LABEL of ipybox";
+
 /// The label with that plan, as far as an image may tell it; `ipybox.plan.2` and so on go on where one is full.
 const PLAN_LABEL: &str = "ipybox.plan";
 
@@ -36,6 +39,17 @@ const FORMAT: &str = "ipybox-plan-1";
 #[derive(Debug, Clone, PartialEq)]
 pub struct Stamp {
     plan: Value,
+}
+
+/// The newest step of an image whose layers no step made, with these labels. It tells their fingerprint: whoever has the image
+/// alone sees by it that these labels are its own, and not those of one that it was built on.
+#[must_use]
+pub fn newest_step(labels: &BTreeMap<String, String>) -> String {
+    let fingerprint = labels.get(FINGERPRINT_LABEL);
+    fingerprint.map_or_else(
+        || NEWEST_STEP.to_owned(),
+        |fingerprint| format!("{NEWEST_STEP} {FINGERPRINT_LABEL}={fingerprint}"),
+    )
 }
 
 /// Values that are told by their digest alone, by their paths; `*` stands for any name.

@@ -9,7 +9,7 @@ use time::format_description::well_known::Rfc3339;
 use crate::archive::rfc3339;
 use crate::base::Platform;
 use crate::diagnostic::Diagnostic;
-use crate::engine::NEWEST_STEP;
+use crate::freshness::newest_step;
 use crate::plan::{Plan, WORKDIR};
 
 /// A layer above those of the base.
@@ -108,7 +108,7 @@ pub fn config(
         diff_ids.push(diff_id);
         history.push(json!({ "created": time, "created_by": title }));
     }
-    history.push(json!({ "created": time, "created_by": NEWEST_STEP, "empty_layer": true }));
+    history.push(json!({ "created": time, "created_by": newest_step(labels), "empty_layer": true }));
     config.insert("history".to_owned(), history.into());
     config.insert("rootfs".to_owned(), json!({ "type": "layers", "diff_ids": diff_ids }));
     Ok(config.into())
@@ -282,6 +282,7 @@ mod tests {
 
     use super::*;
     use crate::archive::EPOCH;
+    use crate::freshness::FINGERPRINT_LABEL;
     use crate::image::tests::planned;
 
     fn id(digit: char) -> String {
@@ -294,7 +295,8 @@ mod tests {
     }
 
     fn made(base: &Value) -> Result<Value, ConfigError> {
-        let labels = BTreeMap::from([("own".to_owned(), "new".to_owned())]);
+        let labels = [("own", "new"), (FINGERPRINT_LABEL, "abc")];
+        let labels = BTreeMap::from(labels.map(|(name, value)| (name.to_owned(), value.to_owned())));
         config(base, &planned("kernel").0, &above(), &labels, EPOCH)
     }
 
@@ -340,14 +342,14 @@ mod tests {
                     "Interval": 2_000_000_000_u64, "Timeout": 10_000_000_000_u64, "StartPeriod": 30_000_000_000_u64, "Retries": 10,
                 },
                 "ExposedPorts": { "53/udp": {}, "8888/tcp": {} }, "Volumes": { "/kept": {} }, "WorkingDir": "/app",
-                "Labels": { "own": "new", "kept": "1" }, "StopSignal": "SIGTERM", "Shell": ["/bin/sh", "-c"],
+                "Labels": { "own": "new", "ipybox.fingerprint": "abc", "kept": "1" }, "StopSignal": "SIGTERM", "Shell": ["/bin/sh", "-c"],
             },
             "history": [
                 { "created": "2020-01-01T00:00:00.123Z", "created_by": "ADD x", "comment": "c" },
                 { "created_by": "CMD x", "empty_layer": true },
                 { "created": time, "created_by": "the foundation" },
                 { "created": time, "created_by": "2 packages: a b" },
-                { "created": time, "created_by": NEWEST_STEP, "empty_layer": true },
+                { "created": time, "created_by": "LABEL of ipybox ipybox.fingerprint=abc", "empty_layer": true },
             ],
             "rootfs": { "type": "layers", "diff_ids": [id('1'), id('8'), id('9')] },
         });

@@ -18,7 +18,8 @@ use super::{Asked, Caller, Failure, Planned};
 use crate::archive::hexadecimal;
 use crate::base::Base;
 use crate::diagnostic::Diagnostic;
-use crate::engine::{Build, BuildEvent, Builder, Engine, EngineError, NEWEST_STEP, Put, PutError, Spec};
+use crate::engine::{Build, BuildEvent, Builder, Engine, EngineError, Put, PutError, Spec};
+use crate::freshness::{self, NEWEST_STEP};
 use crate::image::context::Local;
 use crate::image::dockerfile::{self, Goal};
 use crate::inputs::templates::Templates;
@@ -132,7 +133,7 @@ pub(super) async fn built(
 
 /// Whether an image was made in this way, by its newest step.
 pub(super) async fn has_made(engine: &Engine, image: &ImageId) -> Result<bool, Failure> {
-    Ok(engine.history(image).await?.first().is_some_and(|step| step.command == NEWEST_STEP))
+    Ok(engine.history(image).await?.first().is_some_and(|step| step.command.starts_with(NEWEST_STEP)))
 }
 
 /// The image of a plan once more, from nothing but its base and its wheels.
@@ -213,13 +214,14 @@ async fn put_on(
     let (began, work) = (Instant::now(), Work::Layers(assembly.pins.len()));
     report.began(&work);
     let store = &assembly.store;
+    let step = freshness::newest_step(labels);
     let mut tries = assembly.pins.len() + 2;
     loop {
         tries -= 1;
         let layers = assembly.layers(report).await?;
         let put = |layer: &Layer| put(store, &assembly.owned, layer);
         let puts: Vec<Put> = layers.iter().map(put).collect();
-        match engine.with_layers(foundation, base, &puts, labels, known).await {
+        match engine.with_layers(foundation, base, &puts, (labels, &step), known).await {
             Ok((image, config)) => {
                 report.ended(&work, began.elapsed());
                 // Without it the engine is asked.
