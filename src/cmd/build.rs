@@ -135,8 +135,7 @@ pub(super) async fn fresh_image(
     if let Some(refusal) = supplies.refusal(engine.builder()) {
         return Err(Failure::refused(refusal));
     }
-    let how =
-        How { no_cache: false, network: steps.network, epoch: None, supplies: &supplies, sharing: None };
+    let how = How { anew: None, network: steps.network, epoch: None, supplies: &supplies, sharing: None };
     asked.relock(&mut planned, how, caller).await?;
     let tags = std::slice::from_ref(tag);
     let found = fresh::look(engine, tags, &Stamp::of(&planned.plan), asked.cache()).await?;
@@ -223,7 +222,8 @@ pub(super) async fn within(most: u64, engine: &Engine, image: &ImageId) -> Resul
 /// How an image is built, beside what its plan says.
 #[derive(Clone, Copy)]
 pub(super) struct How<'a> {
-    pub(super) no_cache: bool,
+    /// Where nothing of what is cached is used: what of it was forgotten already.
+    pub(super) anew: Option<&'a direct::Forgotten>,
     pub(super) network: Option<Network>,
     /// The time of the image, where that is not now; engines since Docker 23 heed it.
     pub(super) epoch: Option<u64>,
@@ -299,7 +299,7 @@ pub(super) async fn built(
         let work = Work::Build { steps: planned.plan.build_steps().len() };
         report.began(&work);
         let build = Build {
-            no_cache: how.no_cache,
+            no_cache: how.anew.is_some(),
             network: how.network.map(Network::name),
             platform: asked.request.platform.as_ref().map(ToString::to_string),
             ..ordered(

@@ -37,8 +37,9 @@ pub(super) async fn build(
     clock.lap("plan");
     let supplies = gathered.with(secrets, asked, &planned.plan, caller)?;
     let sharing = Sharing::of(args, &args.tag, caller)?;
+    let forgotten = direct::Forgotten::default();
     let how = How {
-        no_cache: args.no_cache,
+        anew: args.no_cache.then_some(&forgotten),
         network: None,
         epoch: None,
         supplies: &supplies,

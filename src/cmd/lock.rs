@@ -129,7 +129,7 @@ pub(super) async fn run(mut args: LockArgs, caller: &mut Caller) -> Result<(), F
     let wishes = Wishes { upgrade, exclude_newer };
     let supplies = gathered.with(asked.secrets(&caller.report)?, &asked, &planned.plan, caller)?;
     let how =
-        How { no_cache: false, network: args.steps.network, epoch: None, supplies: &supplies, sharing: None };
+        How { anew: None, network: args.steps.network, epoch: None, supplies: &supplies, sharing: None };
     let preferences = others.or_else(|| kept.preferences());
     let made = made(&asked, &mut planned, (earlier, preferences), &wishes, how, caller).await?;
     made.keep(&file)?;

@@ -36,6 +36,8 @@ pub(super) struct Together {
     turns: Semaphore,
     /// One image at a time is pulled and looked at: others have the same base.
     bases: Mutex<()>,
+    /// Of what is made anew.
+    forgotten: direct::Forgotten,
     /// Locks that are brought up to date, each by one image at a time.
     locks: std::sync::Mutex<BTreeMap<PathBuf, Arc<Mutex<()>>>>,
 }
@@ -55,6 +57,7 @@ impl Together {
             sharing,
             turns: Semaphore::new(jobs),
             bases: Mutex::new(()),
+            forgotten: direct::Forgotten::default(),
             locks: std::sync::Mutex::default(),
         }
     }
@@ -142,7 +145,7 @@ impl Order {
         let epoch = args.reproducible.then(|| time(&caller.environment)).transpose()?;
         let epoch = epoch.map(|time| time.unwrap_or(EPOCH));
         let how = How {
-            no_cache: args.no_cache,
+            anew: args.no_cache.then_some(&together.forgotten),
             network: args.steps.network,
             epoch,
             supplies: &supplies,

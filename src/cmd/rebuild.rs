@@ -46,8 +46,14 @@ pub(super) async fn run(args: VerifyArgs, caller: &mut Caller) -> Result<(), Fai
     }
     let installer = plan.foundation.installer.clone();
     supply(&engine, &plan, async { Ok(installer.obtain(&cache).await?) }, report).await?;
-    let how =
-        How { no_cache: true, network: args.steps.network, epoch: None, supplies: &supplies, sharing: None };
+    let forgotten = direct::Forgotten::default();
+    let how = How {
+        anew: Some(&forgotten),
+        network: args.steps.network,
+        epoch: None,
+        supplies: &supplies,
+        sharing: None,
+    };
     let (began, work) = (Instant::now(), Work::Build { steps: plan.build_steps().len() });
     let again = if direct::has_made(&engine, &image.id).await? {
         direct::again(&engine, (&plan, &base), how, report).await?

@@ -130,9 +130,10 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// Of the file system.
+    /// Of the file system; one of [`io::ErrorKind::InvalidData`] where the store has them no more.
     pub fn paths(&self, key: &str) -> io::Result<BTreeSet<String>> {
-        let text = fs::read_to_string(self.segment_file(key).with_extension("paths"))?;
+        let text = fs::read_to_string(self.segment_file(key).with_extension("paths"));
+        let text = text.map_err(|error| self.spoilt_where_gone(key, error))?;
         Ok(text.lines().map(str::to_owned).collect())
     }
 
@@ -277,7 +278,8 @@ impl Store {
         buffer: &mut [u8],
         to: &mut impl Write,
     ) -> io::Result<()> {
-        let mut file = File::open(self.segment_file(key))?;
+        let file = File::open(self.segment_file(key));
+        let mut file = file.map_err(|error| self.spoilt_where_gone(key, error))?;
         let mut digest = Sha256::new();
         let mut left = segment.size;
         while left > 0 {
@@ -293,7 +295,14 @@ impl Store {
         if hexadecimal(&digest.finalize()) == segment.sha256 { Ok(()) } else { Err(self.spoilt(key)) }
     }
 
-    fn spoilt(&self, key: &str) -> io::Error {
+    fn spoilt_where_gone(&self, key: &str, error: io::Error) -> io::Error {
+        if error.kind() == io::ErrorKind::NotFound { self.spoilt(key) } else { error }
+    }
+
+    /// Forgets a segment that is not what it was, or is gone meanwhile; the error says that, and is of
+    /// [`io::ErrorKind::InvalidData`].
+    #[must_use]
+    pub fn spoilt(&self, key: &str) -> io::Error {
         self.forget(key);
         io::Error::new(
             io::ErrorKind::InvalidData,

@@ -79,6 +79,18 @@ pub(super) enum Compiled<'a> {
     Here(&'a HostPython),
 }
 
+/// What was forgotten in this run, of everything that is made anew: images that are built side by side share wheels, and what
+/// one of them has made is as new as another wants it.
+#[derive(Debug, Default)]
+pub(in crate::cmd) struct Forgotten(Mutex<BTreeSet<String>>);
+
+impl Forgotten {
+    /// Whether it is still to be forgotten; once.
+    fn is_left(&self, key: &str) -> bool {
+        self.0.lock().expect("nobody panics with it").insert(key.to_owned())
+    }
+}
+
 /// A wheel whose segment is not there.
 #[derive(Debug, Clone)]
 struct Job {
@@ -99,6 +111,22 @@ pub(super) fn key(pin: &Pin, owned: &Owned, python: &str, bytecode: &str) -> Str
 /// The version of Python as folders have it, such as `3.12`.
 fn release(python: &str) -> String {
     python.split('.').take(2).collect::<Vec<_>>().join(".")
+}
+
+/// Two packages with one path: whichever lies above would win unseen.
+fn refuse_collisions(packages: &[(&str, BTreeSet<String>)]) -> Result<(), Failure> {
+    let mut owners: BTreeMap<&str, &str> = BTreeMap::new();
+    for (name, paths) in packages {
+        for path in paths {
+            if let Some(other) = owners.insert(path, name) {
+                let what = format!("`{other}` and `{name}` both have `/{path}`");
+                let why = "in layers one of the two would be there, and nobody would have chosen which";
+                let advice = "leave out one of them, or build with `--builder buildkit`";
+                return Err(Failure::unassembled(Diagnostic::new(what).why(why).advice(advice)));
+            }
+        }
+    }
+    Ok(())
 }
 
 impl Assembly<'_> {
@@ -124,11 +152,15 @@ impl Assembly<'_> {
         self.pins.values().map(|pin| self.key(pin)).collect()
     }
 
-    /// Forgets all that is known of the packages, so that it is fetched and made anew.
-    pub(super) fn forget(&self) {
+    /// Forgets all that is known of the packages, so that it is fetched and made anew, unless it was in this run.
+    pub(super) fn forget(&self, forgotten: &Forgotten) {
         for (pin, key) in self.pins.values().zip(self.keys()) {
-            self.store.forget(&key);
-            let _ = fs::remove_file(self.store.wheel(&pin.sha256));
+            if forgotten.is_left(&key) {
+                self.store.forget(&key);
+            }
+            if forgotten.is_left(&pin.sha256) {
+                let _ = fs::remove_file(self.store.wheel(&pin.sha256));
+            }
         }
     }
 
@@ -186,13 +218,20 @@ impl Assembly<'_> {
         self.make(lacking).await?;
         let mut segments: Vec<Segment> = Vec::new();
         for key in &keys {
-            segments.push(
-                self.store
-                    .segment(key)
-                    .ok_or_else(|| unassembled("the cache of layers is emptied meanwhile"))?,
-            );
+            // Others may remove it at any time.
+            match self.store.segment(key) {
+                Some(segment) => segments.push(segment),
+                None => return Ok(Err(self.store.spoilt(key))),
+            }
         }
-        self.refuse_collisions(&pins.iter().map(|(name, _)| name.as_str()).zip(&keys).collect::<Vec<_>>())?;
+        let mut paths = Vec::new();
+        for ((name, _), key) in pins.iter().zip(&keys) {
+            match self.store.paths(key) {
+                Ok(of_package) => paths.push((name.as_str(), of_package)),
+                Err(error) => return Ok(Err(error)),
+            }
+        }
+        refuse_collisions(&paths)?;
         let weighed: Vec<Weighed<'_>> = pins
             .iter()
             .zip(&segments)
@@ -214,22 +253,6 @@ impl Assembly<'_> {
         // Without it the same is found out again.
         let _ = self.store.keep_layers(&all, &layers);
         Ok(Ok(layers))
-    }
-
-    /// Two packages with one path: whichever lies above would win unseen.
-    fn refuse_collisions(&self, packages: &[(&str, &String)]) -> Result<(), Failure> {
-        let mut owners: BTreeMap<String, &str> = BTreeMap::new();
-        for (name, key) in packages {
-            for path in self.store.paths(key).map_err(|error| unassembled(&error.to_string()))? {
-                if let Some(other) = owners.insert(path.clone(), name) {
-                    let what = format!("`{other}` and `{name}` both have `/{path}`");
-                    let why = "in layers one of the two would be there, and nobody would have chosen which";
-                    let advice = "leave out one of them, or build with `--builder buildkit`";
-                    return Err(Failure::unassembled(Diagnostic::new(what).why(why).advice(advice)));
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Makes segments of wheels, with the bytecode of their modules.
@@ -318,7 +341,11 @@ impl Assembly<'_> {
             if store.segment(&of_job.key).is_some() {
                 return Ok(None);
             }
-            let file = File::open(&of_job.wheel).map_err(failed)?;
+            let file = match File::open(&of_job.wheel) {
+                // Somebody has removed it meanwhile: as long as its segment is lacking it is fetched again.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                file => file.map_err(failed)?,
+            };
             let mut wheel = Wheel::open(BufReader::new(file), &of_job.file, &environment, None)
                 .map_err(|error| Failure::unassembled(error.diagnostic()))?;
             let mut unfinished = Unfinished::new(&store, &owned).map_err(failed)?;
@@ -346,5 +373,139 @@ impl Assembly<'_> {
         }
         unfinished.keep(&self.store, &job.key).map_err(failed)?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Cursor, Write};
+
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use tempfile::TempDir;
+    use zip::ZipWriter;
+    use zip::write::SimpleFileOptions;
+
+    use super::*;
+    use crate::cmd::FailureKind;
+    use crate::oci::rule;
+    use crate::report::{Redaction, Settings};
+
+    /// Wheels of this host, and a cache for what is made of them.
+    struct Bench {
+        folder: TempDir,
+        pins: BTreeMap<Name, Pin>,
+        local: BTreeMap<Name, PathBuf>,
+        templates: Templates,
+        interrupt: CancellationToken,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            Self {
+                folder: tempfile::tempdir().unwrap(),
+                pins: BTreeMap::new(),
+                local: BTreeMap::new(),
+                templates: Templates::shipped(),
+                interrupt: CancellationToken::new(),
+            }
+        }
+
+        /// Adds a wheel with these files, beside those that each has.
+        fn with(mut self, name: &str, files: &[(&str, &str)]) -> Self {
+            let info = format!("{name}-1.dist-info");
+            let own = [
+                (format!("{info}/METADATA"), format!("Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")),
+                (format!("{info}/WHEEL"), "Wheel-Version: 1.0\nRoot-Is-Purelib: true\n".to_owned()),
+            ];
+            let others = files.iter().map(|(path, content)| ((*path).to_owned(), (*content).to_owned()));
+            let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
+            let mut record = format!("{info}/RECORD,,\n");
+            let mut add = |path: &str, content: &str| {
+                zip.start_file(path, SimpleFileOptions::default()).unwrap();
+                zip.write_all(content.as_bytes()).unwrap();
+            };
+            for (path, content) in others.chain(own) {
+                let hash = URL_SAFE_NO_PAD.encode(Sha256::digest(&content));
+                record += &format!("{path},sha256={hash},{}\n", content.len());
+                add(&path, &content);
+            }
+            add(&format!("{info}/RECORD"), &record);
+            let bytes = zip.finish().unwrap().into_inner();
+            let file = format!("{name}-1-py3-none-any.whl");
+            let place = self.folder.path().join(&file);
+            fs::write(&place, &bytes).unwrap();
+            let pin = Pin {
+                version: "1".to_owned(),
+                file,
+                url: None,
+                sha256: hexadecimal(&Sha256::digest(&bytes)),
+                size: None,
+                is_direct: false,
+                generation: 0,
+            };
+            let name = Name::parse(name).unwrap();
+            self.local.insert(name.clone(), place);
+            self.pins.insert(name, pin);
+            self
+        }
+
+        fn store(&self) -> Store {
+            Store::in_cache(&self.folder.path().join("cache"))
+        }
+
+        fn assembly(&self) -> Assembly<'_> {
+            Assembly {
+                pins: &self.pins,
+                local: &self.local,
+                owned: Owned { prefix: "opt/venv".to_owned(), ids: Ids { uid: 1000, gid: 0 }, umask: 0o002 },
+                rule: rule::layers,
+                python: "3.12.8",
+                compiled: Compiled::Not,
+                templates: &self.templates,
+                certificates: None,
+                store: self.store(),
+                sharing: None,
+                interrupt: &self.interrupt,
+            }
+        }
+
+        async fn layers(&self) -> Result<Vec<Layer>, Failure> {
+            self.assembly().layers(&Report::new(Settings::default(), Redaction::default())).await
+        }
+    }
+
+    #[tokio::test]
+    async fn what_others_remove_beside_a_build_is_made_again() {
+        let bench = Bench::new().with("a", &[("a.py", "a = 1")]).with("b", &[("b.py", "b = 1")]);
+        let layers = bench.layers().await.unwrap();
+        let (assembly, store) = (bench.assembly(), bench.store());
+        let key = &assembly.keys()[0];
+        // A wheel that goes between its download and its segment leaves the segment lacking, and nothing worse.
+        store.forget(key);
+        let gone = Job { key: key.clone(), file: "a-1-py3-none-any.whl".to_owned(), wheel: "/gone".into() };
+        assembly.segment(&gone, None).await.unwrap();
+        assert!(store.segment(key).is_none());
+        // A segment that goes once it was made is one that is spoilt.
+        let told = |error: io::Error| (error.kind(), error.to_string());
+        let spoilt = told(store.paths(key).unwrap_err());
+        assert_eq!(spoilt.0, io::ErrorKind::InvalidData);
+        let written = store.write(&layers[0], &assembly.owned, &mut io::sink());
+        assert_eq!(told(written.unwrap_err()), spoilt);
+        assert_eq!(bench.layers().await.unwrap(), layers);
+    }
+
+    #[tokio::test]
+    async fn what_is_made_anew_is_forgotten_once_in_a_run() {
+        let bench = Bench::new().with("a", &[("a.py", "a = 1")]);
+        let (assembly, store, forgotten) = (bench.assembly(), bench.store(), Forgotten::default());
+        let key = &assembly.keys()[0];
+        for is_first in [true, false] {
+            bench.layers().await.unwrap();
+            assembly.forget(&forgotten);
+            assert_eq!(store.segment(key).is_none(), is_first);
+        }
+        assembly.forget(&Forgotten::default());
+        assert!(store.segment(key).is_none(), "another run forgets it, too");
     }
 }

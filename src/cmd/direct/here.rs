@@ -88,9 +88,9 @@ pub(in crate::cmd) async fn made(
     };
     let of_servers = assembly(&servers, &nothing, of_servers(), rule::one);
     let of_packages = assembly(locked, &planned.local.wheels, of_packages(plan), rule::layers);
-    if how.no_cache {
-        of_servers.forget();
-        of_packages.forget();
+    if let Some(forgotten) = how.anew {
+        of_servers.forget(forgotten);
+        of_packages.forget(forgotten);
     }
     let below = taken(&store, &stored.layers, caller).await?;
     let mut files = foundation::laid_over(plan, base, &texts, templates);
@@ -208,7 +208,7 @@ async fn servers(
     let version = &foundation.interpreter.version;
     let parts = [text, version, &tags.platform(), &foundation.installer.version, &settings];
     let place = asked.cache().join("servers").join(hexadecimal(&Sha256::digest(parts.join("\0"))));
-    let known = fs::read(&place).ok().filter(|_| !how.no_cache);
+    let known = fs::read(&place).ok().filter(|_| how.anew.is_none());
     let known = known.and_then(|text| serde_json::from_slice::<String>(&text).ok());
     let pylock = match known {
         Some(pylock) => pylock,

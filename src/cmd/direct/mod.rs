@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use sha2::{Digest, Sha256};
 
+pub(super) use self::assembly::Forgotten;
 use self::assembly::{Assembly, Compiled};
 use super::build::{How, ordered, supply};
 use super::installed::Installed;
@@ -84,20 +85,20 @@ pub(super) async fn built(
     loop {
         let parts = (&planned.plan, &planned.base, &planned.local);
         let templates = &asked.inputs.templates;
-        let foundation = match engine.image(&foundation_name(&planned.plan)).await?.filter(|_| !how.no_cache)
-        {
-            Some(image) => image.id,
-            None => {
-                supply(engine, &planned.plan, asked.installer(&planned.plan), report).await?;
-                let made = foundation(engine, parts, templates, how, platform.clone(), report, sent);
-                Box::pin(made).await?.map_err(|error| asked.explain(planned, error))?
-            }
-        };
+        let foundation =
+            match engine.image(&foundation_name(&planned.plan)).await?.filter(|_| how.anew.is_none()) {
+                Some(image) => image.id,
+                None => {
+                    supply(engine, &planned.plan, asked.installer(&planned.plan), report).await?;
+                    let made = foundation(engine, parts, templates, how, platform.clone(), report, sent);
+                    Box::pin(made).await?.map_err(|error| asked.explain(planned, error))?
+                }
+            };
         let store = Store::in_cache(asked.cache());
         let parts = (&planned.plan, &planned.local);
         let assembly = packages(engine, parts, &foundation, templates, how, store);
-        if how.no_cache {
-            assembly.forget();
+        if let Some(forgotten) = how.anew {
+            assembly.forget(forgotten);
         }
         let labels = dockerfile::labels(&planned.as_asked());
         let base = &planned.plan.foundation.base.id;
@@ -312,7 +313,7 @@ async fn foundation(
     let began = Instant::now();
     report.began(&work);
     let build = Build {
-        no_cache: how.no_cache,
+        no_cache: how.anew.is_some(),
         network: how.network.map(crate::cli::Network::name),
         platform,
         ..ordered((plan, base, local), templates, engine.builder(), how, Goal::Foundation)?
