@@ -324,7 +324,7 @@ impl Store {
         }
         let recipe = hexadecimal(&recipe.finalize());
         if let Some(Ok([layer])) = self.layers(&recipe).map(<[Layer; 1]>::try_from)
-            && (self.recipe(&layer.diff_id).is_some() || self.keep_recipe(&layer, owned).is_ok())
+            && self.has_recipe(&layer, owned)
         {
             return Ok(layer);
         }
@@ -342,6 +342,12 @@ impl Store {
         let _ = self.keep_recipe(&layer, owned);
         let _ = self.keep_layers(&recipe, std::slice::from_ref(&layer));
         Ok(layer)
+    }
+
+    /// Whether it is known what a layer is made of, from now on at least: whoever packs it has nothing but its diff id.
+    #[must_use]
+    pub fn has_recipe(&self, layer: &Layer, owned: &Owned) -> bool {
+        self.recipe(&layer.diff_id).is_some() || self.keep_recipe(layer, owned).is_ok()
     }
 
     /// What it holds, by kind.

@@ -206,6 +206,7 @@ impl Assembly<'_> {
         if let Some(layers) = self.store.layers(&all)
             && layers.iter().flat_map(|layer| &layer.segments).collect::<BTreeSet<_>>()
                 == keys.iter().collect()
+            && layers.iter().all(|layer| self.store.has_recipe(layer, &self.owned))
         {
             return Ok(Ok(layers));
         }
@@ -493,6 +494,16 @@ mod tests {
         let written = store.write(&layers[0], &assembly.owned, &mut io::sink());
         assert_eq!(told(written.unwrap_err()), spoilt);
         assert_eq!(bench.layers().await.unwrap(), layers);
+    }
+
+    #[tokio::test]
+    async fn layers_that_are_known_can_be_packed() {
+        let bench = Bench::new().with("a", &[("a.py", "a = 1")]);
+        let layers = bench.layers().await.unwrap();
+        // Somebody has forgotten all layers just before these were kept.
+        fs::remove_dir_all(bench.folder.path().join("cache/layers/recipes")).unwrap();
+        assert_eq!(bench.layers().await.unwrap(), layers);
+        assert_eq!(bench.store().packed_all(&[layers[0].diff_id.clone()]).unwrap().len(), 1);
     }
 
     #[tokio::test]
