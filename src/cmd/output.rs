@@ -208,7 +208,7 @@ pub(super) async fn taken(
         !elsewhere.contains_key(*layer) && store.packed(layer).is_none() && store.recipe(layer).is_none()
     };
     let lacking: Vec<&String> = layers.iter().filter(lacks).collect();
-    let mut config = store.config(image.as_str());
+    let mut config = store.config(image.as_str(), &layers);
     if config.is_none() || !lacking.is_empty() {
         let below = engine.image(&direct::foundation_name(plan)).await?;
         let below = below.filter(|below| lacking.iter().all(|layer| below.layers.contains(layer)));

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::thread;
 
@@ -10,6 +10,7 @@ use flate2::Compression;
 use flate2::read::MultiGzDecoder;
 use flate2::write::GzEncoder;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::measured::{Measured, digest};
@@ -182,7 +183,8 @@ impl Store {
         Ok(self.packed(&segment.sha256))
     }
 
-    /// Keeps the configuration of an image that was made here, by its id in the engine.
+    /// Keeps the configuration of an image that was made here, by its id in the engine; engines that keep manifests call it
+    /// otherwise than by its digest, so that stands before it.
     ///
     /// # Errors
     ///
@@ -190,15 +192,30 @@ impl Store {
     pub fn keep_config(&self, image: &str, config: &[u8]) -> io::Result<()> {
         fs::create_dir_all(self.folder("configs"))?;
         let mut file = self.unfinished()?;
+        writeln!(file, "{}", hexadecimal(&Sha256::digest(config)))?;
         file.write_all(config)?;
         file.persist(self.folder("configs").join(digits(image)))?;
         Ok(())
     }
 
-    /// That configuration.
+    /// That configuration, where it is what it was, and that of an image with these layers.
     #[must_use]
-    pub fn config(&self, image: &str) -> Option<Vec<u8>> {
-        fs::read(self.folder("configs").join(digits(image))).ok()
+    pub fn config(&self, image: &str, layers: &[String]) -> Option<Vec<u8>> {
+        let config = kept_config(&self.folder("configs").join(digits(image)))?;
+        let read: Value = serde_json::from_slice(&config).ok()?;
+        (read["rootfs"]["diff_ids"] == json!(layers)).then_some(config)
+    }
+
+    /// Configurations that are not what they were; they are forgotten. Told are the images.
+    pub(super) fn spoilt_configs(&self) -> io::Result<Vec<String>> {
+        let mut spoilt = Vec::new();
+        for (path, _) in super::store::files(&self.folder("configs"))? {
+            if kept_config(&path).is_none() {
+                fs::remove_file(&path)?;
+                spoilt.extend(path.file_name().and_then(|name| name.to_str()).map(str::to_owned));
+            }
+        }
+        Ok(spoilt)
     }
 
     /// Packs or takes over the layer that is read, and tells its diff id.
@@ -288,6 +305,14 @@ impl Store {
         }
         Ok(spoilt)
     }
+}
+
+/// A configuration in a file, where its digest is the one before it.
+fn kept_config(file: &Path) -> Option<Vec<u8>> {
+    let text = fs::read(file).ok()?;
+    let (digest, config) = text.split_at_checked(2 * 32)?;
+    let config = config.strip_prefix(b"\n")?;
+    (digest == hexadecimal(&Sha256::digest(config)).as_bytes()).then(|| config.to_vec())
 }
 
 /// Does the same with several things, a few at once.
@@ -471,6 +496,30 @@ mod tests {
         );
         fs::write(store.blob(&packed), "cut").unwrap();
         assert_eq!(store.verify().unwrap(), [digits(&packed.digest)]);
+    }
+
+    #[test]
+    fn a_configuration_is_that_of_its_image_or_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::in_cache(folder.path());
+        let (image, layers) = (format!("sha256:{}", "1".repeat(64)), ["sha256:2".to_owned()]);
+        let config = br#"{"config": {"Env": ["A=1"]}, "rootfs": {"diff_ids": ["sha256:2"]}}"#;
+        let keep = || store.keep_config(&image, config).unwrap();
+        keep();
+        assert_eq!(store.config(&image, &layers).unwrap(), config);
+        assert_eq!(store.config(&image, &[]), None, "it is that of other layers");
+        assert_eq!(store.verify().unwrap(), Vec::<String>::new());
+        let file = store.folder("configs").join(digits(&image));
+        let whole = fs::read(&file).unwrap();
+        let changed = String::from_utf8(whole.clone()).unwrap().replace("A=1", "A=2").into_bytes();
+        for spoilt in [&changed, &whole[..whole.len() - 1], &whole[..64], &whole[..9], b"", &config[..]] {
+            fs::write(&file, spoilt).unwrap();
+            assert_eq!(store.config(&image, &layers), None, "{}", String::from_utf8_lossy(spoilt));
+            assert_eq!(store.verify().unwrap(), [digits(&image)]);
+            assert!(!file.exists());
+        }
+        keep();
+        assert!(store.config(&image, &layers).is_some());
     }
 
     fn digest_of(bytes: &[u8]) -> String {

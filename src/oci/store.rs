@@ -398,6 +398,7 @@ impl Store {
             }
         }
         spoilt.extend(self.spoilt_blobs()?);
+        spoilt.extend(self.spoilt_configs()?);
         Ok(spoilt)
     }
 
