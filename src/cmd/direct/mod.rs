@@ -229,7 +229,9 @@ async fn put_on(
                 let _ = store.keep_config(image.as_str(), config.as_bytes());
                 return Ok(image);
             }
-            Err(PutError::Layer(error)) if error.kind() == io::ErrorKind::InvalidData && tries > 0 => {
+            Err(PutError::Layer(error)) if is_spoilt(&error) && tries > 0 => {
+                // What is known of it may be wrong, too: it is found out again.
+                store.forget_layers();
                 report.note(&format!("{error}; it is made again"));
             }
             Err(PutError::Digest(_)) if tries > 0 => {
@@ -240,6 +242,11 @@ async fn put_on(
             Err(error) => return Err(unassembled(&error.to_string())),
         }
     }
+}
+
+/// Whether a layer is not what the store knows of it: in its content, or in its size alone.
+fn is_spoilt(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
 }
 
 /// How the engine is given a layer.
@@ -332,4 +339,21 @@ async fn foundation(
     let name: Reference = foundation_name(plan).parse().expect("it is made of digits");
     engine.tag(&image, &name).await?;
     Ok(Ok(image))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ustar;
+
+    #[test]
+    fn a_layer_of_another_size_than_is_known_is_spoilt() {
+        let written = |size| {
+            let root = Ids { uid: 0, gid: 0 };
+            ustar::written_file(&mut io::sink(), "layer", 0o644, root, 0, size, |out| out.write_all(b"12345"))
+        };
+        assert!(written(5).is_ok());
+        assert!([4, 6].into_iter().all(|size| is_spoilt(&written(size).unwrap_err())));
+        assert!(!is_spoilt(&io::ErrorKind::StorageFull.into()));
+    }
 }
