@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use futures_util::FutureExt;
+
 use super::build::{Gathered, How};
 use super::lock::Standing;
 use super::outcome::{self, Clock, Unwritten};
@@ -74,10 +76,12 @@ pub(super) async fn build(
     let image = match found.iter().flatten().next().filter(|_| is_fresh) {
         Some(image) => image.clone(),
         None => {
-            let image = Box::pin(direct::here::made(asked, &planned, &stored, how, caller)).await?;
+            let caller = &*caller;
+            let made = || direct::here::made(asked, &planned, &stored, how, caller).boxed_local();
+            let image = made().await?;
             clock.lap("build");
             let outputs: Vec<_> = stale().collect();
-            let source = Source::Made(&image);
+            let source = Source::Made(&image, &made);
             output::write(&outputs, &source, &stamp, &args.tag, asked.cache(), caller).await?;
             clock.lap("write");
             if args.push {

@@ -7,10 +7,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use futures_util::future::LocalBoxFuture;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use super::direct::here::is_gone;
 use super::{Caller, Failure, direct};
 use crate::archive::hexadecimal;
 use crate::cli::{Output, OutputForm};
@@ -89,8 +91,8 @@ pub(super) fn fresh(output: &Output, names: &[Reference], wanted: &Stamp, cache:
 pub(super) enum Source<'a> {
     /// The engine has it, of this plan.
     Engine(&'a Engine, &'a ImageId, &'a Plan),
-    /// It was made here.
-    Made(&'a Image),
+    /// It was made here, and can be made again.
+    Made(&'a Image, &'a dyn Fn() -> LocalBoxFuture<'a, Result<Image, Failure>>),
 }
 
 /// Writes an image to files and folders, and tells what they hold: an image is known by its configuration there, whatever an
@@ -108,15 +110,16 @@ pub(super) async fn write(
     for output in outputs {
         let (began, work) = (Instant::now(), Work::Write(output.to_string()));
         caller.report.began(&work);
-        // What is spoilt in the store is forgotten, and made or fetched once more.
-        let mut tries = 3;
+        // What is spoilt in the store is forgotten, and made or fetched once more: a layer at a time.
+        let mut tries = 0;
         let id = loop {
-            tries -= 1;
+            tries += 1;
             let image = match *source {
                 Source::Engine(engine, id, plan) => taken(engine, id, plan, &store, &BTreeMap::new()).await?,
-                Source::Made(image) => image.clone(),
+                Source::Made(image, _) if tries == 1 => image.clone(),
+                Source::Made(_, again) => again().await?,
             };
-            let id = image.id();
+            let (id, most) = (image.id(), image.layers.len());
             let (store, to, names) = (store.clone(), (*output).clone(), names.to_vec());
             let interrupt = caller.interrupt.clone();
             // It is waited for also where the caller gives up: what is half written goes.
@@ -129,11 +132,7 @@ pub(super) async fn write(
             }
             match written.unwrap_or_else(|error| Err(io::Error::other(error))) {
                 Ok(()) => break id,
-                Err(error)
-                    if error.kind() == io::ErrorKind::InvalidData
-                        && tries > 0
-                        && matches!(source, Source::Engine(..)) =>
-                {
+                Err(error) if error.kind() == io::ErrorKind::InvalidData && tries <= most => {
                     caller.report.note(&format!("{error}; it is made again"));
                 }
                 Err(error) => return Err(Failure::unwritable(&format!("`{output}`"), &error)),
@@ -141,7 +140,7 @@ pub(super) async fn write(
         };
         let is_compiled = match source {
             Source::Engine(..) => true,
-            Source::Made(image) => image.label(UNCOMPILED).is_none(),
+            Source::Made(image, _) => image.label(UNCOMPILED).is_none(),
         };
         if output.form != OutputForm::Layout && is_compiled {
             let known = Written::of(&output.dest, &id, &stamp.fingerprint(), names);
@@ -203,6 +202,21 @@ pub(super) async fn taken(
     store: &Store,
     elsewhere: &BTreeMap<String, Packed>,
 ) -> Result<Image, Failure> {
+    let taken = match tried(engine, image, plan, store, elsewhere).await? {
+        // What was spoilt is forgotten now, and the engine has it.
+        Err(error) if is_gone(&error) => tried(engine, image, plan, store, elsewhere).await?,
+        taken => taken,
+    };
+    taken.map_err(|error| unwritable(&error.to_string()))
+}
+
+async fn tried(
+    engine: &Engine,
+    image: &ImageId,
+    plan: &Plan,
+    store: &Store,
+    elsewhere: &BTreeMap<String, Packed>,
+) -> Result<io::Result<Image>, Failure> {
     let layers = layers(engine, image).await?;
     let lacks = |layer: &&String| {
         !elsewhere.contains_key(*layer) && store.packed(layer).is_none() && store.recipe(layer).is_none()
@@ -226,7 +240,7 @@ pub(super) async fn taken(
                 return Err(saved.into());
             }
             (Ok(_), Err(saved)) => return Err(saved.into()),
-            (Err(error), _) => return Err(unwritable(&error.to_string())),
+            (Err(error), _) => return Ok(Err(error)),
         };
         if config.is_none() {
             config = read.config().map(<[u8]>::to_vec);
@@ -240,9 +254,11 @@ pub(super) async fn taken(
     let packed = tokio::task::spawn_blocking(move || of_layers.packed_all(&own));
     let packed =
         engine.unless_interrupted(packed).await?.unwrap_or_else(|error| Err(io::Error::other(error)));
-    let mut own = packed.map_err(|error| unwritable(&error.to_string()))?.into_iter();
-    let layers = layers.iter().filter_map(|layer| elsewhere.get(layer).cloned().or_else(|| own.next()));
-    Ok(Image { config, layers: layers.collect() })
+    Ok(packed.map(|packed| {
+        let mut own = packed.into_iter();
+        let layers = layers.iter().filter_map(|layer| elsewhere.get(layer).cloned().or_else(|| own.next()));
+        Image { config, layers: layers.collect() }
+    }))
 }
 
 fn unwritable(why: &str) -> Failure {

@@ -98,16 +98,21 @@ pub(in crate::cmd) async fn made(
         let tag = cache_tag(&plan.foundation.interpreter.version);
         Compiler::here(python, templates)?.compile_all(&mut files, &tag).await?;
     }
-    let files = files.to_tar().and_then(|tar| store.take(tar.as_slice()));
-    let files = files.map_err(|error| unassembled(&error.to_string()))?;
-    let mut layers = vec![("files of the image".to_owned(), files.0)];
-    for assembly in [of_servers, of_packages] {
+    let files = files.to_tar().map_err(|error| unassembled(&error.to_string()))?;
+    let assemblies = [of_servers, of_packages];
+    for assembly in &assemblies {
         assembly.import(report).await?;
-        let made = assembly.layers(report).await?;
-        layers.extend(made.iter().map(|layer: &Layer| (title(layer), layer.diff_id.clone())));
     }
-    let diff_ids: Vec<String> = layers.iter().map(|(_, diff_id)| diff_id.clone()).collect();
-    let above: Vec<Above> = layers.into_iter().map(|(title, diff_id)| Above { diff_id, title }).collect();
+    let mut tries = 3;
+    let (above, packed) = loop {
+        tries -= 1;
+        match above(&store, &files, &assemblies, caller).await? {
+            Err(error) if is_gone(&error) && tries > 0 => {
+                report.note(&format!("{error}; it is made again"));
+            }
+            made => break made.map_err(|error| unassembled(&error.to_string()))?,
+        }
+    };
     let of_base = serde_json::from_slice(&stored.config).unwrap_or_default();
     let mut labels = dockerfile::labels(plan);
     if plan.foundation.bytecode && python.is_none() {
@@ -115,14 +120,36 @@ pub(in crate::cmd) async fn made(
     }
     let config = config(&of_base, plan, &above, &labels, EPOCH)
         .map_err(|error| Failure::refused(error.diagnostic()))?;
-    let packing = {
-        let store = store.clone();
-        tokio::task::spawn_blocking(move || store.packed_all(&diff_ids))
+    Ok(Image { config: config.to_string().into_bytes(), layers: below.into_iter().chain(packed).collect() })
+}
+
+/// The layers above a base: one of the files of the image, in a tar stream, and those of packages; and what they are packed.
+async fn above(
+    store: &Store,
+    files: &[u8],
+    assemblies: &[Assembly<'_>],
+    caller: &Caller,
+) -> Result<io::Result<(Vec<Above>, Vec<Packed>)>, Failure> {
+    let mut above = match store.take(files) {
+        Ok((diff_id, _)) => vec![Above { diff_id, title: "files of the image".to_owned() }],
+        Err(error) => return Ok(Err(error)),
     };
+    for assembly in assemblies {
+        let layers = assembly.layers(&caller.report).await?;
+        let layer = |layer: &Layer| Above { diff_id: layer.diff_id.clone(), title: title(layer) };
+        above.extend(layers.iter().map(layer));
+    }
+    let diff_ids: Vec<String> = above.iter().map(|layer| layer.diff_id.clone()).collect();
+    let of_layers = store.clone();
+    let packing = tokio::task::spawn_blocking(move || of_layers.packed_all(&diff_ids));
     let packed = caller.interrupt.run_until_cancelled(packing).await.ok_or_else(Failure::interrupted)?;
     let packed = packed.unwrap_or_else(|error| Err(io::Error::other(error)));
-    let packed = packed.map_err(|error| unassembled(&error.to_string()))?;
-    Ok(Image { config: config.to_string().into_bytes(), layers: below.into_iter().chain(packed).collect() })
+    Ok(packed.map(|packed| (above, packed)))
+}
+
+/// Whether something in the store is not what it was, which is forgotten then, or somebody has removed it meanwhile.
+pub(in crate::cmd) fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::NotFound)
 }
 
 /// The environment of the servers: root's, and nobody else's to change.
