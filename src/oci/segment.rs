@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 
+use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 
 use super::measured::Measured;
 use super::store::{Owned, Segment, Store};
-use crate::archive::EPOCH;
+use crate::archive::{EPOCH, hexadecimal};
 use crate::kept::keep;
 use crate::ustar;
 
@@ -132,14 +133,14 @@ impl Unfinished {
         let size = self.to.size;
         let (to, sha256) = self.to.done();
         let unfinished = to.into_inner().map_err(io::IntoInnerError::into_error)?;
-        let segment = Segment { size, sha256, folders: self.folders };
+        let list: String = self.paths.iter().flat_map(|path| [path, "\n"]).collect();
+        let digest = hexadecimal(&Sha256::digest(&list));
+        let segment = Segment { size, sha256, folders: self.folders, list: digest };
         is_right(&segment)?;
         let file = store.segment_file(key);
         fs::create_dir_all(file.with_file_name(""))?;
         let mut paths = store.unfinished()?;
-        for path in &self.paths {
-            writeln!(paths, "{path}")?;
-        }
+        paths.write_all(list.as_bytes())?;
         paths.persist(file.with_extension("paths"))?;
         unfinished.persist(&file)?;
         // Last, since it says that the others are there.

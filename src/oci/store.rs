@@ -31,6 +31,8 @@ pub struct Segment {
     pub sha256: String,
     /// The folders that its files are in, from the root, sorted.
     pub folders: BTreeSet<String>,
+    /// SHA-256 over the list of its files, as the store has it.
+    pub list: String,
 }
 
 /// A layer, as it is made of segments.
@@ -132,8 +134,13 @@ impl Store {
     ///
     /// Of the file system; one of [`io::ErrorKind::InvalidData`] where the store has them no more.
     pub fn paths(&self, key: &str) -> io::Result<BTreeSet<String>> {
-        let text = fs::read_to_string(self.segment_file(key).with_extension("paths"));
-        let text = text.map_err(|error| self.spoilt_where_gone(key, error))?;
+        let segment = self.segment(key).ok_or_else(|| self.spoilt(key))?;
+        let bytes = fs::read(self.segment_file(key).with_extension("paths"));
+        let bytes = bytes.map_err(|error| self.spoilt_where_gone(key, error))?;
+        if hexadecimal(&Sha256::digest(&bytes)) != segment.list {
+            return Err(self.spoilt(key));
+        }
+        let text = String::from_utf8(bytes).map_err(|_| self.spoilt(key))?;
         Ok(text.lines().map(str::to_owned).collect())
     }
 
@@ -382,9 +389,10 @@ impl Store {
             else {
                 continue;
             };
-            let is_right = self
-                .segment(key)
-                .is_some_and(|segment| digest(&path).is_ok_and(|found| found == segment.sha256));
+            let is_right = self.segment(key).is_some_and(|segment| {
+                let is = |path: &Path, sha256: &str| digest(path).is_ok_and(|found| found == sha256);
+                is(&path, &segment.sha256) && is(&path.with_extension("paths"), &segment.list)
+            });
             if !is_right {
                 self.forget(key);
                 spoilt.push(key.to_owned());
@@ -550,6 +558,17 @@ mod tests {
             assert_eq!(error.kind(), io::ErrorKind::InvalidData);
             assert_eq!((store.segment("1"), store.layers("x")), (None, None));
         }
+        // A list that is cut hides files from those who look for two of one path.
+        for list in ["", "opt/venv/lib/b.py\n", "\u{fffd}"] {
+            kept(&store, "1", "opt/venv/lib/a.py", "a = 1");
+            assert_eq!(store.paths("1").unwrap(), ["opt/venv/lib/a.py".to_owned()].into());
+            fs::write(store.segment_file("1").with_extension("paths"), list).unwrap();
+            assert_eq!(store.paths("1").unwrap_err().kind(), io::ErrorKind::InvalidData);
+            assert_eq!(store.segment("1"), None);
+        }
+        kept(&store, "1", "opt/venv/lib/a.py", "a = 1");
+        fs::write(store.segment_file("1").with_extension("paths"), "").unwrap();
+        assert_eq!(store.verify().unwrap(), ["1"]);
         kept(&store, "1", "opt/venv/lib/a.py", "a = 1");
         fs::write(store.segment_file("1"), "other").unwrap();
         assert_eq!(store.verify().unwrap(), ["1"]);

@@ -13,7 +13,8 @@ use super::error::Fault;
 pub use super::error::{Refusal, WheelError};
 use super::record::{self, Expected, Line, Record};
 use super::scripts::{self, EntryPoints, PLACEHOLDER};
-use super::zip::{Archive, file_above};
+use super::zip::Archive;
+pub use super::zip::file_above;
 use crate::deps::Name;
 
 /// What the installer calls itself in what it installs.

@@ -536,7 +536,8 @@ fn check_paths(entries: &[Entry]) -> Result<(), Fault> {
 }
 
 /// The folder of a path that is a file.
-pub(super) fn file_above(path: &str, is_file: impl Fn(&str) -> bool) -> Option<&str> {
+#[must_use]
+pub fn file_above(path: &str, is_file: impl Fn(&str) -> bool) -> Option<&str> {
     path.match_indices('/').map(|(slash, _)| &path[..slash]).find(|above| is_file(above))
 }
 

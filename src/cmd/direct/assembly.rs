@@ -27,7 +27,7 @@ use crate::oci::rule::Weighed;
 use crate::oci::segment::{Entry, Unfinished};
 use crate::oci::shared::Place;
 use crate::oci::store::{Layer, Owned, Segment, Store};
-use crate::oci::wheel::{Environment, Wheel};
+use crate::oci::wheel::{Environment, Wheel, file_above};
 use crate::plan::Pin;
 use crate::reference::ImageId;
 use crate::report::Report;
@@ -113,17 +113,25 @@ fn release(python: &str) -> String {
     python.split('.').take(2).collect::<Vec<_>>().join(".")
 }
 
-/// Two packages with one path: whichever lies above would win unseen.
+/// Two packages with one path, be it a file in the one and a folder in the other: whichever lies above would win unseen.
 fn refuse_collisions(packages: &[(&str, BTreeSet<String>)]) -> Result<(), Failure> {
+    let refused = |one: &str, other: &str, path: &str| {
+        let what = format!("`{one}` and `{other}` both have `/{path}`");
+        let why = "in layers one of the two would be there, and nobody would have chosen which";
+        let advice = "leave out one of them, or build with `--builder buildkit`";
+        Err(Failure::unassembled(Diagnostic::new(what).why(why).advice(advice)))
+    };
     let mut owners: BTreeMap<&str, &str> = BTreeMap::new();
     for (name, paths) in packages {
         for path in paths {
             if let Some(other) = owners.insert(path, name) {
-                let what = format!("`{other}` and `{name}` both have `/{path}`");
-                let why = "in layers one of the two would be there, and nobody would have chosen which";
-                let advice = "leave out one of them, or build with `--builder buildkit`";
-                return Err(Failure::unassembled(Diagnostic::new(what).why(why).advice(advice)));
+                return refused(other, name, path);
             }
+        }
+    }
+    for (path, name) in &owners {
+        if let Some(above) = file_above(path, |above| owners.contains_key(above)) {
+            return refused(owners[above], name, above);
         }
     }
     Ok(())
@@ -494,6 +502,31 @@ mod tests {
         let written = store.write(&layers[0], &assembly.owned, &mut io::sink());
         assert_eq!(told(written.unwrap_err()), spoilt);
         assert_eq!(bench.layers().await.unwrap(), layers);
+    }
+
+    #[tokio::test]
+    async fn packages_with_one_path_are_refused_by_name() {
+        let site = "opt/venv/lib/python3.12/site-packages";
+        for (of_a, of_b, path) in [
+            ("x/same.py", "x/same.py", Some("x/same.py")),
+            ("x/y.py", "x", Some("x")),
+            ("x", "x/y/z.py", Some("x")),
+            ("x/y", "x/z", None),
+            ("x-y", "x/y", None),
+        ] {
+            let bench = Bench::new().with("a", &[(of_a, "1")]).with("b", &[(of_b, "2")]);
+            match (bench.layers().await, path) {
+                (Ok(_), None) => {}
+                (Err(failure), Some(path)) => {
+                    assert_eq!(failure.kind, FailureKind::Unassembled);
+                    let what = &failure.diagnostics[0].what;
+                    let names = ["`a` and `b`", "`b` and `a`"];
+                    assert!(names.iter().any(|names| what.starts_with(names)), "{what}");
+                    assert!(what.ends_with(&format!("`/{site}/{path}`")), "{what}");
+                }
+                (made, _) => panic!("{of_a} {of_b}: {made:?}"),
+            }
+        }
     }
 
     #[tokio::test]
