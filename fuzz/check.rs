@@ -173,7 +173,11 @@ pub(crate) fn fleet(text: &str) {
 
 /// Reads bytes as a wheel. What it has stays in the environment, and has the size that was told.
 pub(crate) fn wheel(bytes: &[u8]) {
-    let environment = Environment { prefix: "/opt/venv".to_owned(), python: "3.12".to_owned() };
+    let environment = Environment {
+        prefix: "/opt/venv".to_owned(),
+        python: "3.12".to_owned(),
+        cache_tag: Some("cpython-312".to_owned()),
+    };
     match Wheel::open(Cursor::new(bytes), "a_b-1.0-py3-none-any.whl", &environment, None) {
         Ok(mut wheel) => {
             let paths: Vec<_> = wheel.files().iter().map(|file| (file.path.clone(), file.size)).collect();
@@ -279,7 +283,11 @@ pub(crate) fn segment(bytes: &[u8]) {
     let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
     packed.write_all(bytes).unwrap();
     let packed = packed.finish().unwrap();
-    let environment = Environment { prefix: "/opt/venv".to_owned(), python: "3.12".to_owned() };
+    let environment = Environment {
+        prefix: "/opt/venv".to_owned(),
+        python: "3.12".to_owned(),
+        cache_tag: Some("cpython-312".to_owned()),
+    };
     let ids = Ids { uid: 1000, gid: 0 };
     let owned = Owned { prefix: "opt/venv".to_owned(), ids, umask: 0o002 };
     let place = shared::Place { environment: &environment, owned: &owned };

@@ -125,8 +125,11 @@ fn installed(uv: &Path, index: &Index, scratch: &Path, wheel: &str, prefix: &Pat
 fn made(file: &Path, prefix: &Path) -> Tree {
     let version =
         run(Command::new("python3").args(["-c", "import sys; print('%d.%d' % sys.version_info[:2])"]));
-    let environment =
-        Environment { prefix: prefix.to_str().unwrap().to_owned(), python: version.trim().to_owned() };
+    let environment = Environment {
+        prefix: prefix.to_str().unwrap().to_owned(),
+        python: version.trim().to_owned(),
+        cache_tag: None,
+    };
     let name = file.file_name().unwrap().to_str().unwrap();
     let mut wheel = Wheel::open(File::open(file).unwrap(), name, &environment, None).unwrap();
     let mut made = Tree::new();

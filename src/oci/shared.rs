@@ -360,7 +360,7 @@ mod tests {
     }
 
     fn environment() -> Environment {
-        Environment { prefix: "/opt/venv".to_owned(), python: "3.12".to_owned() }
+        Environment { prefix: "/opt/venv".to_owned(), python: "3.12".to_owned(), cache_tag: None }
     }
 
     fn made(store: &Store, key: &str, files: &[(&str, &str)]) -> Segment {

@@ -33,6 +33,18 @@ pub struct Environment {
     pub prefix: String,
     /// The version of its interpreter, as in `3.12`.
     pub python: String,
+    /// What names of bytecode have in them, where modules are compiled once they are there: what a wheel has brought in its
+    /// place gives way, as it does where an installer compiles.
+    pub cache_tag: Option<String>,
+}
+
+/// Where the bytecode of a module is.
+///
+/// Rule: Python, `importlib.util.cache_from_source`.
+#[must_use]
+pub fn bytecode(module: &str, cache_tag: &str) -> String {
+    let (folder, name) = module.rsplit_once('/').unwrap_or(("", module));
+    format!("{folder}/__pycache__/{}.{cache_tag}.pyc", name.trim_end_matches(".py"))
 }
 
 impl Environment {
@@ -493,8 +505,22 @@ impl Installed<'_> {
         });
     }
 
+    /// Leaves out bytecode that is made anew. `RECORD` names it as installers do that compile: nobody knows its content yet.
+    fn leave_out_bytecode(&mut self) {
+        let Some(cache_tag) = &self.environment.cache_tag else { return };
+        let packages = self.environment.packages() + "/";
+        let modules = self.files.iter().map(|file| &file.path).filter(|path| is_module(path, &packages));
+        let made: BTreeSet<String> = modules.map(|path| bytecode(path, cache_tag)).collect();
+        self.files.retain(|file| !made.contains(&file.path));
+        let recorded: BTreeSet<String> = made.iter().map(|path| self.environment.recorded(path)).collect();
+        for line in self.lines.iter_mut().filter(|line| recorded.contains(&line.file())) {
+            (line.hash, line.size) = (None, None);
+        }
+    }
+
     /// All files, if none is in the way of another or of the environment.
     fn finish(mut self) -> Result<Vec<File>, Refusal> {
+        self.leave_out_bytecode();
         let record = record::write(std::mem::take(&mut self.lines));
         self.add_unrecorded(self.in_info("RECORD"), record.into_bytes(), false);
         let Self { environment, stem, files, .. } = self;
@@ -508,8 +534,7 @@ impl Installed<'_> {
             if is_another || environment.owns(&file.path) {
                 return Err(Refusal::Owned(file.path));
             }
-            let name = inside.and_then(|path| path.rsplit('/').next()).unwrap_or_default();
-            file.is_module = name.strip_suffix(".py").is_some_and(|name| !name.is_empty());
+            file.is_module = is_module(&file.path, &packages);
             if let Some(file) = sorted.insert(file.path.clone(), file) {
                 return Err(Refusal::Collision(file.path));
             }
@@ -522,6 +547,12 @@ impl Installed<'_> {
         let from_root = |file: File| File { path: format!("{root}/{}", file.path), ..file };
         Ok(sorted.into_values().map(from_root).collect())
     }
+}
+
+/// Whether a file is a module among packages, which are in this folder.
+fn is_module(path: &str, packages: &str) -> bool {
+    let name = path.strip_prefix(packages).and_then(|path| path.rsplit('/').next());
+    name.and_then(|name| name.strip_suffix(".py")).is_some_and(|name| !name.is_empty())
 }
 
 /// SHA-256 and size of a content whose first line is another one.
@@ -600,7 +631,7 @@ mod tests {
     }
 
     fn environment() -> Environment {
-        Environment { prefix: "/opt/venv".to_owned(), python: "3.12".to_owned() }
+        Environment { prefix: "/opt/venv".to_owned(), python: "3.12".to_owned(), cache_tag: None }
     }
 
     fn open(name: &str, bytes: &[u8]) -> Result<Wheel<Cursor<Vec<u8>>>, WheelError> {
@@ -806,6 +837,35 @@ mod tests {
                 "cannot take the wheel `{NAME}`: `a_b/__init__.py`: its content is not the one in `RECORD`"
             )
         );
+    }
+
+    #[test]
+    fn bytecode_that_is_made_anew_gives_way_and_the_record_says_nothing_of_it() {
+        let bytes = wheel(&[
+            ("a_b/__pycache__/__init__.cpython-312.pyc", Some("1")),
+            ("a_b/__pycache__/__init__.cpython-311.pyc", Some("2")),
+            ("a_b/__pycache__/other.cpython-312.pyc", Some("3")),
+            ("a_b-1.0.data/purelib/pure.py", Some("")),
+            ("a_b-1.0.data/platlib/__pycache__/pure.cpython-312.pyc", Some("4")),
+        ]);
+        let left = |cache_tag: Option<&str>| {
+            let environment = Environment { cache_tag: cache_tag.map(str::to_owned), ..environment() };
+            let mut wheel = Wheel::open(Cursor::new(bytes.clone()), NAME, &environment, None).unwrap();
+            let record =
+                content(&mut wheel, "opt/venv/lib/python3.12/site-packages/a_b-1.0.dist-info/RECORD");
+            let names = wheel.files().iter().filter_map(|file| file.path.split_once("__pycache__/"));
+            let mut names: Vec<String> = names.map(|(_, name)| name.to_owned()).collect();
+            names.sort();
+            (names, format!("\n{}", record.unwrap()))
+        };
+        let (names, record) = left(Some("cpython-312"));
+        assert_eq!(names, ["__init__.cpython-311.pyc", "other.cpython-312.pyc"]);
+        assert!(record.contains("\na_b/__pycache__/__init__.cpython-312.pyc,,\n"), "{record}");
+        assert!(record.contains("\n__pycache__/pure.cpython-312.pyc,,\n"), "{record}");
+        assert!(record.contains("other.cpython-312.pyc,sha256="), "{record}");
+        let (names, record) = left(None);
+        assert_eq!(names.len(), 4);
+        assert!(!record.contains(".pyc,,"), "{record}");
     }
 
     #[test]

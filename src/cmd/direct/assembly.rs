@@ -152,7 +152,8 @@ impl Assembly<'_> {
     }
 
     fn environment(&self) -> Environment {
-        Environment { prefix: self.prefix(), python: release(self.python) }
+        let cache_tag = (!matches!(self.compiled, Compiled::Not)).then(|| cache_tag(self.python));
+        Environment { prefix: self.prefix(), python: release(self.python), cache_tag }
     }
 
     /// The keys of the segments of all packages.

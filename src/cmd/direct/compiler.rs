@@ -15,6 +15,7 @@ use crate::archive::Archive;
 use crate::engine::{Container, Running};
 use crate::inputs::templates::Templates;
 use crate::oci::segment::{Entry, Unfinished};
+use crate::oci::wheel::bytecode;
 
 /// A Python of this host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -157,8 +158,7 @@ impl Compiler {
                 continue;
             }
             let code = self.read(usize::try_from(length).unwrap_or(usize::MAX)).await?;
-            let (folder, name) = path.rsplit_once('/').unwrap_or(("", &path));
-            let place = format!("{folder}/__pycache__/{}.{cache_tag}.pyc", name.trim_end_matches(".py"));
+            let place = bytecode(&path, cache_tag);
             if taken.insert(place.clone()) {
                 keep(&place, &code).map_err(failed)?;
             }
