@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::measured::{Measured, digest};
-use super::store::{BUFFER, Layer, Owned, Segment, Store};
+use super::measured::Measured;
+use super::store::{BUFFER, Layer, Owned, Segment, Store, files, is_named_so, remove};
 use crate::archive::hexadecimal;
 use crate::kept::keep;
 use crate::reference::is_digest;
@@ -209,9 +209,9 @@ impl Store {
     /// Configurations that are not what they were; they are forgotten. Told are the images.
     pub(super) fn spoilt_configs(&self) -> io::Result<Vec<String>> {
         let mut spoilt = Vec::new();
-        for (path, _) in super::store::files(&self.folder("configs"))? {
-            if kept_config(&path).is_none() {
-                fs::remove_file(&path)?;
+        for (path, _) in files(&self.folder("configs"))? {
+            if kept_config(&path).is_none() && path.exists() {
+                remove(&path)?;
                 spoilt.extend(path.file_name().and_then(|name| name.to_str()).map(str::to_owned));
             }
         }
@@ -296,10 +296,9 @@ impl Store {
     /// Packed bytes that are not what they were; they are forgotten.
     pub(super) fn spoilt_blobs(&self) -> io::Result<Vec<String>> {
         let mut spoilt = Vec::new();
-        for (path, _) in super::store::files(&self.folder("blobs"))? {
+        for (path, _) in files(&self.folder("blobs"))? {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            if digest(&path).ok().as_deref() != Some(name) {
-                fs::remove_file(&path)?;
+            if !is_named_so(&path, name)? {
                 spoilt.push(name.to_owned());
             }
         }

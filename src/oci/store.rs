@@ -389,6 +389,11 @@ impl Store {
             else {
                 continue;
             };
+            // Whoever makes it has its files there one after the other.
+            let _alone = self.alone(key)?;
+            if !path.exists() {
+                continue;
+            }
             let is_right = self.segment(key).is_some_and(|segment| {
                 let is = |path: &Path, sha256: &str| digest(path).is_ok_and(|found| found == sha256);
                 is(&path, &segment.sha256) && is(&path.with_extension("paths"), &segment.list)
@@ -400,8 +405,7 @@ impl Store {
         }
         for (path, _) in files(&self.0.join("wheels"))? {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            if digest(&path).ok().as_deref() != Some(name) {
-                fs::remove_file(&path)?;
+            if !is_named_so(&path, name)? {
                 spoilt.push(name.to_owned());
             }
         }
@@ -422,7 +426,7 @@ impl Store {
         for (path, metadata) in files(&self.0.join("unfinished"))? {
             let age = metadata.modified().ok().and_then(|time| now.duration_since(time).ok());
             if age.is_some_and(|age| age > LEFT) {
-                fs::remove_file(&path)?;
+                remove(&path)?;
                 freed += metadata.len();
             }
         }
@@ -443,7 +447,7 @@ impl Store {
                     }
                 }
                 Some(_) => continue,
-                None => fs::remove_file(&path)?,
+                None => remove(&path)?,
             }
             total -= metadata.len();
             freed += metadata.len();
@@ -456,6 +460,23 @@ impl Store {
         if let Ok(file) = File::options().append(true).open(self.segment_file(key)) {
             let _ = file.set_modified(SystemTime::now());
         }
+    }
+}
+
+/// Removes a file, unless somebody else has.
+pub(super) fn remove(file: &Path) -> io::Result<()> {
+    match fs::remove_file(file) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a file has the SHA-256 that it is called by. It goes where it has not; one that others have removed has it.
+pub(super) fn is_named_so(file: &Path, name: &str) -> io::Result<bool> {
+    match digest(file) {
+        Ok(found) if found == name => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        _ => remove(file).map(|()| false),
     }
 }
 
@@ -575,6 +596,39 @@ mod tests {
         assert!(store.segment("2").is_some());
         assert!(store.prune(u64::MAX).unwrap() == 0 && store.prune(0).unwrap() > 0);
         assert_eq!(store.held().unwrap()["segments"].bytes, 0);
+    }
+
+    #[test]
+    fn what_others_remove_or_make_meanwhile_is_left_to_them() {
+        let cache = tempfile::tempdir().unwrap();
+        let store = Store::in_cache(cache.path());
+        let gone = cache.path().join("gone");
+        assert!(remove(&gone).is_ok() && is_named_so(&gone, "0").unwrap());
+        // A segment whose maker is between two of its files.
+        kept(&store, "1", "opt/venv/lib/a.py", "a = 1");
+        let head = store.segment_file("1").with_extension("json");
+        let text = fs::read(&head).unwrap();
+        fs::remove_file(&head).unwrap();
+        let alone = store.alone("1").unwrap();
+        let verifying = std::thread::spawn({
+            let store = store.clone();
+            move || store.verify().unwrap()
+        });
+        std::thread::sleep(Duration::from_millis(100));
+        fs::write(&head, text).unwrap();
+        drop(alone);
+        assert_eq!(verifying.join().unwrap(), Vec::<String>::new());
+        assert!(store.segment("1").is_some());
+        // Several that clean up at once.
+        for number in 0..200 {
+            fs::create_dir_all(store.folder("blobs")).unwrap();
+            fs::write(store.folder("blobs").join(number.to_string()), "x").unwrap();
+        }
+        std::thread::scope(|scope| {
+            let cleaning: Vec<_> =
+                (0..4).map(|_| scope.spawn(|| store.verify().and(store.prune(0)).map(drop))).collect();
+            assert!(cleaning.into_iter().all(|cleaning| cleaning.join().unwrap().is_ok()));
+        });
     }
 
     #[test]
