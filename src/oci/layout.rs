@@ -1,6 +1,7 @@
 //! Images in folders and archives, as other tools read them.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
 use std::path::Path;
@@ -78,10 +79,11 @@ fn index_of(folder: &Path) -> io::Result<Value> {
     let unfit = |why: &str| io::Error::new(io::ErrorKind::InvalidInput, why.to_owned());
     match File::open(folder.join("index.json")) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let holds_others = fs::read_dir(folder)?
-                .filter_map(Result::ok)
-                .any(|entry| !["blobs", "oci-layout"].iter().any(|name| entry.file_name() == *name));
-            if holds_others {
+            // What is unfinished was left by one that was killed.
+            let is_ours = |name: &OsStr| {
+                name == "blobs" || name == "oci-layout" || name.as_encoded_bytes().starts_with(UNFINISHED)
+            };
+            if fs::read_dir(folder)?.filter_map(Result::ok).any(|entry| !is_ours(&entry.file_name())) {
                 return Err(unfit("there are other files in the folder, and it is no layout of images"));
             }
             Ok(
@@ -161,6 +163,9 @@ fn write(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     file.persist(folder.join(name))?;
     Ok(())
 }
+
+/// What the names of unfinished files begin with.
+const UNFINISHED: &[u8] = b".tmp";
 
 /// A file that others may read once it is there.
 ///
@@ -318,6 +323,20 @@ mod tests {
             fs::write(folder.join("index.json"), text).unwrap();
             assert!(whole(folder, None).is_none(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_folder_of_one_that_was_killed_is_taken_and_one_of_others_is_not() {
+        let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let (store, folder) = (Store::in_cache(folders[0].path()), folders[1].path());
+        let image = image(&store, b"one");
+        let write = || write_folder(&image, &store, folder, &[], &|| false);
+        fs::write(folder.join("own.txt"), "").unwrap();
+        assert_eq!(write().unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        fs::remove_file(folder.join("own.txt")).unwrap();
+        unfinished(folder).unwrap().keep().unwrap();
+        write().unwrap();
+        assert!(whole(folder, None).is_some());
     }
 
     #[test]
