@@ -84,8 +84,10 @@ pub(super) async fn made(
             planned.plan = planned.as_asked().into_owned();
             return Ok(image);
         }
-        (BuilderChoice::Auto, _) if !is_locked => None,
         (BuilderChoice::Auto, Some(why)) => Some(why),
+        (BuilderChoice::Auto, None) if !is_locked => {
+            Some("there is no lock; `ipybox lock` makes one".to_owned())
+        }
         (BuilderChoice::Auto, None) => match directly(engine, asked, planned, how, tag, caller, sent).await {
             Err(Failure { kind: FailureKind::Unassembled, diagnostics, .. }) => {
                 let what = diagnostics.into_iter().next();
