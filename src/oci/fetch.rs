@@ -76,7 +76,8 @@ impl Fetcher {
         Ok(Self(client.build().map_err(io::Error::other)?))
     }
 
-    /// A wheel in the store, fetched where it is not there. What was fetched is kept only where size and SHA-256 are right.
+    /// A wheel in the store, fetched where it is not there, by one of those who want it at once. What was fetched is kept only
+    /// where size and SHA-256 are right.
     ///
     /// # Errors
     ///
@@ -89,6 +90,14 @@ impl Fetcher {
         sha256: &str,
         size: Option<u64>,
     ) -> Result<PathBuf, FetchError> {
+        if let Some(place) = store.has_wheel(sha256) {
+            return Ok(place);
+        }
+        let (of_wheel, of_store) = (sha256.to_owned(), store.clone());
+        let alone = tokio::task::spawn_blocking(move || of_store.alone(&of_wheel)).await;
+        let _alone = alone
+            .unwrap_or_else(|error| Err(io::Error::other(error)))
+            .map_err(|source| FetchError::Unkept { file: file.to_owned(), source })?;
         if let Some(place) = store.has_wheel(sha256) {
             return Ok(place);
         }
@@ -203,8 +212,21 @@ mod tests {
                 }
                 (fetched, refused) => panic!("{answers:?}: {fetched:?} {refused:?}"),
             }
-            let left = std::fs::read_dir(cache.path().join("layers/unfinished"));
-            assert!(left.map_or(true, |mut entries| entries.next().is_none()));
+            let left = std::fs::read_dir(cache.path().join("layers/unfinished")).unwrap();
+            let mut left = left.map(|entry| entry.unwrap().path());
+            assert!(left.all(|path| path.extension().is_some_and(|end| end == "lock")));
         }
+    }
+
+    #[tokio::test]
+    async fn a_wheel_that_several_want_at_once_is_fetched_once() {
+        let sha256 = hexadecimal(&Sha256::digest("wheel"));
+        let cache = tempfile::tempdir().unwrap();
+        let (store, fetcher) = (Store::in_cache(cache.path()), Fetcher::new(None).unwrap());
+        // There is no second answer.
+        let url = served(&["HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nwheel"]).await;
+        let fetch = || fetcher.wheel(&store, "a-1.0-py3-none-any.whl", &url, &sha256, None);
+        let (one, other, another) = tokio::join!(fetch(), fetch(), fetch());
+        assert!([one, other, another].into_iter().all(|fetched| fetched.unwrap() == store.wheel(&sha256)));
     }
 }
