@@ -531,6 +531,50 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn of_a_wheel_that_is_refused_nothing_is_left() {
+        for (path, why) in
+            [("../../x.pth", "its path"), ("/etc/x", "its path"), ("b-1.dist-info/X", ".dist-info")]
+        {
+            let bench = Bench::new().with("a", &[("a.py", "a = 1"), (path, "hostile")]);
+            let failure = bench.layers().await.unwrap_err();
+            assert_eq!(failure.kind, FailureKind::Unassembled);
+            let Diagnostic { what, why: told, .. } = &failure.diagnostics[0];
+            assert!(what.contains("`a-1-py3-none-any.whl`") && told.contains(why), "{what}: {told}");
+            assert!(bench.store().held().unwrap().values().all(|held| held.count == 0));
+            let left = bench.folder.path().join("cache/layers/unfinished").read_dir().unwrap();
+            let mut left = left.map(|entry| entry.unwrap().path());
+            assert!(left.all(|path| path.extension().is_some_and(|end| end == "lock")), "{path}");
+            assert!(!bench.folder.path().join("x.pth").exists());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_store_that_takes_nothing_is_told_and_what_is_only_kept_for_later_is_not_needed() {
+        // Tests may run as root, whom permissions do not stop: files stand where folders should be.
+        for (folder, is_needed) in
+            [("segments", true), ("unfinished", true), ("layers", false), ("recipes", false)]
+        {
+            let bench = Bench::new().with("a", &[("a.py", "a = 1")]);
+            let place = bench.folder.path().join("cache/layers").join(folder);
+            fs::create_dir_all(place.parent().unwrap()).unwrap();
+            fs::write(&place, "somebody's").unwrap();
+            for _ in 0..2 {
+                match bench.layers().await {
+                    Ok(layers) => assert!(!is_needed && layers.len() == 1, "{folder}"),
+                    Err(failure) => {
+                        assert!(is_needed, "{folder}");
+                        assert_eq!(failure.kind, FailureKind::Unassembled);
+                        let Diagnostic { why, fix, .. } = &failure.diagnostics[0];
+                        assert!(why.contains("os error"), "{why}");
+                        assert!(fix.as_ref().is_some_and(|fix| format!("{fix:?}").contains("--cache-dir")));
+                    }
+                }
+            }
+            assert_eq!(fs::read_to_string(&place).unwrap(), "somebody's");
+        }
+    }
+
+    #[tokio::test]
     async fn layers_that_are_known_can_be_packed() {
         let bench = Bench::new().with("a", &[("a.py", "a = 1")]);
         let layers = bench.layers().await.unwrap();
