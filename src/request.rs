@@ -59,6 +59,8 @@ pub struct Request {
     pub base_is_local: bool,
     /// The same in files of this host, where no engine has a part in it.
     pub base_files: Option<Place>,
+    /// The image to build on, where a registry has it and no engine is asked for it.
+    pub base_registry: Option<Reference>,
     /// A file with the facts of the image built on, which then is not asked.
     pub base_facts: Option<PathBuf>,
     /// The interpreter's version.
@@ -119,6 +121,7 @@ impl Request {
             base: None,
             base_is_local: false,
             base_files: None,
+            base_registry: None,
             base_facts: None,
             python: None,
             base_python: None,

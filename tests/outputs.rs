@@ -249,6 +249,56 @@ fn an_image_that_no_engine_made_is_proved_in_one() {
 }
 
 #[test]
+fn a_base_of_a_registry_is_fetched_once_and_its_image_pushed_beside_it() {
+    let registry = served::Registry::start();
+    let proxy = served::Proxy::counting(&registry.address);
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("dependencies.txt"), "tomli-w = \"*\"\n").unwrap();
+    let of_base = format!("docker://{}/team/base:1", registry.address);
+    run(Command::new("skopeo").args(["copy", "-q", "--dest-tls-verify=false", &layout(), &of_base]));
+    let (base, tag) = (format!("docker://{}/team/base:1", proxy.address), Image::tag("of-registry"));
+    let build = |arguments: &[&str]| {
+        let mut build = without_engine(folder.path(), &base, "cache");
+        let built =
+            build.args(["-o", "type=docker,dest=docker.tar", "-t", &tag]).args(arguments).output().unwrap();
+        (built.status.code(), printed(&built), said(&built))
+    };
+    let (code, id, told) = build(&[]);
+    assert_eq!(code, Some(0), "{told}");
+    let blobs =
+        |requests: &[served::Request]| requests.iter().filter(|request| request.is("GET", "/blobs/")).count();
+    assert!(blobs(&proxy.taken()) >= 2);
+    let (_, again, told) = build(&[]);
+    assert!(again == id && told.contains("up to date"), "{told}");
+    assert_eq!(blobs(&proxy.taken()), 0);
+    let checked =
+        ipybox().args(["cache", "verify"]).env("IPYBOX_CACHE_DIR", folder.path().join("cache")).output();
+    assert!(checked.unwrap().stdout.is_empty());
+    docker(&["load", "-q", "-i", &folder.path().join("docker.tar").display().to_string()]);
+    let ran =
+        docker(&[&["run", "--rm", "--label", "ipybox.test", "--network", "none", &tag], &TRY[..]].concat());
+    docker(&["rmi", &tag]);
+    assert!(ran.contains("runs"), "{ran}");
+    // What the cache has lost is fetched again.
+    let kept = folder.path().join("cache/layers/bases/blobs/sha256");
+    let largest =
+        kept.read_dir().unwrap().flatten().max_by_key(|blob| blob.metadata().unwrap().len()).unwrap();
+    fs::remove_file(largest.path()).unwrap();
+    assert_eq!(build(&["--force"]).1, id);
+    assert_eq!(blobs(&proxy.taken()), 1);
+    let (code, _, told) = build(&["--platform", "linux/s390x"]);
+    assert!(code == Some(1) && told.contains("linux/s390x"), "{told}");
+    let gone = base.replace("base:1", "base:2");
+    let refused =
+        without_engine(folder.path(), &gone, "cache").args(["-o", "type=oci,dest=x.tar"]).output().unwrap();
+    assert!(
+        refused.status.code() == Some(1) && said(&refused).contains("there is no image"),
+        "{}",
+        said(&refused)
+    );
+}
+
+#[test]
 fn what_cannot_be_made_without_an_engine_is_told() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("dependencies.txt"), "").unwrap();

@@ -261,18 +261,17 @@ impl Base {
         Ok(Some(base))
     }
 
-    /// The facts of an image in files of this host; those of an image that was read before are in the cache.
+    /// The facts of an image that no engine has; those of an image that was read before are in the cache.
     ///
     /// # Errors
     ///
     /// As [`Base::of_stored`].
-    pub fn in_files(stored: &Stored, cache: &Path) -> Result<Self, BaseError> {
+    pub fn outside(stored: &Stored, reference: &Reference, cache: &Path) -> Result<Self, BaseError> {
         let id = ImageId::try_from(stored.config_digest.clone()).ok();
-        let reference = stored.place.reference();
-        if let Some(base) = id.and_then(|id| Self::cached(cache, &id, &reference)) {
+        if let Some(base) = id.and_then(|id| Self::cached(cache, &id, reference)) {
             return Ok(base);
         }
-        let base = Self::of_stored(stored, &reference)?;
+        let base = Self::of_stored(stored, reference)?;
         // Without a cache the next build reads again, and that is all.
         let _ = base.cache(cache);
         Ok(base)

@@ -12,7 +12,7 @@ use crate::accounts::User;
 use crate::base::Platform;
 use crate::deps::{Index, Name, Priority, Selection};
 use crate::lock;
-use crate::reference::{Reference, ReferenceError};
+use crate::reference::Reference;
 use crate::request::{FromSource, Libraries, Locking, PythonVersion, Request, SecretFrom, Tools};
 use crate::stored::Place;
 use crate::variant::{self, executor_name};
@@ -61,8 +61,8 @@ pub struct ImageArgs {
 
     /// Image to build on [default: python:X.Y-slim-bookworm]
     ///
-    /// `oci:DIR`, `oci-archive:FILE` and `docker-archive:FILE` are images in files of this host: the image is made without an
-    /// engine then, and written to where `--output` says.
+    /// `oci:DIR`, `oci-archive:FILE` and `docker-archive:FILE` are images in files of this host, and `docker://NAME` is one
+    /// that a registry has: the image is made without an engine then, and written to where `--output` says, or pushed.
     #[arg(long, value_name = "IMAGE", env = "IPYBOX_BASE", hide_env = true)]
     pub base: Option<BaseImage>,
 
@@ -311,10 +311,11 @@ impl ImageArgs {
         } else {
             User::Unprivileged { uid: self.uid.unwrap_or(uid), gid: self.gid.unwrap_or(gid) }
         };
-        let (base, base_files) = match self.base {
-            Some(BaseImage::Named(reference)) => (Some(reference), None),
-            Some(BaseImage::InFiles(place)) => (None, Some(place)),
-            None => (None, None),
+        let (base, base_files, base_registry) = match self.base {
+            Some(BaseImage::Named(reference)) => (Some(reference), None, None),
+            Some(BaseImage::InFiles(place)) => (None, Some(place), None),
+            Some(BaseImage::InRegistry(reference)) => (None, None, Some(reference)),
+            None => (None, None, None),
         };
         Request {
             variant: self.variant,
@@ -326,6 +327,7 @@ impl ImageArgs {
             base,
             base_is_local: false,
             base_files,
+            base_registry,
             base_facts: self.base_facts,
             python: self.python,
             base_python: self.base_python,
@@ -363,15 +365,26 @@ pub enum BaseImage {
     Named(Reference),
     /// One in files of this host.
     InFiles(Place),
+    /// One that a registry has, and no engine is asked for.
+    InRegistry(Reference),
 }
+
+/// What stands before the name of an image that a registry has.
+///
+/// Rule: containers-transports(5).
+const REGISTRY: &str = "docker://";
 
 impl FromStr for BaseImage {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let named = |text: &str| text.parse::<Reference>().map_err(|error| error.to_string());
+        if let Some(name) = text.strip_prefix(REGISTRY) {
+            return named(name).map(Self::InRegistry);
+        }
         match Place::told(text) {
             Some(place) => place.map(Self::InFiles).map_err(|error| error.to_string()),
-            None => text.parse().map(Self::Named).map_err(|error: ReferenceError| error.to_string()),
+            None => named(text).map(Self::Named),
         }
     }
 }

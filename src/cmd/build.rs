@@ -29,9 +29,9 @@ use crate::supply::Supplies;
 pub(super) async fn run(args: BuildArgs, caller: &mut Caller) -> Result<(), Failure> {
     show(args.progress, caller)?;
     let order = Order::read(args, caller).await?;
-    if let Some(place) = order.asked.request.base_files.clone() {
+    if let Some(outside) = order.asked.outside(order.args.steps.ca_cert.as_deref(), caller).await? {
         let Order { args, asked, gathered, secrets, clock } = order;
-        let made = engineless::build(&args, &asked, &place, (gathered, secrets), clock, caller);
+        let made = engineless::build(&args, &asked, &outside, (gathered, secrets), clock, caller);
         return Box::pin(made).await;
     }
     let sharing = Sharing::of(&order.args, &order.args.tag, caller)?;

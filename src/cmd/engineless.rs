@@ -1,4 +1,4 @@
-//! `ipybox build` on a base in files: the image is made on this host alone.
+//! `ipybox build` on a base in files or of a registry: the image is made on this host alone.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use super::build::{Gathered, How};
 use super::lock::Standing;
 use super::outcome::{self, Clock, Unwritten};
 use super::output::{self, Source};
+use super::outside::Outside;
 use super::registries::Registries;
 use super::sharing::Sharing;
 use super::{Asked, Caller, Failure, direct, fresh, push};
@@ -18,12 +19,11 @@ use crate::freshness::Stamp;
 use crate::oci::store::Store;
 use crate::reference::ImageId;
 use crate::report;
-use crate::stored::Place;
 
 pub(super) async fn build(
     args: &BuildArgs,
     asked: &Asked,
-    place: &Place,
+    outside: &Outside,
     (gathered, secrets): (Gathered, BTreeMap<String, Vec<u8>>),
     mut clock: Clock,
     caller: &mut Caller,
@@ -32,7 +32,7 @@ pub(super) async fn build(
     let unwritten =
         |path: &Option<_>| path.as_deref().filter(|_| !args.check).map(Unwritten::new).transpose();
     let (id_file, metadata_file) = (unwritten(&args.iidfile)?, unwritten(&args.metadata_file)?);
-    let (stored, base) = asked.stored(place, caller).await?;
+    let (stored, base) = asked.stored(outside, caller).await?;
     let stored = Arc::new(stored);
     clock.lap("base");
     let mut planned = asked.plan(base, caller).await?;
@@ -121,7 +121,7 @@ fn fits(args: &BuildArgs) -> Result<(), Failure> {
         push::fits(args)?;
     } else if args.output.is_empty() {
         return refuse(
-            "an image on a base in files has to go to a file or a registry",
+            "an image that is made without an engine has to go to a file or a registry",
             "say where, as `--output type=oci,dest=FILE.tar`, or `--push`",
         );
     }
@@ -135,7 +135,7 @@ fn fits(args: &BuildArgs) -> Result<(), Failure> {
     ];
     match of_engine.into_iter().find(|(_, is_given)| *is_given) {
         Some((option, _)) => {
-            let what = format!("`{option}` needs an engine, and an image on a base in files has none");
+            let what = format!("`{option}` needs an engine, and an image on such a base is made without one");
             refuse(&what, "leave it out; `ipybox verify` proves the image once an engine has loaded it")
         }
         None => Ok(()),

@@ -9,6 +9,7 @@ use std::time::Instant;
 use super::installed::Lacking;
 use super::lock::Standing;
 use super::memory::Memory;
+use super::outside::{self, Outside};
 use super::{Caller, Failure, FailureKind};
 use crate::base::{Base, Platform};
 use crate::cli::{EngineArgs, ImageArgs, variable_of_list};
@@ -25,7 +26,7 @@ use crate::plan::{
 use crate::reference::{ImageId, Reference};
 use crate::report::{Report, Work};
 use crate::request::Request;
-use crate::stored::{Place, Stored, StoredError};
+use crate::stored::{Stored, StoredError};
 
 /// What is known before any engine is asked.
 pub(super) struct Asked {
@@ -157,24 +158,45 @@ impl Asked {
 
     /// The facts of the base, asking an engine only where they are in no file.
     async fn any_base(&self, caller: &Caller) -> Result<Base, Failure> {
-        match (&self.request.base_facts, &self.request.base_files) {
-            (Some(file), _) => self.suits(Base::read(file)?),
-            (None, Some(place)) => self.stored(place, caller).await.map(|(_, base)| base),
-            (None, None) => self.base(&self.engine(caller).await?, false, &caller.report).await,
+        if let Some(file) = &self.request.base_facts {
+            return self.suits(Base::read(file)?);
+        }
+        match self.outside(None, caller).await? {
+            Some(outside) => self.stored(&outside, caller).await.map(|(_, base)| base),
+            None => self.base(&self.engine(caller).await?, false, &caller.report).await,
         }
     }
 
-    /// A base in files of this host, and its facts.
-    pub(super) async fn stored(&self, place: &Place, caller: &Caller) -> Result<(Stored, Base), Failure> {
-        let (began, work) = (Instant::now(), Work::Probe(place.to_string()));
+    /// The base that no engine is asked for; one of a registry is fetched.
+    pub(super) async fn outside(
+        &self,
+        ca_cert: Option<&Path>,
+        caller: &Caller,
+    ) -> Result<Option<Outside>, Failure> {
+        if let Some(name) = &self.request.base_registry {
+            let platform = self.request.platform.as_ref();
+            let fetching = outside::fetched(name, platform, ca_cert, &self.means.cache, caller);
+            return Box::pin(fetching).await.map(Some);
+        }
+        let place = self.request.base_files.clone();
+        Ok(place.map(|place| Outside { reference: place.reference(), place }))
+    }
+
+    /// A base that no engine has, and its facts.
+    pub(super) async fn stored(
+        &self,
+        Outside { place, reference }: &Outside,
+        caller: &Caller,
+    ) -> Result<(Stored, Base), Failure> {
+        let (began, work) = (Instant::now(), Work::Probe(reference.to_string()));
         caller.report.began(&work);
-        let (of_files, platform, cache) =
-            (place.clone(), self.request.platform.clone(), self.means.cache.clone());
+        let (place, reference) = (place.clone(), reference.clone());
+        let (platform, cache) = (self.request.platform.clone(), self.means.cache.clone());
         // All its layers are read where it was not seen before.
         let reading = tokio::task::spawn_blocking(move || -> Result<(Stored, Base), Failure> {
             let failed = |error: StoredError| Failure::refused(error.diagnostic());
-            let stored = Stored::open(&of_files, platform.as_ref()).map_err(failed)?;
-            let base = Base::in_files(&stored, &cache)?;
+            let stored = Stored::open(&place, platform.as_ref()).map_err(failed)?;
+            let base = Base::outside(&stored, &reference, &cache)?;
             Ok((stored, base))
         });
         let read = caller.interrupt.run_until_cancelled(reading).await.ok_or_else(Failure::interrupted)?;

@@ -21,6 +21,7 @@ mod memory;
 mod order;
 mod outcome;
 mod output;
+mod outside;
 mod pages;
 mod plan;
 mod publish;

@@ -27,7 +27,7 @@ const IMAGE_NAME: &str = "io.containerd.image.name";
 const LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
 
 /// Where blobs are.
-const BLOBS: &str = "blobs/sha256";
+pub(super) const BLOBS: &str = "blobs/sha256";
 
 /// The largest index that is read, in bytes.
 const MAX_INDEX: u64 = 4 << 20;
@@ -65,6 +65,25 @@ pub fn write_folder(
     write(folder, "oci-layout", LAYOUT.as_bytes())?;
     add(&mut index, &Descriptor::of(MANIFEST, &manifest), names);
     write(folder, "index.json", index.to_string().as_bytes())
+}
+
+/// Puts the manifest of an image whose other blobs are there into a folder, where it is found by its digest.
+///
+/// # Errors
+///
+/// As [`write_folder`].
+pub fn write_manifest(folder: &Path, media_type: &str, digest: &str, manifest: &[u8]) -> io::Result<()> {
+    fs::create_dir_all(folder.join(BLOBS))?;
+    let _alone = alone(folder)?;
+    let mut index = index_of(folder)?;
+    put(folder, digest, manifest.len() as u64, |out| out.write_all(manifest))?;
+    write(folder, "oci-layout", LAYOUT.as_bytes())?;
+    let Some(entries) = index["manifests"].as_array_mut() else { return Ok(()) };
+    if entries.iter().all(|entry| entry["digest"] != digest) {
+        entries.push(json!({ "mediaType": media_type, "digest": digest, "size": manifest.len() }));
+        write(folder, "index.json", index.to_string().as_bytes())?;
+    }
+    Ok(())
 }
 
 /// Keeps others from the folder until this is dropped.

@@ -1,5 +1,6 @@
 //! Layers from wheels, byte by byte: nothing is built, and nothing is asked twice.
 
+mod bases;
 pub mod blobs;
 mod error;
 pub mod fetch;

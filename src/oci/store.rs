@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 
+use super::bases::BASES;
+use super::layout::BLOBS;
 use super::measured::{Measured, digest};
 use crate::archive::{EPOCH, hexadecimal};
 use crate::kept::keep;
@@ -94,7 +96,7 @@ const LEFT: Duration = Duration::from_secs(24 * 3600);
 pub(super) const BUFFER: usize = 256 << 10;
 
 /// The kinds of what is kept, by their folders.
-const KINDS: [&str; 4] = ["wheels", "segments", "layers", "blobs"];
+const KINDS: [&str; 5] = ["wheels", "segments", "layers", "blobs", BASES];
 
 impl Store {
     /// In a folder of the cache.
@@ -366,7 +368,8 @@ impl Store {
         let mut all = BTreeMap::new();
         for kind in KINDS {
             let held: &mut Held = all.entry(kind).or_default();
-            for (_, metadata) in files(&self.0.join(kind))? {
+            let folder = if kind == BASES { self.bases().join(BLOBS) } else { self.0.join(kind) };
+            for (_, metadata) in files(&folder)? {
                 held.count += 1;
                 held.bytes += metadata.len();
             }
@@ -411,6 +414,7 @@ impl Store {
         }
         spoilt.extend(self.spoilt_blobs()?);
         spoilt.extend(self.spoilt_configs()?);
+        spoilt.extend(self.spoilt_bases()?);
         Ok(spoilt)
     }
 
@@ -434,6 +438,7 @@ impl Store {
         for kind in ["wheels", "segments", "blobs"] {
             all.extend(files(&self.0.join(kind))?);
         }
+        all.extend(files(&self.bases().join(BLOBS))?);
         let mut total: u64 = all.iter().map(|(_, metadata)| metadata.len()).sum();
         all.sort_by_key(|(_, metadata)| metadata.modified().ok());
         for (path, metadata) in all {

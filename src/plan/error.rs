@@ -277,6 +277,7 @@ impl PlanError {
         let inherits = variant.packages == Placement::Inherited;
         let names_base = request.base.is_some()
             || request.base_files.is_some()
+            || request.base_registry.is_some()
             || request.base_facts.is_some()
             || variant.base.is_some();
         if inherits && request.user_is_chosen {

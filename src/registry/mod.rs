@@ -43,7 +43,7 @@ pub use manifests::{DOCKER_LIST, DOCKER_MANIFEST, Descriptor, Manifest, OCI_INDE
 pub use patience::Patience;
 pub use pushing::{Pushed, Summary};
 pub use referrers::Referrer;
-pub use repository::Repository;
+pub use repository::{Parts, Repository};
 
 use crate::credentials::DockerCredential;
 use crate::http;

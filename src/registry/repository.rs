@@ -65,6 +65,17 @@ struct Rootfs {
     diff_ids: Vec<String>,
 }
 
+/// What an image in a repository consists of.
+#[derive(Debug, Clone)]
+pub struct Parts {
+    /// Its manifest.
+    pub manifest: Manifest,
+    /// Its configuration.
+    pub config: Descriptor,
+    /// Its layers, the lowest first.
+    pub layers: Vec<Descriptor>,
+}
+
 impl From<Part> for Descriptor {
     fn from(Part { media_type, digest, size, .. }: Part) -> Self {
         Self { digest, media_type, size }
@@ -232,17 +243,32 @@ impl<'a> Repository<'a> {
     ///
     /// [`RegistryError`].
     pub async fn config(&self, by: &str, platform: &Platform) -> Result<Option<Vec<u8>>, RegistryError> {
-        let Some(manifest) = self.manifest(by).await? else { return Ok(None) };
+        match self.image(by, platform).await?.map(|image| image.config) {
+            Some(config) if config.size <= MAX_CONFIG => self.small(&config).await.map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// What an image consists of, or an index's image for a platform. Nothing, where there is no such image.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError`].
+    pub async fn image(&self, by: &str, platform: &Platform) -> Result<Option<Parts>, RegistryError> {
+        let Some(mut manifest) = self.manifest(by).await? else { return Ok(None) };
         let mut named = self.named(&manifest)?;
         let is_for = |part: &&Part| part.platform.as_ref() == Some(platform);
         if let Some(image) = named.manifests.iter().find(is_for) {
-            let Some(manifest) = self.manifest(&image.digest).await? else { return Ok(None) };
-            named = self.named(&manifest)?;
+            let Some(of_platform) = self.manifest(&image.digest).await? else { return Ok(None) };
+            named = self.named(&of_platform)?;
+            manifest = of_platform;
         }
-        match named.config.filter(|config| config.size <= MAX_CONFIG) {
-            Some(config) => self.small(&config.into()).await.map(Some),
-            None => Ok(None),
-        }
+        let Named { config, layers, .. } = named;
+        Ok(config.map(|config| Parts {
+            manifest,
+            config: config.into(),
+            layers: layers.into_iter().map(Descriptor::from).collect(),
+        }))
     }
 
     /// What the images of an index run on; nothing, where it is none.
