@@ -303,6 +303,46 @@ fn two_hundred_kills_do_no_harm() {
     is_killed(&locked, &image, 200);
 }
 
+/// Builds on a disk that is full, and that gets larger until the image fits.
+#[test]
+fn a_full_disk_fails_builds_and_spoils_nothing() {
+    let locked = Locked::new("full", "rich = \"*\"\n");
+    let script = "\
+        mount -t tmpfs -o size=64k none \"$IPYBOX_CACHE_DIR\"
+        ln -s \"$INSTALLER\" \"$IPYBOX_CACHE_DIR/uv\"
+        for size in 64k 256k 512k 1m 2m 3m 4m 6m 8m 10m 12m 16m 24m 256m; do
+            mount -o remount,size=$size none \"$IPYBOX_CACHE_DIR\"
+            code=0
+            \"$@\" >/dev/null 2>>said || code=$?
+            echo \"$code $(docker image inspect --format built \"$TAG\" 2>/dev/null)\"
+        done
+        \"$1\" cache verify";
+    let build = locked.build();
+    let mut full = Command::new("unshare");
+    full.args(["-rm", "sh", "-c", script, "sh"]).arg(build.get_program()).args(build.get_args());
+    for (name, value) in build.get_envs() {
+        match value {
+            Some(value) => full.env(name, value),
+            None => full.env_remove(name),
+        };
+    }
+    let installer = fs::canonicalize(locked.with_installer().join("uv")).unwrap();
+    full.env("INSTALLER", installer).env("TAG", &locked.tag).current_dir(&locked.folder);
+    let printed = engine::run(&mut full);
+    let told = fs::read_to_string(locked.folder.path().join("said")).unwrap();
+    let (last, others) =
+        printed.lines().collect::<Vec<_>>().split_last().map(|(last, all)| (*last, all.to_vec())).unwrap();
+    assert_eq!(last, "0 built", "{printed}\n{told}");
+    let failed = others.iter().filter(|line| **line == "1 ").count();
+    assert!(failed > 3, "{printed}\n{told}");
+    assert_eq!(
+        failed + others.iter().filter(|line| **line == "0 built").count(),
+        others.len(),
+        "{printed}\n{told}"
+    );
+    assert!(told.contains("No space left on device"), "{told}");
+}
+
 #[test]
 fn an_image_of_layers_is_built_again_as_one() {
     let locked = Locked::new("again", "tomli-w = \"*\"\n");

@@ -286,6 +286,22 @@ fn a_base_of_a_registry_is_fetched_once_and_its_image_pushed_beside_it() {
     fs::remove_file(largest.path()).unwrap();
     assert_eq!(build(&["--force"]).1, id);
     assert_eq!(blobs(&proxy.taken()), 1);
+    // Where no engine answers, such a base needs no other name.
+    let plain = base.replace("docker://", "");
+    let mut build_alone = without_engine(folder.path(), &plain, "cache");
+    build_alone.args(["-o", "type=docker,dest=alone.tar", "-t", &tag]);
+    let mut alone = Command::new("unshare");
+    alone.args(["-rm", "sh", "-c", "mount -t tmpfs none /run && exec \"$@\"", "sh"]);
+    alone.arg(build_alone.get_program()).args(build_alone.get_args()).current_dir(folder.path());
+    for (name, value) in build_alone.get_envs() {
+        match value {
+            Some(value) => alone.env(name, value),
+            None => alone.env_remove(name),
+        };
+    }
+    let alone = alone.env_remove("DOCKER_HOST").env("DOCKER_CONFIG", "/nonexistent").output().unwrap();
+    assert!(said(&alone).contains("no engine answers: the image is made without one"), "{}", said(&alone));
+    assert_eq!(printed(&alone), id, "{}", said(&alone));
     let (code, _, told) = build(&["--platform", "linux/s390x"]);
     assert!(code == Some(1) && told.contains("linux/s390x"), "{told}");
     let gone = base.replace("base:1", "base:2");

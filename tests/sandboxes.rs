@@ -696,32 +696,36 @@ fn told_by_prune(id: &str) -> bool {
 
 #[test]
 fn prune_takes_only_what_is_its_own() {
-    let (folder, path) = list("");
-    // Other tests have an image of an empty list, too.
-    let label = format!("z.test={}", std::process::id());
-    let ours = Image::build("prune", &["-d", &path, "--label", &label]);
-    let mut nameless = Nameless(Vec::new());
-    let tag = Image::tag("prune-on-it");
-    for (steps, arguments) in [
-        ("LABEL z.test=other\n", [].as_slice()),
-        ("COPY a /app/a\n", &[]),
-        // This adds no step.
-        ("", &["--label", "other=1"]),
-    ] {
-        let dockerfile = format!("FROM {}\n{steps}", ours.tag);
-        nameless.0.push(built_elsewhere(&tag, &dockerfile, arguments));
+    for builder in ["buildkit", "direct"] {
+        let (_folder, path) = list("six = \"*\"\n");
+        // Other tests have an image of such a list, too.
+        let label = format!("z.test={builder}-{}", std::process::id());
+        let ours = Image::build(
+            &format!("prune-{builder}"),
+            &["-V", "kernel", "-d", &path, "--label", &label, "--builder", builder],
+        );
+        let mut nameless = Nameless(Vec::new());
+        let tag = Image::tag(&format!("prune-on-{builder}"));
+        for (steps, arguments) in [
+            ("LABEL z.test=other\n", [].as_slice()),
+            ("COPY a /app/a\n", &[]),
+            // This adds no step.
+            ("", &["--label", "other=1"]),
+        ] {
+            let dockerfile = format!("FROM {}\n{steps}", ours.tag);
+            nameless.0.push(built_elsewhere(&tag, &dockerfile, arguments));
+        }
+        for tag in [&ours.tag, &tag] {
+            docker(&["tag", &base(), tag]);
+        }
+        let _tag = Image { tag, id: String::new(), said: String::new() };
+        for others in &nameless.0 {
+            assert_ne!(*others, ours.id);
+            assert!(!told_by_prune(others), "{builder}: {others}");
+        }
+        assert!(told_by_prune(&ours.id), "{builder}");
+        nameless.0.push(ours.id.clone());
     }
-    for tag in [&ours.tag, &tag] {
-        docker(&["tag", &base(), tag]);
-    }
-    let _tag = Image { tag, id: String::new(), said: String::new() };
-    for others in &nameless.0 {
-        assert_ne!(*others, ours.id);
-        assert!(!told_by_prune(others), "{others}");
-    }
-    assert!(told_by_prune(&ours.id));
-    nameless.0.push(ours.id.clone());
-    drop(folder);
 }
 
 #[test]

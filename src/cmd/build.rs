@@ -8,6 +8,7 @@ use super::fresh::{self, Found};
 use super::image::failed_step;
 use super::installed::Installed;
 use super::order::{Built, Order, Together};
+use super::outside::Maker;
 use super::sharing::Sharing;
 use super::{Asked, Caller, Failure, FailureKind, Planned, direct, engineless, outcome};
 use crate::base::Base;
@@ -29,13 +30,18 @@ use crate::supply::Supplies;
 pub(super) async fn run(args: BuildArgs, caller: &mut Caller) -> Result<(), Failure> {
     show(args.progress, caller)?;
     let order = Order::read(args, caller).await?;
-    if let Some(outside) = order.asked.outside(order.args.steps.ca_cert.as_deref(), caller).await? {
-        let Order { args, asked, gathered, secrets, clock } = order;
-        let made = engineless::build(&args, &asked, &outside, (gathered, secrets), clock, caller);
-        return Box::pin(made).await;
-    }
     let sharing = Sharing::of(&order.args, &order.args.tag, caller)?;
-    let together = Together::new(order.asked.engine(caller).await?, sharing, 1);
+    let goes_elsewhere = order.args.push || !order.args.output.is_empty();
+    let engine = match order.asked.maker(goes_elsewhere, order.args.steps.ca_cert.as_deref(), caller).await? {
+        Maker::Engine(engine) => engine,
+        Maker::Here(outside) => {
+            let Order { args, asked, gathered, secrets, clock } = order;
+            let made =
+                engineless::build(&args, &asked, &outside, (gathered, secrets), sharing, clock, caller);
+            return Box::pin(made).await;
+        }
+    };
+    let together = Together::new(engine, sharing, 1);
     if order.args.dry_run {
         return order.dry_run(&together.engine, caller).await;
     }

@@ -25,6 +25,7 @@ pub(super) async fn build(
     asked: &Asked,
     outside: &Outside,
     (gathered, secrets): (Gathered, BTreeMap<String, Vec<u8>>),
+    sharing: Option<Sharing>,
     mut clock: Clock,
     caller: &mut Caller,
 ) -> Result<(), Failure> {
@@ -38,7 +39,6 @@ pub(super) async fn build(
     let mut planned = asked.plan(base, caller).await?;
     clock.lap("plan");
     let supplies = gathered.with(secrets, asked, &planned.plan, caller)?;
-    let sharing = Sharing::of(args, &args.tag, caller)?;
     let forgotten = direct::Forgotten::default();
     let how = How {
         anew: args.no_cache.then_some(&forgotten),

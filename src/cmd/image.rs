@@ -9,7 +9,7 @@ use std::time::Instant;
 use super::installed::Lacking;
 use super::lock::Standing;
 use super::memory::Memory;
-use super::outside::{self, Outside};
+use super::outside::{self, Maker, Outside};
 use super::{Caller, Failure, FailureKind};
 use crate::base::{Base, Platform};
 use crate::cli::{EngineArgs, ImageArgs, variable_of_list};
@@ -70,6 +70,11 @@ impl Means {
     /// The engine that is meant.
     pub(super) async fn engine(&self, caller: &Caller) -> Result<Engine, Failure> {
         super::engine(&self.engine, &KnownEngines::in_cache(&self.cache), caller).await
+    }
+
+    /// The same; nothing, where none was named and none answers.
+    pub(super) async fn engine_if_any(&self, caller: &Caller) -> Result<Option<Engine>, Failure> {
+        super::engine_if_any(&self.engine, &KnownEngines::in_cache(&self.cache), caller).await
     }
 }
 
@@ -180,6 +185,31 @@ impl Asked {
         }
         let place = self.request.base_files.clone();
         Ok(place.map(|place| Outside { reference: place.reference(), place }))
+    }
+
+    /// Who makes the image: where none was named and none answers, this host does, if it is to go anywhere else.
+    pub(super) async fn maker(
+        &self,
+        goes_elsewhere: bool,
+        ca_cert: Option<&Path>,
+        caller: &Caller,
+    ) -> Result<Maker, Failure> {
+        if let Some(outside) = self.outside(ca_cert, caller).await? {
+            return Ok(Maker::Here(outside));
+        }
+        if !goes_elsewhere {
+            return self.engine(caller).await.map(Maker::Engine);
+        }
+        if let Some(engine) = self.means.engine_if_any(caller).await? {
+            return Ok(Maker::Engine(engine));
+        }
+        let name = self.base_reference()?;
+        caller
+            .report
+            .note(&format!("no engine answers: the image is made without one, on `docker://{name}`"));
+        let platform = self.request.platform.as_ref();
+        let fetching = outside::fetched(&name, platform, ca_cert, &self.means.cache, caller);
+        Box::pin(fetching).await.map(Maker::Here)
     }
 
     /// A base that no engine has, and its facts.

@@ -11,7 +11,7 @@ use crate::base::Platform;
 use crate::cli::{CleanupArgs, DEFAULT_TAG, EngineArgs, ImagesArgs, PruneArgs};
 use crate::diagnostic::Diagnostic;
 use crate::engine::{Engine, KnownEngines, LastingContainer, ListedImage};
-use crate::freshness::Stamp;
+use crate::freshness::{Stamp, newest_step};
 use crate::plan::{Installer, VARIANT_LABEL};
 use crate::reference::ImageId;
 use crate::report::{in_one_line, size};
@@ -183,7 +183,8 @@ impl Recipe {
         Ok(Some(Self { steps, labels: image.labels.keys().cloned().collect() }))
     }
 
-    /// Whether its last steps write the labels that an image's stamp speaks of, and its base has all others.
+    /// Whether its last steps write the labels that an image's stamp speaks of, or its layers are of no step and its newest one
+    /// tells of that stamp, and its base has all other labels.
     async fn is_stamped(&self, image: &ListedImage, engine: &Engine) -> Result<bool, Failure> {
         let (Some(stamp), Some(base)) = (Stamp::read(&image.labels), base_of(image)) else {
             return Ok(false);
@@ -194,7 +195,10 @@ impl Recipe {
             let label = instruction.strip_prefix("LABEL ").and_then(|label| label.split_once('='));
             label.is_some_and(|(label, _)| label == name)
         };
-        if self.steps.len() < written.len() || !self.steps.iter().zip(written.iter().rev()).all(is_step) {
+        let is_of_layers = self.steps.first() == Some(&newest_step(&image.labels));
+        let is_of_steps =
+            self.steps.len() >= written.len() && self.steps.iter().zip(written.iter().rev()).all(is_step);
+        if !is_of_layers && !is_of_steps {
             return Ok(false);
         }
         let inherited = engine.image(&base).await?.map(|base| base.labels).unwrap_or_default();

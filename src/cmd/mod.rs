@@ -42,7 +42,7 @@ pub use fleet::is_meant as builds_fleet;
 use image::{Asked, Planned};
 
 use crate::cli::{Command, EngineArgs, Environment};
-use crate::engine::{Choice, Engine, KnownEngines};
+use crate::engine::{Choice, Engine, EngineError, KnownEngines};
 use crate::inputs::credentials::Login;
 use crate::report::Report;
 use crate::supply::Supplies;
@@ -91,6 +91,21 @@ fn choice(asked: &EngineArgs, caller: &Caller) -> Choice {
 async fn engine(asked: &EngineArgs, known: &KnownEngines, caller: &Caller) -> Result<Engine, Failure> {
     let choice = choice(asked, caller);
     Ok(Engine::connect(choice.candidates()?, choice.auth_files(), known, caller.interrupt.clone()).await?)
+}
+
+/// The same; nothing, where none was named and none answers.
+async fn engine_if_any(
+    asked: &EngineArgs,
+    known: &KnownEngines,
+    caller: &Caller,
+) -> Result<Option<Engine>, Failure> {
+    let choice = choice(asked, caller);
+    let connecting =
+        Engine::connect(choice.candidates()?, choice.auth_files(), known, caller.interrupt.clone());
+    match connecting.await {
+        Err(EngineError::NoEngine { .. }) => Ok(None),
+        engine => Ok(Some(engine?)),
+    }
 }
 
 /// Runs one command.

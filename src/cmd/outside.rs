@@ -12,7 +12,7 @@ use super::push::failed;
 use super::registries::Registries;
 use super::{Caller, Failure};
 use crate::diagnostic::Diagnostic;
-use crate::engine::LayerEvent;
+use crate::engine::{Engine, LayerEvent};
 use crate::inputs::trust;
 use crate::oci::layout::write_manifest;
 use crate::oci::store::Store;
@@ -31,6 +31,14 @@ pub(super) struct Outside {
     pub(super) place: Place,
     /// What it is called.
     pub(super) reference: Reference,
+}
+
+/// Who makes an image.
+pub(super) enum Maker {
+    /// An engine.
+    Engine(Engine),
+    /// This host alone, on such a base.
+    Here(Outside),
 }
 
 /// A base of a registry, as an image of the store's layout. Its blobs are fetched once, and its name is asked for each time.
