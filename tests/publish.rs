@@ -331,22 +331,25 @@ fn a_tag_that_somebody_else_moved_is_left_alone() {
 fn shards_give_the_same_as_one() {
     let (registry, parts) = (Registry::start(), Registry::start());
     let fleet = Fleet::locked("shards");
+    let third = "\n[image.NAME-more]\nvariant = \"kernel\"\nbase = \"BASE\"\ndependencies = \"one.txt\"\nlabels = { n = \"3\" }\n";
+    fleet.describe(&format!("{FLEET}{third}"), "shards");
     fleet.published(&registry.address, &["--no-verify"]);
     let whole = fleet.tags(&registry);
     let output = fleet.publish(&parts.address, &["--merge"]);
     let said = fleet.said(&output);
     assert!(output.status.code() == Some(1) && said.contains("nobody has pushed `one`"), "{said}");
-    for part in ["1/2", "2/2"] {
+    for part in ["1/3", "2/3", "3/3"] {
         let said = fleet.published(&parts.address, &["--no-verify", "--shard", part]);
         assert!(said.contains("no tag moved"), "{said}");
         assert_eq!(fleet.tags(&parts).len(), 0);
     }
     let said = fleet.published(&parts.address, &["--merge"]);
-    assert!(said.contains("4 tags moved"), "{said}");
+    assert!(said.contains("6 tags moved"), "{said}");
+    assert_eq!(whole.len(), 6);
     assert_eq!(fleet.tags(&parts), whole);
     let matrix = fleet.publish(&parts.address, &["--print-matrix"]);
     let matrix: Value = serde_json::from_slice(&matrix.stdout).unwrap();
-    assert_eq!(matrix["include"].as_array().unwrap().len(), 2);
+    assert_eq!(matrix["include"].as_array().unwrap().len(), 3);
 }
 
 #[test]
