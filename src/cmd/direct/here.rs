@@ -1,4 +1,4 @@
-//! An image made on this host alone, on a base in files: no engine, no container, and no step.
+//! An image made on this host alone, on a base that no engine is asked for: no engine, no container, and no step.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
