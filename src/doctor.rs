@@ -525,7 +525,8 @@ mod tests {
 
     fn info(version: &str, builder: Builder, storage: &str) -> Vec<(&'static str, State)> {
         let (host, folder) = ("unix:///x".to_owned(), "/var/lib/docker".to_owned());
-        let info = Info { host, folder, version: version.to_owned(), builder, storage: storage.to_owned() };
+        let (version, storage) = (version.to_owned(), storage.to_owned());
+        let info = Info { host, folder, version, builder, storage, processors: 2 };
         of_info(&info).into_iter().map(|finding| (finding.name, finding.state)).collect()
     }
 

@@ -148,7 +148,7 @@ impl Asked {
     /// The plan, asking an engine only where the base's facts are in no file. It is held to its lock, and one whose lock
     /// is stale is told of.
     pub(super) async fn resolve(&self, caller: &Caller) -> Result<Planned<'_>, Failure> {
-        let planned = self.plan(self.any_base(caller).await?, caller).await?;
+        let planned = self.plan(self.any_base(None, caller).await?, caller).await?;
         if let Standing::Stale(..) = &planned.standing {
             let advice = "bring it up to date with `ipybox lock`; `ipybox build` does so by itself";
             caller.report.warning("the lock is not what the list asks for, and not in this plan", advice);
@@ -157,16 +157,20 @@ impl Asked {
     }
 
     /// The same without its lock.
-    pub(super) async fn resolve_unlocked(&self, caller: &Caller) -> Result<Planned<'_>, Failure> {
-        self.plan_unlocked(self.any_base(caller).await?, caller).await
+    pub(super) async fn resolve_unlocked(
+        &self,
+        ca_cert: Option<&Path>,
+        caller: &Caller,
+    ) -> Result<Planned<'_>, Failure> {
+        self.plan_unlocked(self.any_base(ca_cert, caller).await?, caller).await
     }
 
     /// The facts of the base, asking an engine only where they are in no file.
-    async fn any_base(&self, caller: &Caller) -> Result<Base, Failure> {
+    async fn any_base(&self, ca_cert: Option<&Path>, caller: &Caller) -> Result<Base, Failure> {
         if let Some(file) = &self.request.base_facts {
             return self.suits(Base::read(file)?);
         }
-        match self.outside(None, caller).await? {
+        match self.outside(ca_cert, caller).await? {
             Some(outside) => self.stored(&outside, caller).await.map(|(_, base)| base),
             None => self.base(&self.engine(caller).await?, false, &caller.report).await,
         }

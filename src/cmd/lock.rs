@@ -82,7 +82,7 @@ pub(super) async fn run(mut args: LockArgs, caller: &mut Caller) -> Result<(), F
         let what = Diagnostic::new("a list from standard input has no place for a lock beside it");
         return Err(Failure::usage(what.advice("say where it goes with `--lock FILE`")));
     };
-    let mut planned = asked.resolve_unlocked(caller).await?;
+    let mut planned = asked.resolve_unlocked(args.steps.ca_cert.as_deref(), caller).await?;
     let kept = read(&file)?;
     let others = args.from.as_deref().map(of_other_tool).transpose()?;
     let is_wanted = args.upgrade || !args.upgrade_package.is_empty() || args.from.is_some();

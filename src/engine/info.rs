@@ -16,6 +16,8 @@ pub struct Info {
     pub storage: String,
     /// The folder it keeps them in, on its host.
     pub folder: String,
+    /// How many processors its containers have.
+    pub processors: usize,
 }
 
 impl Engine {
@@ -32,6 +34,7 @@ impl Engine {
             builder: self.builder,
             storage: told.driver.unwrap_or_default(),
             folder: told.docker_root_dir.unwrap_or_default(),
+            processors: told.ncpu.and_then(|count| usize::try_from(count).ok()).unwrap_or_default(),
         })
     }
 

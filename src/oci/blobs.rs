@@ -405,7 +405,7 @@ mod tests {
         let entry = Entry { path: "opt/venv/lib/a.py", size: 5, ..Entry::default() };
         segment.add(&entry, |out| out.write_all(b"a = 1")).unwrap();
         segment.keep(store, "1").unwrap();
-        store.layer(&[("a", "1")].into(), &owned()).unwrap()
+        store.layer(&[("a".to_owned(), "1".to_owned())].into(), &owned()).unwrap()
     }
 
     fn unpacked(store: &Store, packed: &Packed) -> Vec<u8> {

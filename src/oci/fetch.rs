@@ -1,5 +1,6 @@
 //! Wheels from where their lock says they are.
 
+use std::fs::File;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -61,6 +62,15 @@ impl FetchError {
     }
 }
 
+/// What the store has of a wheel.
+enum Found {
+    Here(PathBuf),
+    /// Nothing, and nobody else fetches it as long as this is there.
+    Lacking {
+        _alone: File,
+    },
+}
+
 /// How often it is tried, and how long is waited in between at first.
 const TRIES: u32 = 4;
 const PAUSE: Duration = Duration::from_millis(if cfg!(test) { 5 } else { 300 });
@@ -90,17 +100,20 @@ impl Fetcher {
         sha256: &str,
         size: Option<u64>,
     ) -> Result<PathBuf, FetchError> {
-        if let Some(place) = store.has_wheel(sha256) {
-            return Ok(place);
-        }
         let (of_wheel, of_store) = (sha256.to_owned(), store.clone());
-        let alone = tokio::task::spawn_blocking(move || of_store.alone(&of_wheel)).await;
-        let _alone = alone
-            .unwrap_or_else(|error| Err(io::Error::other(error)))
-            .map_err(|source| FetchError::Unkept { file: file.to_owned(), source })?;
-        if let Some(place) = store.has_wheel(sha256) {
-            return Ok(place);
-        }
+        let looking = move || match of_store.has_wheel(&of_wheel) {
+            Some(place) => Ok(Found::Here(place)),
+            None => {
+                let alone = of_store.alone(&of_wheel)?;
+                Ok(of_store.has_wheel(&of_wheel).map_or(Found::Lacking { _alone: alone }, Found::Here))
+            }
+        };
+        let looked = tokio::task::spawn_blocking(looking).await;
+        let found = looked.unwrap_or_else(|error| Err(io::Error::other(error)));
+        let _alone = match found.map_err(|source| FetchError::Unkept { file: file.to_owned(), source })? {
+            Found::Here(place) => return Ok(place),
+            lacking @ Found::Lacking { .. } => lacking,
+        };
         let mut tried = 1;
         loop {
             match self.fetched(store, file, url, sha256, size).await {

@@ -446,7 +446,8 @@ mod tests {
         }
         assert_eq!((other.segment("1"), other.segment("2")), (Some(first), Some(second)));
         assert_eq!(other.paths("1").unwrap(), one.paths("1").unwrap());
-        let segments = BTreeMap::from([("a", "1"), ("b", "2")]);
+        let segments =
+            BTreeMap::from([("a", "1"), ("b", "2")].map(|(name, key)| (name.to_owned(), key.to_owned())));
         assert_eq!(other.layer(&segments, &owned).unwrap(), one.layer(&segments, &owned).unwrap());
 
         // Who has taken it knows how it is packed without packing it, and packs it alike where it has to.

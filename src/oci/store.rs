@@ -324,7 +324,7 @@ impl Store {
     /// # Errors
     ///
     /// As [`Store::write`].
-    pub fn layer(&self, segments: &BTreeMap<&str, &str>, owned: &Owned) -> io::Result<Layer> {
+    pub fn layer(&self, segments: &BTreeMap<String, String>, owned: &Owned) -> io::Result<Layer> {
         let mut recipe = Sha256::new();
         let Owned { prefix, ids, umask } = owned;
         recipe.update(format!("{prefix}\0{}\0{}\0{umask:o}\0", ids.uid, ids.gid));
@@ -340,8 +340,8 @@ impl Store {
         let mut layer = Layer {
             diff_id: String::new(),
             size: 0,
-            packages: segments.keys().map(|&name| name.to_owned()).collect(),
-            segments: segments.values().map(|&key| key.to_owned()).collect(),
+            packages: segments.keys().cloned().collect(),
+            segments: segments.values().cloned().collect(),
         };
         let mut measured = Measured::new(io::sink());
         self.write(&layer, owned, &mut measured)?;
@@ -527,7 +527,8 @@ mod tests {
         let store = Store::in_cache(cache.path());
         kept(&store, "1", "opt/venv/lib/a.py", "a = 1");
         kept(&store, "2", "opt/venv/lib/deep/b.py", "b = 1");
-        let segments = BTreeMap::from([("b", "2"), ("a", "1")]);
+        let segments =
+            BTreeMap::from([("b", "2"), ("a", "1")].map(|(name, key)| (name.to_owned(), key.to_owned())));
         let layer = store.layer(&segments, &owned()).unwrap();
         assert_eq!(layer.segments, ["1", "2"]);
         let mut bytes = Vec::new();

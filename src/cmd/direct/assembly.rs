@@ -1,15 +1,18 @@
 //! Locked wheels on their way into layers.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, BufReader};
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::PoisonError;
 use std::time::Duration;
 
-use futures_util::future::try_join_all;
+use futures_util::future::{try_join, try_join_all};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use sha2::{Digest, Sha256};
+use tokio::sync::Mutex;
+use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio_util::sync::CancellationToken;
 
 use super::compiler::{Compiler, HostPython, cache_tag};
@@ -46,9 +49,8 @@ const LONGEST: Duration = Duration::from_secs(3600);
 /// How many wheels are fetched at once.
 const FETCHES: usize = 8;
 
-/// How many compile at once in a container, and on this host at most.
-const IN_CONTAINER: usize = 2;
-const HERE: usize = 8;
+/// How many compile at once at most.
+const COMPILERS: usize = 8;
 
 /// Locked wheels on their way into layers of an environment.
 pub(super) struct Assembly<'a> {
@@ -82,12 +84,12 @@ pub(super) enum Compiled<'a> {
 /// What was forgotten in this run, of everything that is made anew: images that are built side by side share wheels, and what
 /// one of them has made is as new as another wants it.
 #[derive(Debug, Default)]
-pub(in crate::cmd) struct Forgotten(Mutex<BTreeSet<String>>);
+pub(in crate::cmd) struct Forgotten(std::sync::Mutex<BTreeSet<String>>);
 
 impl Forgotten {
     /// Whether it is still to be forgotten; once.
     fn is_left(&self, key: &str) -> bool {
-        self.0.lock().expect("nobody panics with it").insert(key.to_owned())
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key.to_owned())
     }
 }
 
@@ -251,58 +253,57 @@ impl Assembly<'_> {
                 generation: pin.generation,
             })
             .collect();
-        let mut layers = Vec::new();
-        for places in (self.rule)(&weighed) {
-            let of: BTreeMap<&str, &str> =
-                places.iter().map(|&at| (weighed[at].name, keys[at].as_str())).collect();
-            match self.store.layer(&of, &self.owned) {
-                Ok(layer) => layers.push(layer),
-                Err(error) => return Ok(Err(error)),
-            }
-        }
+        let measured = (self.rule)(&weighed).into_iter().map(|places| {
+            let of = places.iter().map(|&at| (weighed[at].name.to_owned(), keys[at].clone())).collect();
+            let (store, owned) = (self.store.clone(), self.owned.clone());
+            async move { tokio::task::spawn_blocking(move || store.layer(&of, &owned)).await }
+        });
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let measured: Result<Vec<Layer>, _> = stream::iter(measured)
+            .buffered(processors)
+            .map(|layer| layer.unwrap_or_else(|error| Err(io::Error::other(error))))
+            .try_collect()
+            .await;
+        let layers = match measured {
+            Ok(layers) => layers,
+            Err(error) => return Ok(Err(error)),
+        };
         // Without it the same is found out again.
         let _ = self.store.keep_layers(&all, &layers);
         Ok(Ok(layers))
     }
 
-    /// Makes segments of wheels, with the bytecode of their modules.
-    async fn make(&self, lacking: Vec<(&Pin, String)>) -> Result<(), Failure> {
+    /// Makes segments of wheels, with the bytecode of their modules, each as soon as its wheel is there.
+    async fn make(&self, mut lacking: Vec<(&Pin, String)>) -> Result<(), Failure> {
         if lacking.is_empty() {
             return Ok(());
         }
         let fetcher = Fetcher::new(self.certificates);
-        let fetcher = fetcher.map_err(|error| unassembled(&error.to_string()))?;
-        let fetch = |(pin, key): (&Pin, String)| {
-            let fetcher = &fetcher;
-            let local = self.local.values().find(|path| path.ends_with(&pin.file)).cloned();
-            let pin = pin.clone();
-            async move {
-                let wheel = match (&pin.url, local) {
-                    (_, Some(local)) => {
-                        let is_right = digest(&local).is_ok_and(|found| found == pin.sha256);
-                        is_right.then_some(local).ok_or_else(|| changed(&pin))?
-                    }
-                    (Some(url), None) => {
-                        let fetched = fetcher.wheel(&self.store, &pin.file, url, &pin.sha256, pin.size).await;
-                        fetched.map_err(|error| Failure::refused(error.diagnostic()))?
-                    }
-                    (None, None) => return Err(unassembled(&format!("`{}` is no file here", pin.file))),
-                };
-                Ok(Job { key, file: pin.file, wheel })
-            }
-        };
-        let fetched = stream::iter(lacking.into_iter().map(fetch)).buffer_unordered(FETCHES).try_collect();
-        let mut jobs: Vec<Job> = self.unless_interrupted(fetched).await??;
-        jobs.sort_by(|one, other| one.file.cmp(&other.file));
+        let fetcher = &fetcher.map_err(|error| unassembled(&error.to_string()))?;
+        let most = lacking.len().min(COMPILERS);
+        // What takes longest begins first.
+        lacking.sort_by_key(|(pin, key)| (Reverse(pin.size.unwrap_or(u64::MAX)), key.clone()));
+        let (queue, jobs) = mpsc::unbounded_channel();
         let jobs = Mutex::new(jobs);
+        let fetching = async move {
+            let mut fetched = stream::iter(lacking)
+                .map(async |(pin, key)| self.fetched(fetcher, pin, key).await)
+                .buffer_unordered(FETCHES);
+            while let Some(job) = fetched.next().await {
+                // Nobody takes it where a worker has failed.
+                let _ = queue.send(job?);
+            }
+            Ok(())
+        };
         match &self.compiled {
-            Compiled::Not => self.work(&jobs, None).await,
+            Compiled::Not => {
+                self.unless_interrupted(try_join(fetching, self.work(&jobs, None))).await??;
+            }
             Compiled::Here(python) => {
                 let processors = std::thread::available_parallelism().map_or(1, usize::from);
-                let workers = (0..processors.min(HERE))
-                    .map(|_| async { self.work(&jobs, Some(Compiler::here(python, self.templates)?)).await });
-                self.unless_interrupted(try_join_all(workers)).await??;
-                Ok(())
+                let workers = (0..processors.min(most))
+                    .map(async |_| self.work(&jobs, Some(Compiler::here(python, self.templates)?)).await);
+                self.unless_interrupted(try_join(fetching, try_join_all(workers))).await??;
             }
             Compiled::In(engine, image) => {
                 let spec = Spec {
@@ -315,27 +316,53 @@ impl Assembly<'_> {
                 };
                 let python = format!("{}/bin/python", self.prefix());
                 let made = engine.with_container(image, spec, async |container| {
-                    container.start().await?;
-                    let workers = (0..IN_CONTAINER).map(|_| async {
-                        let compiler = Compiler::inside(container, &python, self.templates).await?;
-                        self.work(&jobs, Some(compiler)).await
-                    });
-                    try_join_all(workers).await?;
-                    Ok(())
+                    let compiling = async {
+                        container.start().await?;
+                        let processors = engine.info().await?.processors;
+                        let container = &*container;
+                        let workers = (0..processors.clamp(1, most)).map(async |_| {
+                            let compiler = Compiler::inside(container, &python, self.templates).await?;
+                            self.work(&jobs, Some(compiler)).await
+                        });
+                        try_join_all(workers).await
+                    };
+                    try_join(fetching, compiling).await.map(drop)
                 });
-                Box::pin(made).await?
+                Box::pin(made).await??;
             }
         }
+        Ok(())
+    }
+
+    /// A wheel that is there, and what its segment is to be called.
+    async fn fetched(&self, fetcher: &Fetcher, pin: &Pin, key: String) -> Result<Job, Failure> {
+        let local = self.local.values().find(|path| path.ends_with(&pin.file)).cloned();
+        let wheel = match (&pin.url, local) {
+            (_, Some(local)) => {
+                let is_right = digest(&local).is_ok_and(|found| found == pin.sha256);
+                is_right.then_some(local).ok_or_else(|| changed(pin))?
+            }
+            (Some(url), None) => {
+                let fetched = fetcher.wheel(&self.store, &pin.file, url, &pin.sha256, pin.size).await;
+                fetched.map_err(|error| Failure::refused(error.diagnostic()))?
+            }
+            (None, None) => return Err(unassembled(&format!("`{}` is no file here", pin.file))),
+        };
+        Ok(Job { key, file: pin.file.clone(), wheel })
     }
 
     async fn unless_interrupted<T>(&self, work: impl Future<Output = T>) -> Result<T, Failure> {
         self.interrupt.run_until_cancelled(work).await.ok_or_else(Failure::interrupted)
     }
 
-    /// Makes segments, one after the other, until there are none left.
-    async fn work(&self, jobs: &Mutex<Vec<Job>>, mut compiler: Option<Compiler>) -> Result<(), Failure> {
+    /// Makes segments, one after the other, until all wheels have come and none is left.
+    async fn work(
+        &self,
+        jobs: &Mutex<UnboundedReceiver<Job>>,
+        mut compiler: Option<Compiler>,
+    ) -> Result<(), Failure> {
         loop {
-            let job = jobs.lock().expect("nobody panics with it").pop();
+            let job = jobs.lock().await.recv().await;
             let Some(job) = job else { return Ok(()) };
             self.segment(&job, compiler.as_mut()).await?;
         }
