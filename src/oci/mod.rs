@@ -5,6 +5,7 @@ pub mod blobs;
 mod error;
 pub mod fetch;
 pub mod image;
+mod inflate;
 pub mod layout;
 pub mod measured;
 mod record;

@@ -7,9 +7,9 @@ use std::collections::BTreeSet;
 use std::io::{self, Read, Seek, SeekFrom};
 
 use flate2::Crc;
-use flate2::read::DeflateDecoder;
 
 use super::error::{Fault, Refusal};
+use super::inflate::{Inflate, Inflating};
 
 /// The most entries of an archive.
 pub(super) const ENTRIES: u64 = 200_000;
@@ -41,6 +41,7 @@ const EFFORT: u16 = 1 << 1 | 1 << 2;
 pub(super) struct Archive<R> {
     reader: R,
     entries: Vec<Entry>,
+    inflate: Inflate,
 }
 
 /// A file or folder of an archive.
@@ -85,7 +86,7 @@ impl<R: Read + Seek> Archive<R> {
         }
         check_paths(&entries)?;
         check_sizes(&entries)?;
-        let mut archive = Self { reader, entries };
+        let mut archive = Self { reader, entries, inflate: Inflate::new() };
         archive.check_local_headers(end.offset)?;
         Ok(archive)
     }
@@ -131,7 +132,7 @@ impl<R: Read + Seek> Archive<R> {
         mut take: impl FnMut(&[u8]) -> Result<(), Refusal>,
     ) -> Result<(), Refusal> {
         let Entry { header, size, .. } = &self.entries[index];
-        let mut content = self.entries[index].content(&mut self.reader)?;
+        let mut content = self.entries[index].content(&mut self.reader, &mut self.inflate)?;
         let mut piece = vec![0; PIECE];
         let mut crc = Crc::new();
         let mut left = *size;
@@ -158,19 +159,19 @@ impl<R: Read + Seek> Archive<R> {
     /// Whether an entry's content begins with some bytes.
     pub(super) fn begins_with(&mut self, index: usize, bytes: &[u8]) -> Result<bool, Refusal> {
         let mut beginning = Vec::new();
-        let content = self.entries[index].content(&mut self.reader)?;
+        let content = self.entries[index].content(&mut self.reader, &mut self.inflate)?;
         content.take(bytes.len() as u64).read_to_end(&mut beginning).map_err(of_content)?;
         Ok(beginning == bytes)
     }
 }
 
 /// The bytes of an entry.
-enum Content<R> {
-    Stored(io::Take<R>),
-    Deflated(DeflateDecoder<io::Take<R>>),
+enum Content<'a, R> {
+    Stored(io::Take<&'a mut R>),
+    Deflated(Inflating<'a, io::Take<&'a mut R>>),
 }
 
-impl<R: Read> Read for Content<R> {
+impl<R: Read> Read for Content<'_, R> {
     fn read(&mut self, piece: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Stored(content) => content.read(piece),
@@ -179,12 +180,12 @@ impl<R: Read> Read for Content<R> {
     }
 }
 
-impl<R: Read> Content<R> {
+impl<R: Read> Content<'_, R> {
     /// Whether nothing of the packed bytes is left.
     fn is_used_up(&self, packed: u64) -> bool {
         match self {
             Self::Stored(content) => content.limit() == 0,
-            Self::Deflated(content) => content.total_in() == packed,
+            Self::Deflated(content) => content.used() == packed,
         }
     }
 }
@@ -361,12 +362,16 @@ impl Entry {
     }
 
     /// Its content, from the beginning.
-    fn content<'a, R: Read + Seek>(&self, reader: &'a mut R) -> Result<Content<&'a mut R>, Refusal> {
+    fn content<'a, R: Read + Seek>(
+        &self,
+        reader: &'a mut R,
+        inflate: &'a mut Inflate,
+    ) -> Result<Content<'a, R>, Refusal> {
         reader.seek(SeekFrom::Start(self.start)).map_err(Refusal::Read)?;
         let packed = reader.take(self.header.packed);
         Ok(match self.header.method {
             0 => Content::Stored(packed),
-            _ => Content::Deflated(DeflateDecoder::new(packed)),
+            _ => Content::Deflated(inflate.of(packed)),
         })
     }
 
