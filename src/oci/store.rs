@@ -163,11 +163,14 @@ impl Store {
         keep(&self.0.join("layers").join(key), &layers)
     }
 
-    /// Whether all these segments have been seen on an image before, whose id this is.
+    /// Whether none of these segments has to be looked at on an image, whose id this is: each was seen there before, or has no
+    /// shared library that could lack others.
     #[must_use]
     pub fn has_met(&self, image: &str, keys: &[String]) -> bool {
         let met = self.met(image);
-        keys.iter().all(|key| met.contains(key))
+        let has_libraries = |path: &String| path.rsplit('/').next().is_some_and(|name| name.contains(".so"));
+        let is_plain = |key| self.paths(key).is_ok_and(|paths| !paths.iter().any(has_libraries));
+        keys.iter().all(|key| met.contains(key) || is_plain(key))
     }
 
     fn met(&self, image: &str) -> BTreeSet<String> {
@@ -519,6 +522,20 @@ mod tests {
         let entry = Entry { path, size: content.len() as u64, ..Entry::default() };
         segment.add(&entry, |out| out.write_all(content.as_bytes())).unwrap();
         segment.keep(store, key).unwrap();
+    }
+
+    #[test]
+    fn what_has_libraries_is_looked_at_once_on_an_image() {
+        let cache = tempfile::tempdir().unwrap();
+        let store = Store::in_cache(cache.path());
+        kept(&store, "plain", "opt/venv/lib/a.so.d/a.py", "a = 1");
+        kept(&store, "native", "opt/venv/lib/b.so.1", "b");
+        let [plain, native, gone] = ["plain", "native", "gone"].map(|key| vec![key.to_owned()]);
+        assert!(store.has_met("one", &plain));
+        assert!(!store.has_met("one", &native) && !store.has_met("one", &gone));
+        store.meet("one", &native).unwrap();
+        assert!(store.has_met("one", &native) && !store.has_met("other", &native));
+        assert!(store.has_met("one", &[native, plain].concat()));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use futures_util::future::{try_join, try_join_all};
+use futures_util::future::{join, try_join_all};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use sha2::{Digest, Sha256};
 use tokio::sync::Mutex;
@@ -284,26 +284,38 @@ impl Assembly<'_> {
         // What takes longest begins first.
         lacking.sort_by_key(|(pin, key)| (Reverse(pin.size.unwrap_or(u64::MAX)), key.clone()));
         let (queue, jobs) = mpsc::unbounded_channel();
-        let jobs = Mutex::new(jobs);
         let fetching = async move {
             let mut fetched = stream::iter(lacking)
                 .map(async |(pin, key)| self.fetched(fetcher, pin, key).await)
                 .buffer_unordered(FETCHES);
-            while let Some(job) = fetched.next().await {
-                // Nobody takes it where a worker has failed.
-                let _ = queue.send(job?);
+            loop {
+                let job = tokio::select! {
+                    job = fetched.next() => job,
+                    // Nobody takes any more where a worker has failed.
+                    () = queue.closed() => return Ok::<(), Failure>(()),
+                };
+                match job {
+                    Some(job) => drop(queue.send(job?)),
+                    None => return Ok(()),
+                }
             }
-            Ok(())
         };
+        let (fetched, compiled) =
+            Box::pin(join(self.unless_interrupted(fetching), self.compile(jobs, most))).await;
+        fetched??;
+        compiled
+    }
+
+    /// Makes segments of what comes, at most so many at once.
+    async fn compile(&self, jobs: UnboundedReceiver<Job>, most: usize) -> Result<(), Failure> {
+        let jobs = Mutex::new(jobs);
         match &self.compiled {
-            Compiled::Not => {
-                self.unless_interrupted(try_join(fetching, self.work(&jobs, None))).await??;
-            }
+            Compiled::Not => self.unless_interrupted(self.work(&jobs, None)).await?,
             Compiled::Here(python) => {
                 let processors = std::thread::available_parallelism().map_or(1, usize::from);
                 let workers = (0..processors.min(most))
                     .map(async |_| self.work(&jobs, Some(Compiler::here(python, self.templates)?)).await);
-                self.unless_interrupted(try_join(fetching, try_join_all(workers))).await??;
+                self.unless_interrupted(try_join_all(workers)).await?.map(drop)
             }
             Compiled::In(engine, image) => {
                 let spec = Spec {
@@ -316,22 +328,18 @@ impl Assembly<'_> {
                 };
                 let python = format!("{}/bin/python", self.prefix());
                 let made = engine.with_container(image, spec, async |container| {
-                    let compiling = async {
-                        container.start().await?;
-                        let processors = engine.info().await?.processors;
-                        let container = &*container;
-                        let workers = (0..processors.clamp(1, most)).map(async |_| {
-                            let compiler = Compiler::inside(container, &python, self.templates).await?;
-                            self.work(&jobs, Some(compiler)).await
-                        });
-                        try_join_all(workers).await
-                    };
-                    try_join(fetching, compiling).await.map(drop)
+                    container.start().await?;
+                    let processors = engine.info().await?.processors;
+                    let container = &*container;
+                    let workers = (0..processors.clamp(1, most)).map(async |_| {
+                        let compiler = Compiler::inside(container, &python, self.templates).await?;
+                        self.work(&jobs, Some(compiler)).await
+                    });
+                    try_join_all(workers).await.map(drop)
                 });
-                Box::pin(made).await??;
+                Box::pin(made).await?
             }
         }
-        Ok(())
     }
 
     /// A wheel that is there, and what its segment is to be called.
