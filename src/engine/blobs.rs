@@ -84,14 +84,16 @@ impl Blobs {
         timeout(PATIENCE, opened).await?
     }
 
-    /// Whether a blob is there.
-    pub(super) async fn has(&self, digest: &str) -> io::Result<bool> {
+    /// Whether a blob is there, and as large as is said.
+    pub(super) async fn has(&self, blob: &Descriptor) -> io::Result<bool> {
         let codec = ProstCodec::<InfoRequest, InfoResponse>::default();
-        let request = Request::new(InfoRequest { digest: digest.to_owned() });
+        let request = Request::new(InfoRequest { digest: blob.digest.clone() });
         let path = PathAndQuery::from_static("/containerd.services.content.v1.Content/Info");
         let mut grpc = Grpc::new(self.0.clone());
         grpc.ready().await.map_err(io::Error::other)?;
-        Ok(found(grpc.unary(request, path, codec).await)?.is_some())
+        let told = found(grpc.unary(request, path, codec).await)?;
+        let size = told.and_then(|told| told.into_inner().info).and_then(|info| u64::try_from(info.size).ok());
+        Ok(size == Some(blob.size))
     }
 
     /// A blob of at most [`MAX_ANSWER`] bytes; `None` where it is not there, or where such blobs are not kept.
@@ -210,9 +212,17 @@ struct InfoRequest {
     digest: String,
 }
 
-/// What it says of a blob does not matter here.
 #[derive(Clone, PartialEq, prost::Message)]
-struct InfoResponse {}
+struct InfoResponse {
+    #[prost(message, optional, tag = "1")]
+    info: Option<Info>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Info {
+    #[prost(int64, tag = "2")]
+    size: i64,
+}
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct ReadRequest {

@@ -209,7 +209,7 @@ impl Write for Hash {
 /// The places of the blobs that are not there.
 async fn lacking(blobs: &Blobs, layers: &[Descriptor]) -> Result<Vec<usize>, PutError> {
     let ask = async |(at, layer): (usize, &Descriptor)| {
-        blobs.has(&layer.digest).await.map(|has| (!has).then_some(at)).map_err(unread)
+        blobs.has(layer).await.map(|has| (!has).then_some(at)).map_err(unread)
     };
     let asked = futures_util::future::try_join_all(layers.iter().enumerate().map(ask)).await?;
     Ok(asked.into_iter().flatten().collect())
