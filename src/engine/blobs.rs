@@ -92,7 +92,8 @@ impl Blobs {
         let mut grpc = Grpc::new(self.0.clone());
         grpc.ready().await.map_err(io::Error::other)?;
         let told = found(grpc.unary(request, path, codec).await)?;
-        let size = told.and_then(|told| told.into_inner().info).and_then(|info| u64::try_from(info.size).ok());
+        let size =
+            told.and_then(|told| told.into_inner().info).and_then(|info| u64::try_from(info.size).ok());
         Ok(size == Some(blob.size))
     }
 
