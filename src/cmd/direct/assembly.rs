@@ -101,6 +101,13 @@ struct Job {
     wheel: PathBuf,
 }
 
+/// Wheels whose segments are to be made, while more of them come.
+struct Queue {
+    jobs: Mutex<UnboundedReceiver<Job>>,
+    /// Cancelled where one cannot be had, and the others are of no use.
+    is_over: CancellationToken,
+}
+
 /// What decides the bytes of a wheel's segment, as a digest: whose it is, the version of its environment's Python, and that of
 /// the one that compiles its modules, which is empty where none does.
 pub(super) fn key(pin: &Pin, owned: &Owned, python: &str, bytecode: &str) -> String {
@@ -283,7 +290,9 @@ impl Assembly<'_> {
         let most = lacking.len().min(COMPILERS);
         // What takes longest begins first.
         lacking.sort_by_key(|(pin, key)| (Reverse(pin.size.unwrap_or(u64::MAX)), key.clone()));
-        let (queue, jobs) = mpsc::unbounded_channel();
+        let (sender, jobs) = mpsc::unbounded_channel();
+        let is_over = CancellationToken::new();
+        let queue = Queue { jobs: Mutex::new(jobs), is_over: is_over.clone() };
         let fetching = async move {
             let mut fetched = stream::iter(lacking)
                 .map(async |(pin, key)| self.fetched(fetcher, pin, key).await)
@@ -292,29 +301,33 @@ impl Assembly<'_> {
                 let job = tokio::select! {
                     job = fetched.next() => job,
                     // Nobody takes any more where a worker has failed.
-                    () = queue.closed() => return Ok::<(), Failure>(()),
+                    () = sender.closed() => return Ok(()),
                 };
                 match job {
-                    Some(job) => drop(queue.send(job?)),
+                    Some(Ok(job)) => drop(sender.send(job)),
+                    Some(Err(failure)) => {
+                        is_over.cancel();
+                        return Err(failure);
+                    }
                     None => return Ok(()),
                 }
             }
         };
         let (fetched, compiled) =
-            Box::pin(join(self.unless_interrupted(fetching), self.compile(jobs, most))).await;
+            Box::pin(join(self.unless_interrupted(fetching), self.compile(queue, most))).await;
         fetched??;
         compiled
     }
 
     /// Makes segments of what comes, at most so many at once.
-    async fn compile(&self, jobs: UnboundedReceiver<Job>, most: usize) -> Result<(), Failure> {
-        let jobs = Mutex::new(jobs);
+    async fn compile(&self, queue: Queue, most: usize) -> Result<(), Failure> {
+        let queue = &queue;
         match &self.compiled {
-            Compiled::Not => self.unless_interrupted(self.work(&jobs, None)).await?,
+            Compiled::Not => self.unless_interrupted(self.work(queue, None)).await?,
             Compiled::Here(python) => {
                 let processors = std::thread::available_parallelism().map_or(1, usize::from);
                 let workers = (0..processors.min(most))
-                    .map(async |_| self.work(&jobs, Some(Compiler::here(python, self.templates)?)).await);
+                    .map(async |_| self.work(queue, Some(Compiler::here(python, self.templates)?)).await);
                 self.unless_interrupted(try_join_all(workers)).await?.map(drop)
             }
             Compiled::In(engine, image) => {
@@ -333,7 +346,7 @@ impl Assembly<'_> {
                     let container = &*container;
                     let workers = (0..processors.clamp(1, most)).map(async |_| {
                         let compiler = Compiler::inside(container, &python, self.templates).await?;
-                        self.work(&jobs, Some(compiler)).await
+                        self.work(queue, Some(compiler)).await
                     });
                     try_join_all(workers).await.map(drop)
                 });
@@ -364,16 +377,15 @@ impl Assembly<'_> {
     }
 
     /// Makes segments, one after the other, until all wheels have come and none is left.
-    async fn work(
-        &self,
-        jobs: &Mutex<UnboundedReceiver<Job>>,
-        mut compiler: Option<Compiler>,
-    ) -> Result<(), Failure> {
-        loop {
-            let job = jobs.lock().await.recv().await;
-            let Some(job) = job else { return Ok(()) };
-            self.segment(&job, compiler.as_mut()).await?;
-        }
+    async fn work(&self, queue: &Queue, mut compiler: Option<Compiler>) -> Result<(), Failure> {
+        let working = async {
+            loop {
+                let job = queue.jobs.lock().await.recv().await;
+                let Some(job) = job else { return Ok(()) };
+                self.segment(&job, compiler.as_mut()).await?;
+            }
+        };
+        Box::pin(queue.is_over.run_until_cancelled(working)).await.unwrap_or(Ok(()))
     }
 
     async fn segment(&self, job: &Job, compiler: Option<&mut Compiler>) -> Result<(), Failure> {
@@ -538,6 +550,19 @@ mod tests {
         let written = store.write(&layers[0], &assembly.owned, &mut io::sink());
         assert_eq!(told(written.unwrap_err()), spoilt);
         assert_eq!(bench.layers().await.unwrap(), layers);
+    }
+
+    #[tokio::test]
+    async fn a_wheel_that_cannot_be_had_ends_the_work() {
+        let bench = (0..40).fold(Bench::new(), |bench, number| bench.with(&format!("a{number}"), &[]));
+        let bench = bench.with("changed", &[]);
+        let file = bench.folder.path().join("changed-1-py3-none-any.whl");
+        fs::write(&file, "another").unwrap();
+        let failure = bench.layers().await.unwrap_err();
+        assert_eq!(failure.kind, FailureKind::Refused);
+        assert!(failure.diagnostics[0].what.contains("`changed-1-py3-none-any.whl`"));
+        fs::remove_file(&file).unwrap();
+        assert!(bench.layers().await.is_err());
     }
 
     #[tokio::test]
