@@ -8,8 +8,11 @@ mod served;
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::thread;
+use std::time::Instant;
 
 use engine::{Image, base, docker, ipybox, run};
 use serde_json::Value;
@@ -246,6 +249,64 @@ fn an_image_that_no_engine_made_is_proved_in_one() {
     run(Command::new("umoci")
         .args(["raw", "unpack", "--rootless", "--image", "layout:here", "bundle"])
         .current_dir(&folder));
+}
+
+#[test]
+fn builds_without_an_engine_that_are_killed_leave_files_and_cache_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let inside = |name: &str| folder.path().join(name);
+    fs::write(inside("dependencies.txt"), "tomli-w = \"*\"\n").unwrap();
+    let build = || {
+        let mut build = without_engine(folder.path(), &layout(), "cache");
+        build.args(["-o", "type=oci,dest=oci.tar", "-o", "type=oci,dest=layout/"]);
+        build.stdout(Stdio::piped()).stderr(Stdio::piped());
+        build
+    };
+    let built = || {
+        let built = build().output().unwrap();
+        assert!(built.status.success(), "{}", said(&built));
+        printed(&built)
+    };
+    let locked = ipybox()
+        .args(["lock", "--base", &layout(), "--uid", "1000", "-d", "dependencies.txt"])
+        .current_dir(&folder)
+        .output()
+        .unwrap();
+    assert!(locked.status.success(), "{}", said(&locked));
+    let forget = || {
+        // Everything but the wheels is made anew.
+        for kind in ["segments", "layers", "recipes", "blobs"] {
+            let _ = fs::remove_dir_all(inside("cache/layers").join(kind));
+        }
+        let _ = fs::remove_file(inside("oci.tar"));
+        let _ = fs::remove_dir_all(inside("layout"));
+    };
+    let image = built();
+    forget();
+    let began = Instant::now();
+    assert_eq!(built(), image);
+    let took = began.elapsed();
+    let mut ended = 0;
+    for number in 0..4 {
+        forget();
+        let mut killed = build().spawn().unwrap();
+        thread::sleep(took * number / 4);
+        let _ = killed.kill();
+        ended += u32::from(killed.wait().unwrap().signal().is_some());
+        if inside("oci.tar").exists() {
+            run(Command::new("skopeo").args(["inspect", "oci-archive:oci.tar"]).current_dir(&folder));
+        }
+        assert_eq!(built(), image);
+        run(Command::new("skopeo").args(["copy", "-q", "oci:layout", "dir:copy"]).current_dir(&folder));
+        let mut files: Vec<_> =
+            fs::read_dir(inside("layout")).unwrap().map(|file| file.unwrap().file_name()).collect();
+        files.sort();
+        assert_eq!(files, ["blobs", "index.json", "oci-layout"]);
+    }
+    assert!(ended > 1, "{ended} of 4 were killed");
+    let verified =
+        ipybox().args(["cache", "verify"]).env("IPYBOX_CACHE_DIR", inside("cache")).output().unwrap();
+    assert!(verified.status.success() && verified.stdout.is_empty(), "{}", printed(&verified));
 }
 
 #[test]

@@ -163,14 +163,19 @@ impl Store {
         keep(&self.0.join("layers").join(key), &layers)
     }
 
-    /// Whether none of these segments has to be looked at on an image, whose id this is: each was seen there before, or has no
-    /// shared library that could lack others.
+    /// The segments of these that have not been seen yet on an image, whose id this is.
     #[must_use]
-    pub fn has_met(&self, image: &str, keys: &[String]) -> bool {
+    pub fn not_met<'a>(&self, image: &str, keys: &'a [String]) -> Vec<&'a String> {
         let met = self.met(image);
-        let has_libraries = |path: &String| path.rsplit('/').next().is_some_and(|name| name.contains(".so"));
-        let is_plain = |key| self.paths(key).is_ok_and(|paths| !paths.iter().any(has_libraries));
-        keys.iter().all(|key| met.contains(key) || is_plain(key))
+        keys.iter().filter(|key| !met.contains(*key)).collect()
+    }
+
+    /// Whether a segment has shared libraries, which may lack others, or is not there to be asked.
+    #[must_use]
+    pub fn has_libraries(&self, key: &str) -> bool {
+        let is_library = |path: &str| path.rsplit('/').next().is_some_and(|name| name.contains(".so"));
+        let paths = fs::read_to_string(self.segment_file(key).with_extension("paths"));
+        !paths.is_ok_and(|paths| !paths.lines().any(is_library))
     }
 
     fn met(&self, image: &str) -> BTreeSet<String> {
@@ -530,12 +535,14 @@ mod tests {
         let store = Store::in_cache(cache.path());
         kept(&store, "plain", "opt/venv/lib/a.so.d/a.py", "a = 1");
         kept(&store, "native", "opt/venv/lib/b.so.1", "b");
-        let [plain, native, gone] = ["plain", "native", "gone"].map(|key| vec![key.to_owned()]);
-        assert!(store.has_met("one", &plain));
-        assert!(!store.has_met("one", &native) && !store.has_met("one", &gone));
-        store.meet("one", &native).unwrap();
-        assert!(store.has_met("one", &native) && !store.has_met("other", &native));
-        assert!(store.has_met("one", &[native, plain].concat()));
+        assert!(
+            !store.has_libraries("plain") && store.has_libraries("native") && store.has_libraries("gone")
+        );
+        let keys = ["plain", "native"].map(str::to_owned);
+        assert_eq!(store.not_met("one", &keys), ["plain", "native"]);
+        store.meet("one", &keys[1..]).unwrap();
+        assert_eq!(store.not_met("one", &keys), ["plain"]);
+        assert_eq!(store.not_met("other", &keys).len(), 2);
     }
 
     #[test]

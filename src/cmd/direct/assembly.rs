@@ -43,14 +43,15 @@ const FORMAT: &str = "ipybox-segment-3";
 const STAY: &str = "sleep 20; while :; do count=0; for one in /proc/[0-9]*; do count=$((count + 1)); done; \
     [ $count -gt 1 ] || exit 0; sleep 5; done";
 
-/// When one is left over.
-const LONGEST: Duration = Duration::from_secs(3600);
+/// When one is left over. It is there while wheels are fetched.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
 /// How many wheels are fetched at once.
 const FETCHES: usize = 8;
 
-/// How many compile at once at most.
+/// How many compile at once at most, and where an engine does not say how many processors it has.
 const COMPILERS: usize = 8;
+const IN_DOUBT: usize = 2;
 
 /// Locked wheels on their way into layers of an environment.
 pub(super) struct Assembly<'a> {
@@ -106,6 +107,13 @@ struct Queue {
     jobs: Mutex<UnboundedReceiver<Job>>,
     /// Cancelled where one cannot be had, and the others are of no use.
     is_over: CancellationToken,
+}
+
+impl Queue {
+    /// Does `work` as long as the others are of use.
+    async fn unless_over(&self, work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+        Box::pin(self.is_over.run_until_cancelled(work)).await.unwrap_or(Ok(()))
+    }
 }
 
 /// What decides the bytes of a wheel's segment, as a digest: whose it is, the version of its environment's Python, and that of
@@ -323,12 +331,13 @@ impl Assembly<'_> {
     async fn compile(&self, queue: Queue, most: usize) -> Result<(), Failure> {
         let queue = &queue;
         match &self.compiled {
-            Compiled::Not => self.unless_interrupted(self.work(queue, None)).await?,
+            Compiled::Not => self.unless_interrupted(queue.unless_over(self.work(queue, None))).await?,
             Compiled::Here(python) => {
                 let processors = std::thread::available_parallelism().map_or(1, usize::from);
                 let workers = (0..processors.min(most))
                     .map(async |_| self.work(queue, Some(Compiler::here(python, self.templates)?)).await);
-                self.unless_interrupted(try_join_all(workers)).await?.map(drop)
+                let working = async { try_join_all(workers).await.map(drop) };
+                self.unless_interrupted(queue.unless_over(working)).await?
             }
             Compiled::In(engine, image) => {
                 let spec = Spec {
@@ -341,14 +350,20 @@ impl Assembly<'_> {
                 };
                 let python = format!("{}/bin/python", self.prefix());
                 let made = engine.with_container(image, spec, async |container| {
-                    container.start().await?;
-                    let processors = engine.info().await?.processors;
-                    let container = &*container;
-                    let workers = (0..processors.clamp(1, most)).map(async |_| {
-                        let compiler = Compiler::inside(container, &python, self.templates).await?;
-                        self.work(queue, Some(compiler)).await
-                    });
-                    try_join_all(workers).await.map(drop)
+                    let working = async {
+                        container.start().await?;
+                        let processors = match most {
+                            1 => 1,
+                            _ => engine.info().await.map_or(IN_DOUBT, |info| info.processors),
+                        };
+                        let container = &*container;
+                        let workers = (0..processors.clamp(1, most)).map(async |_| {
+                            let compiler = Compiler::inside(container, &python, self.templates).await?;
+                            self.work(queue, Some(compiler)).await
+                        });
+                        try_join_all(workers).await.map(drop)
+                    };
+                    queue.unless_over(working).await
                 });
                 Box::pin(made).await?
             }
@@ -360,7 +375,9 @@ impl Assembly<'_> {
         let local = self.local.values().find(|path| path.ends_with(&pin.file)).cloned();
         let wheel = match (&pin.url, local) {
             (_, Some(local)) => {
-                let is_right = digest(&local).is_ok_and(|found| found == pin.sha256);
+                let (of_wheel, sha256) = (local.clone(), pin.sha256.clone());
+                let checked = move || digest(&of_wheel).is_ok_and(|found| found == sha256);
+                let is_right = tokio::task::spawn_blocking(checked).await.unwrap_or(false);
                 is_right.then_some(local).ok_or_else(|| changed(pin))?
             }
             (Some(url), None) => {
@@ -378,14 +395,11 @@ impl Assembly<'_> {
 
     /// Makes segments, one after the other, until all wheels have come and none is left.
     async fn work(&self, queue: &Queue, mut compiler: Option<Compiler>) -> Result<(), Failure> {
-        let working = async {
-            loop {
-                let job = queue.jobs.lock().await.recv().await;
-                let Some(job) = job else { return Ok(()) };
-                self.segment(&job, compiler.as_mut()).await?;
-            }
-        };
-        Box::pin(queue.is_over.run_until_cancelled(working)).await.unwrap_or(Ok(()))
+        loop {
+            let job = queue.jobs.lock().await.recv().await;
+            let Some(job) = job else { return Ok(()) };
+            self.segment(&job, compiler.as_mut()).await?;
+        }
     }
 
     async fn segment(&self, job: &Job, compiler: Option<&mut Compiler>) -> Result<(), Failure> {
@@ -554,13 +568,16 @@ mod tests {
 
     #[tokio::test]
     async fn a_wheel_that_cannot_be_had_ends_the_work() {
-        let bench = (0..40).fold(Bench::new(), |bench, number| bench.with(&format!("a{number}"), &[]));
+        let mut bench = (0..200).fold(Bench::new(), |bench, number| bench.with(&format!("a{number}"), &[]));
+        // The largest are the first.
+        bench.pins.values_mut().for_each(|pin| pin.size = Some(1));
         let bench = bench.with("changed", &[]);
         let file = bench.folder.path().join("changed-1-py3-none-any.whl");
         fs::write(&file, "another").unwrap();
         let failure = bench.layers().await.unwrap_err();
         assert_eq!(failure.kind, FailureKind::Refused);
         assert!(failure.diagnostics[0].what.contains("`changed-1-py3-none-any.whl`"));
+        assert!(bench.store().held().unwrap()["segments"].count < 200, "others are of no use then");
         fs::remove_file(&file).unwrap();
         assert!(bench.layers().await.is_err());
     }

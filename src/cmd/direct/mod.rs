@@ -111,8 +111,12 @@ pub(super) async fn built(
             image => image?,
         };
         let (store, keys) = (assembly.store.clone(), assembly.keys());
-        // Packages that were on it before lacked nothing.
-        if store.has_met(foundation.as_str(), &keys) {
+        // Packages that were on it before lacked nothing, and those without libraries lack none.
+        let new = store.not_met(foundation.as_str(), &keys);
+        if !new.iter().any(|key| store.has_libraries(key)) {
+            if !new.is_empty() {
+                let _ = store.meet(foundation.as_str(), &keys);
+            }
             return Ok(image);
         }
         let Some(installed) = look(engine, &image, templates).await? else { return Ok(image) };
