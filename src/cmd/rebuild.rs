@@ -1,5 +1,6 @@
 //! `ipybox verify --rebuild`: is an image what comes of the plan that it tells?
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::time::Instant;
@@ -16,7 +17,7 @@ use crate::image::context::Local;
 use crate::image::dockerfile::Goal;
 use crate::inputs::templates::Templates;
 use crate::inputs::trust;
-use crate::inside::{FirstDifference, Saved, first_difference};
+use crate::inside::{FirstDifference, Saved, are_alike, first_difference};
 use crate::plan::{Foundation, Installer, Plan, Provenance};
 use crate::reference::ImageId;
 use crate::report::{self, Work};
@@ -167,20 +168,15 @@ async fn compare(
 ) -> Result<Option<(String, Option<FirstDifference>)>, Failure> {
     let built = engine.image(again.as_str()).await?;
     let layers = built.map(|built| built.layers).unwrap_or_default();
-    let pairs = image.layers.iter().zip(&layers);
-    let Some(number) = pairs.clone().position(|(one, other)| one != other) else {
-        let (had, has) = (image.layers.len(), layers.len());
-        return Ok(
-            (had != has).then(|| (format!("it has {had} layers, and {has} when it is built again"), None))
-        );
-    };
-    let history = engine.history(&image.id).await?;
-    let steps: Vec<&Layer> = history.iter().rev().filter(|layer| layer.bytes > 0).collect();
-    let step = match steps.get(number) {
-        Some(layer) if steps.len() == image.layers.len() => format!(", `{}`,", title(&layer.command)),
-        _ => String::new(),
-    };
-    let what = format!("layer {} of {}{step} differs", number + 1, image.layers.len());
+    let (had, has) = (image.layers.len(), layers.len());
+    let of_count =
+        || Ok((had != has).then(|| (format!("it has {had} layers, and {has} when it is built again"), None)));
+    let pairs = image.layers.iter().zip(&layers).enumerate();
+    let differ: Vec<usize> =
+        pairs.filter(|(_, (one, other))| one != other).map(|(number, _)| number).collect();
+    if differ.is_empty() {
+        return of_count();
+    }
     let failed = |error: io::Error| Failure::unwritable("what is compared", &error);
     let mut saved = Vec::new();
     for image in [&image.id, again] {
@@ -189,7 +185,22 @@ async fn compare(
         saved.push(Saved::read(file).map_err(failed)?);
     }
     let [one, other] = saved.as_mut_slice() else { unreachable!("two were saved") };
-    Ok(Some((what, first_difference(one, other, number).map_err(failed)?)))
+    let mut found = None;
+    for number in differ {
+        if !are_alike(one, other, number).map_err(failed)? {
+            found = Some(number);
+            break;
+        }
+    }
+    let Some(number) = found else { return of_count() };
+    let history = engine.history(&image.id).await?;
+    let steps: Vec<&Layer> = history.iter().rev().filter(|layer| layer.bytes > 0).collect();
+    let step = match steps.get(number) {
+        Some(layer) if steps.len() == image.layers.len() => format!(", `{}`,", title(&layer.command)),
+        _ => String::new(),
+    };
+    let what = format!("layer {} of {}{step} differs", number + 1, image.layers.len());
+    Ok(Some((what, first_difference(one, other, number, &BTreeSet::new()).map_err(failed)?)))
 }
 
 #[cfg(test)]

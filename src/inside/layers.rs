@@ -1,6 +1,6 @@
 //! Where two images differ, to the byte.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -106,7 +106,35 @@ impl Saved {
     }
 }
 
-/// The first difference of a layer of two images, counted from 0; `None` where there is none.
+/// What in a folder says that layers below have nothing there.
+///
+/// Rule: OCI image specification, "Image Layer Filesystem Changeset", Opaque Whiteout.
+const OPAQUE: &str = ".wh..wh..opq";
+
+/// Whether two layers, counted from 0, are one but for opaque whiteouts that hide nothing: overlay file systems leave them in
+/// folders that are new, and engines find them or not, by which of two ways they compare with what lies below.
+///
+/// # Errors
+///
+/// Of reading either.
+pub fn are_alike(one: &mut Saved, other: &mut Saved, number: usize) -> io::Result<bool> {
+    let (ours, theirs) = (entries(&mut one.layer(number)?)?, entries(&mut other.layer(number)?)?);
+    let markers = |entries: &[(String, Entry)]| -> BTreeSet<String> {
+        entries.iter().filter_map(|(path, _)| path.strip_suffix(OPAQUE).map(str::to_owned)).collect()
+    };
+    let folders: BTreeSet<String> = markers(&ours).symmetric_difference(&markers(&theirs)).cloned().collect();
+    for below in 0..if folders.is_empty() { 0 } else { number } {
+        for (path, _) in entries(&mut one.layer(below)?)? {
+            if folders.iter().any(|folder| format!("{path}/").starts_with(folder.as_str())) {
+                return Ok(false);
+            }
+        }
+    }
+    Ok(!folders.is_empty() && first_difference(one, other, number, &folders)?.is_none())
+}
+
+/// The first difference of a layer of two images, counted from 0; `None` where there is none. Opaque whiteouts in `but` folders
+/// are none.
 ///
 /// # Errors
 ///
@@ -115,9 +143,13 @@ pub fn first_difference(
     one: &mut Saved,
     other: &mut Saved,
     number: usize,
+    but: &BTreeSet<String>,
 ) -> io::Result<Option<FirstDifference>> {
     let (mut one, mut other) = (one.layer(number)?, other.layer(number)?);
-    let (entries, theirs) = (entries(&mut one)?, entries(&mut other)?);
+    let (mut entries, mut theirs) = (entries(&mut one)?, entries(&mut other)?);
+    for entries in [&mut entries, &mut theirs] {
+        entries.retain(|(path, _)| path.strip_suffix(OPAQUE).is_none_or(|folder| !but.contains(folder)));
+    }
     let told = |path: &str, what: String| Some(FirstDifference { path: path.to_owned(), what });
     let by_path: HashMap<&str, &Entry> = theirs.iter().map(|(path, entry)| (path.as_str(), entry)).collect();
     for (path, entry) in &entries {
@@ -232,9 +264,13 @@ mod tests {
     #[test]
     fn the_first_difference_is_told_by_file_and_byte() {
         let told = |change: &dyn Fn(&mut Archive)| {
-            let difference =
-                first_difference(&mut saved(|_| {}, false), &mut saved(|layer| change(layer), true), 0)
-                    .unwrap();
+            let difference = first_difference(
+                &mut saved(|_| {}, false),
+                &mut saved(|layer| change(layer), true),
+                0,
+                &BTreeSet::new(),
+            )
+            .unwrap();
             difference.map(|difference| difference.to_string())
         };
         assert_eq!(told(&|_| {}), None);
@@ -253,6 +289,42 @@ mod tests {
         ] {
             assert_eq!(told(change).as_deref(), Some(what));
         }
-        assert!(first_difference(&mut saved(|_| {}, false), &mut saved(|_| {}, false), 1).is_err());
+        assert!(
+            first_difference(&mut saved(|_| {}, false), &mut saved(|_| {}, false), 1, &BTreeSet::new())
+                .is_err()
+        );
+    }
+
+    #[test]
+    fn opaque_whiteouts_that_hide_nothing_make_no_difference() {
+        let layered = |upper: &[(&str, &str)]| {
+            let mut image = Archive::default();
+            for (number, files) in [&[("old/a", "1")][..], upper].into_iter().enumerate() {
+                let mut layer = Archive::default();
+                for (path, text) in files {
+                    layer.add(path, *text);
+                }
+                image.add(&format!("{number}/layer.tar"), layer.to_tar().unwrap());
+            }
+            let layers = r#"["0/layer.tar","1/layer.tar"]"#;
+            let manifest = format!(r#"[{{"Config":"x.json","RepoTags":[],"Layers":{layers}}}]"#);
+            image.add("manifest.json", manifest);
+            let mut file = tempfile::tempfile().unwrap();
+            image.write_to(&mut file).unwrap();
+            Saved::read(file).unwrap()
+        };
+        let alike = |one: &[(&str, &str)], other: &[(&str, &str)]| {
+            let found = [(one, other), (other, one)]
+                .map(|(one, other)| are_alike(&mut layered(one), &mut layered(other), 1).unwrap());
+            assert_eq!(found[0], found[1]);
+            found[0]
+        };
+        let plain = [("new/b", "2"), ("old/c", "3")];
+        let with = |marker| [plain[0], (marker, ""), plain[1]];
+        assert!(alike(&plain, &with("new/.wh..wh..opq")));
+        assert!(!alike(&plain, &with("old/.wh..wh..opq")), "it hides what lies below");
+        assert!(!alike(&plain, &with("new/.wh.x")));
+        assert!(!alike(&plain, &[("new/b", "4"), ("new/.wh..wh..opq", ""), plain[1]]));
+        assert!(!alike(&plain, &plain), "bytes of theirs differ that nobody has found");
     }
 }

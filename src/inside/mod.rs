@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use compare::{Comparison, compare};
-pub use layers::{FirstDifference, Saved, first_difference};
+pub use layers::{FirstDifference, Saved, are_alike, first_difference};
 #[cfg(test)]
 pub(crate) use tests::inside;
 
