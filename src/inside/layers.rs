@@ -112,7 +112,7 @@ impl Saved {
 const OPAQUE: &str = ".wh..wh..opq";
 
 /// Whether two layers, counted from 0, are one but for opaque whiteouts that hide nothing: overlay file systems leave them in
-/// folders that are new, and engines find them or not, by which of two ways they compare with what lies below.
+/// folders that are new, and engines were seen to write them for a step, and not for the same step done again.
 ///
 /// # Errors
 ///
