@@ -1,9 +1,9 @@
 //! `ipybox verify --rebuild`: is an image what comes of the plan that it tells?
 
-use std::collections::BTreeSet;
-use std::fs::File;
 use std::io;
 use std::time::Instant;
+
+use tempfile::NamedTempFile;
 
 use super::build::{How, ordered, supply};
 use super::outcome::title;
@@ -17,10 +17,10 @@ use crate::image::context::Local;
 use crate::image::dockerfile::Goal;
 use crate::inputs::templates::Templates;
 use crate::inputs::trust;
-use crate::inside::{FirstDifference, Saved, are_alike, first_difference};
 use crate::plan::{Foundation, Installer, Plan, Provenance};
 use crate::reference::ImageId;
 use crate::report::{self, Work};
+use crate::stored::{Files, FirstDifference, Place, Stored, StoredError};
 use crate::supply::Supplies;
 use crate::variant;
 
@@ -66,18 +66,34 @@ pub(super) async fn run(args: VerifyArgs, caller: &mut Caller) -> Result<(), Fai
     };
     let compared = compare(&engine, &image, &again).await;
     let _ = engine.remove_image(&again).await;
-    let Some((steps, difference)) = compared? else {
-        let count = image.layers.len();
-        let after = report::duration(began.elapsed());
-        let line = format!("{}: built again in {after}, all {count} layers are equal", args.image);
-        let written = report.result(|out| writeln!(out, "{line}"));
-        return written.map_err(|error| Failure::unwritable("stdout", &error));
+    let count = image.layers.len();
+    let same = match compared? {
+        Verdict::Equal => format!("all {count} layers are equal"),
+        Verdict::Alike(written) => {
+            let numbers: Vec<_> = written.iter().map(|number| (number + 1).to_string()).collect();
+            let numbers = numbers.join(", ");
+            format!("all files are equal; of {count} layers the engine wrote in another way: {numbers}")
+        }
+        Verdict::Differs { steps, difference } => {
+            let what = Diagnostic::new(format!("`{name}` is not what comes of its plan: {steps}"));
+            return Err(Failure::refused(match difference {
+                Some(difference) => what.why(difference.to_string()),
+                None => what,
+            }));
+        }
     };
-    let what = Diagnostic::new(format!("`{name}` is not what comes of its plan: {steps}"));
-    Err(Failure::refused(match difference {
-        Some(difference) => what.why(difference.to_string()),
-        None => what,
-    }))
+    let line = format!("{}: built again in {}, {same}", args.image, report::duration(began.elapsed()));
+    report.result(|out| writeln!(out, "{line}")).map_err(|error| Failure::unwritable("stdout", &error))
+}
+
+/// What comes of comparing an image with what is built again.
+enum Verdict {
+    /// All layers are equal to the byte.
+    Equal,
+    /// All files are equal, and these layers are not, counted from 0: engines write the layer of a step in two ways.
+    Alike(Vec<usize>),
+    /// It is another one.
+    Differs { steps: String, difference: Option<FirstDifference> },
 }
 
 /// The image of a plan by the engine's builder, without its cache.
@@ -160,47 +176,51 @@ async fn base_of(plan: &Plan, engine: &Engine, cache: &std::path::Path) -> Resul
     Err(Failure::refused(Diagnostic::new(what).advice("pull it by its digest, if its registry has it still")))
 }
 
-/// The step whose layer differs first, and what differs in it; `None` where all layers are equal.
-async fn compare(
-    engine: &Engine,
-    image: &Image,
-    again: &ImageId,
-) -> Result<Option<(String, Option<FirstDifference>)>, Failure> {
+/// Compares an image with what is built again.
+async fn compare(engine: &Engine, image: &Image, again: &ImageId) -> Result<Verdict, Failure> {
     let built = engine.image(again.as_str()).await?;
     let layers = built.map(|built| built.layers).unwrap_or_default();
     let (had, has) = (image.layers.len(), layers.len());
-    let of_count =
-        || Ok((had != has).then(|| (format!("it has {had} layers, and {has} when it is built again"), None)));
+    if had != has {
+        let steps = format!("it has {had} layers, and {has} when it is built again");
+        return Ok(Verdict::Differs { steps, difference: None });
+    }
     let pairs = image.layers.iter().zip(&layers).enumerate();
-    let differ: Vec<usize> =
-        pairs.filter(|(_, (one, other))| one != other).map(|(number, _)| number).collect();
+    let differ: Vec<_> = pairs.filter(|(_, (one, other))| one != other).map(|(number, _)| number).collect();
     if differ.is_empty() {
-        return of_count();
+        return Ok(Verdict::Equal);
     }
     let failed = |error: io::Error| Failure::unwritable("what is compared", &error);
-    let mut saved = Vec::new();
-    for image in [&image.id, again] {
-        let file: File = tempfile::tempfile().map_err(failed)?;
-        engine.save(image, &file).await?;
-        saved.push(Saved::read(file).map_err(failed)?);
-    }
-    let [one, other] = saved.as_mut_slice() else { unreachable!("two were saved") };
-    let mut found = None;
-    for number in differ {
-        if !are_alike(one, other, number).map_err(failed)? {
-            found = Some(number);
-            break;
+    let [one, other] = [NamedTempFile::new().map_err(failed)?, NamedTempFile::new().map_err(failed)?];
+    engine.save(&image.id, one.as_file()).await?;
+    engine.save(again, other.as_file()).await?;
+    let numbers = differ.clone();
+    let comparing = tokio::task::spawn_blocking(move || -> Result<_, StoredError> {
+        let opened = |file: &NamedTempFile| {
+            Stored::open(&Place::DockerArchive { file: file.path().to_owned(), name: None }, None)
+        };
+        let (one, other) = (opened(&one)?, opened(&other)?);
+        for number in numbers {
+            let [one, other] = [Files::of_lowest(&one, number + 1)?, Files::of_lowest(&other, number + 1)?];
+            if let Some(difference) = one.first_difference(&other)? {
+                return Ok(Some((number, difference)));
+            }
         }
-    }
-    let Some(number) = found else { return of_count() };
+        Ok(None)
+    });
+    let ended = |error: tokio::task::JoinError| Failure::refused(Diagnostic::new(error.to_string()));
+    let found = engine.unless_interrupted(comparing).await?.map_err(ended)?;
+    let Some((number, difference)) = found.map_err(|error| Failure::refused(error.diagnostic()))? else {
+        return Ok(Verdict::Alike(differ));
+    };
     let history = engine.history(&image.id).await?;
     let steps: Vec<&Layer> = history.iter().rev().filter(|layer| layer.bytes > 0).collect();
     let step = match steps.get(number) {
-        Some(layer) if steps.len() == image.layers.len() => format!(", `{}`,", title(&layer.command)),
+        Some(layer) if steps.len() == had => format!(", `{}`,", title(&layer.command)),
         _ => String::new(),
     };
-    let what = format!("layer {} of {}{step} differs", number + 1, image.layers.len());
-    Ok(Some((what, first_difference(one, other, number, &BTreeSet::new()).map_err(failed)?)))
+    let steps = format!("layer {} of {had}{step} differs", number + 1);
+    Ok(Verdict::Differs { steps, difference: Some(difference) })
 }
 
 #[cfg(test)]

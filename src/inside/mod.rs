@@ -1,7 +1,6 @@
 //! What is inside an image: its packages, who asked for each, and what they take.
 
 mod compare;
-mod layers;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -10,7 +9,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use compare::{Comparison, compare};
-pub use layers::{FirstDifference, Saved, are_alike, first_difference};
 #[cfg(test)]
 pub(crate) use tests::inside;
 

@@ -10,14 +10,24 @@ pub(super) struct Entry {
     /// As it is written.
     pub(super) path: Vec<u8>,
     pub(super) kind: Kind,
-    /// Permissions, with set-id and sticky bits.
-    pub(super) mode: u32,
-    pub(super) uid: u32,
-    pub(super) gid: u32,
+    pub(super) about: About,
     /// Of its content, in bytes.
     pub(super) size: u64,
     /// Where its content begins in the stream, in bytes.
     pub(super) at: u64,
+}
+
+/// What is said of a file beside its content.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct About {
+    /// Permissions, with set-id and sticky bits.
+    pub(super) mode: u32,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    /// When it was changed, in whole seconds since 1970; 0 where nothing that can be read says so.
+    pub(super) time: i64,
+    /// Its extended attributes, as PAX records and sorted.
+    pub(super) attributes: Box<[Box<[u8]>]>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,9 +38,12 @@ pub(super) enum Kind {
     Link(Vec<u8>),
     /// Another name of an entry that came before.
     HardLink(Vec<u8>),
-    /// A device or a FIFO.
-    Device,
+    /// A device or a FIFO, and what its header says of its numbers.
+    Device(Numbers),
 }
+
+/// Which kind of device, and its two numbers, as they stand in a header.
+pub(super) type Numbers = [u8; 17];
 
 /// The size of a header, and what the size of every content is rounded up to.
 const BLOCK: usize = 512;
@@ -79,6 +92,8 @@ struct Extension {
     size: Option<u64>,
     uid: Option<u64>,
     gid: Option<u64>,
+    time: Option<i64>,
+    attributes: Vec<Box<[u8]>>,
 }
 
 impl<R: Read> Entries<R> {
@@ -143,7 +158,11 @@ impl<R: Read> Entries<R> {
             b'0' | b'7' | 0 => Kind::File,
             b'1' => Kind::HardLink(link),
             b'2' => Kind::Link(link),
-            b'3' | b'4' | b'6' => Kind::Device,
+            b'3' | b'4' | b'6' => {
+                let mut numbers = [kind; 17];
+                numbers[1..].copy_from_slice(&block[329..345]);
+                Kind::Device(numbers)
+            }
             b'S' => return Err(Refusal::Tar("it holds a sparse file")),
             _ => return Err(Refusal::Tar("it holds an entry of an unknown kind")),
         };
@@ -160,15 +179,17 @@ impl<R: Read> Entries<R> {
             return Err(Refusal::Tar("a link leads to what is no path"));
         }
         self.expect(size)?;
-        Ok(Entry {
-            path,
-            kind,
+        let own_time = || number(&block[136..148]).ok().and_then(|time| i64::try_from(time).ok());
+        let mut attributes = extension.attributes;
+        attributes.sort_unstable();
+        let about = About {
             mode: u32::try_from(mode).expect("it has twelve bits"),
             uid: id(uid)?,
             gid: id(gid)?,
-            size,
-            at: self.at,
-        })
+            time: extension.time.or_else(own_time).unwrap_or_default(),
+            attributes: attributes.into(),
+        };
+        Ok(Entry { path, kind, about, size, at: self.at })
     }
 
     /// Says how long the content is that follows.
@@ -290,11 +311,18 @@ fn pax(mut records: &[u8], to: &mut Extension) -> Result<(), Refusal> {
             b"size" => to.size = is_said.then(number).transpose()?,
             b"uid" => to.uid = is_said.then(number).transpose()?,
             b"gid" => to.gid = is_said.then(number).transpose()?,
+            b"mtime" => to.time = seconds(value),
+            key if key.starts_with(b"SCHILY.xattr.") => to.attributes.push(record.into()),
             key if key.starts_with(b"GNU.sparse.") => return Err(Refusal::Tar("it holds a sparse file")),
             _ => {}
         }
     }
     Ok(())
+}
+
+/// The whole seconds of a time that may have a fraction.
+fn seconds(value: &[u8]) -> Option<i64> {
+    std::str::from_utf8(value.split(|&byte| byte == b'.').next()?).ok()?.parse().ok()
 }
 
 /// The parts of a path below a root.
@@ -359,6 +387,7 @@ mod tests {
             format!("{} {key}={value}\n", length + digits)
         };
         let pax = record("path", &long) + &record("uid", "4000000") + &record("SCHILY.xattr.a", "b\nc");
+        let pax = pax + &record("mtime", "-5.25");
         let pax_link = record("linkpath", &long) + &record("path", "l");
         let bytes = tar(&[
             (b'g', "pax_global_header", "", record("comment", "x").as_bytes()),
@@ -382,18 +411,20 @@ mod tests {
                 (&long, &Kind::File),
                 (&long, &Kind::Link(b"target".to_vec())),
                 ("l", &Kind::HardLink(long.clone().into_bytes())),
-                ("fifo", &Kind::Device),
+                ("fifo", &Kind::Device(*b"6\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0")),
                 ("old/", &Kind::Folder),
             ]
         );
         let file = &entries[1];
-        assert_eq!((file.mode, file.uid, file.gid, file.size), (0o4755, 4_000_000, 8, 7));
+        let About { mode, uid, gid, time, attributes } = &file.about;
+        assert_eq!((*mode, *uid, *gid, *time, file.size), (0o4755, 4_000_000, 8, -5, 7));
+        assert_eq!(**attributes, [b"SCHILY.xattr.a=b\nc".as_slice().into()]);
         let at = usize::try_from(file.at).unwrap();
         assert_eq!(&bytes[at..at + 7], b"content");
         let unfilled = tar(&[(b'0', "a", "", b"content")]);
         assert_eq!(read(&unfilled[..519]).unwrap().len(), 1);
         assert!(read(&unfilled[..518]).is_err());
-        assert_eq!(entries[0].uid, 7);
+        assert_eq!(entries[0].about.uid, 7);
     }
 
     #[test]

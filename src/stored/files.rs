@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::sync::Arc;
 
-use super::entries::{self, Entries, Entry, parts, read_over};
+use super::entries::{self, About, Entries, Entry, Numbers, parts, read_over};
 use super::{Fault, Place, Refusal, Stored, StoredError, StoredLayer};
 
 /// The files of an image: where everything is, and nothing of what is in it. What a container is given beside them by an
@@ -15,27 +15,25 @@ use super::{Fault, Place, Refusal, Stored, StoredError, StoredLayer};
 #[derive(Debug)]
 pub struct Files {
     place: Place,
-    layers: Vec<StoredLayer>,
+    pub(super) layers: Vec<StoredLayer>,
     /// The first is the root. Those that are gone stay, and nothing leads to them.
-    nodes: Vec<Node>,
-    /// How much their names and targets take, in bytes.
+    pub(super) nodes: Vec<Node>,
+    /// How much their names, targets and attributes take, in bytes.
     text: usize,
 }
 
 #[derive(Debug)]
-struct Node {
+pub(super) struct Node {
     name: Arc<[u8]>,
     parent: usize,
-    content: Content,
-    mode: u32,
-    uid: u32,
-    gid: u32,
+    pub(super) content: Content,
+    pub(super) about: About,
     /// The last layer that has something of it or below it, counted from 0.
     layer: usize,
 }
 
 #[derive(Debug, Clone)]
-enum Content {
+pub(super) enum Content {
     Folder(BTreeMap<Arc<[u8]>, usize>),
     File {
         layer: usize,
@@ -44,7 +42,7 @@ enum Content {
         size: u64,
     },
     Link(Box<[u8]>),
-    Device,
+    Device(Numbers),
 }
 
 /// What a file is.
@@ -63,11 +61,11 @@ pub enum Kind<'a> {
 /// A file of an image.
 #[derive(Debug, Clone, Copy)]
 pub struct File<'a> {
-    files: &'a Files,
-    node: usize,
+    pub(super) files: &'a Files,
+    pub(super) node: usize,
 }
 
-const ROOT: usize = 0;
+pub(super) const ROOT: usize = 0;
 
 /// How many files are read.
 const MOST_FILES: usize = 2_000_000;
@@ -91,18 +89,25 @@ impl Files {
     ///
     /// [`StoredError`].
     pub fn of(stored: &Stored) -> Result<Self, StoredError> {
+        Self::of_lowest(stored, stored.layers.len())
+    }
+
+    /// Reads so many layers of an image, the lowest, and checks them.
+    ///
+    /// # Errors
+    ///
+    /// [`StoredError`].
+    pub fn of_lowest(stored: &Stored, count: usize) -> Result<Self, StoredError> {
         let root = Node {
             name: Arc::default(),
             parent: ROOT,
             content: Content::Folder(BTreeMap::new()),
-            mode: 0o755,
-            uid: 0,
-            gid: 0,
+            about: About { mode: 0o755, ..About::default() },
             layer: 0,
         };
         let (place, layers) = (stored.place.clone(), stored.layers.clone());
         let mut files = Self { place, layers, nodes: vec![root], text: 0 };
-        for (number, layer) in stored.layers.iter().enumerate() {
+        for (number, layer) in stored.layers.iter().take(count).enumerate() {
             files.lay(number, layer).map_err(|fault| fault.in_image(&stored.place))?;
         }
         Ok(files)
@@ -123,8 +128,7 @@ impl Files {
     fn add(&mut self, layer: usize, entry: Entry) -> Result<(), Refusal> {
         let path = parts(&entry.path)?;
         let Some((name, folders)) = path.split_last() else {
-            let root = &mut self.nodes[ROOT];
-            (root.mode, root.uid, root.gid) = (entry.mode, entry.uid, entry.gid);
+            self.nodes[ROOT].about = entry.about;
             return match entry.kind {
                 entries::Kind::Folder => Ok(()),
                 _ => Err(Refusal::Path("is that of the root")),
@@ -151,18 +155,18 @@ impl Files {
             }
             return Ok(());
         }
-        let (mut mode, mut uid, mut gid) = (entry.mode, entry.uid, entry.gid);
+        let mut about = entry.about;
         let content = match entry.kind {
             entries::Kind::Folder => Content::Folder(BTreeMap::new()),
             entries::Kind::File => Content::File { layer, at: entry.at, size: entry.size },
             entries::Kind::Link(target) => Content::Link(target.into()),
-            entries::Kind::Device => Content::Device,
+            entries::Kind::Device(numbers) => Content::Device(numbers),
             entries::Kind::HardLink(target) => {
                 let first = parts(&target).ok().and_then(|_| self.walk(ROOT, &target, false));
                 let first = first.map(|first| &self.nodes[first]);
                 let first = first.filter(|first| !matches!(first.content, Content::Folder(_)));
                 let first = first.ok_or(Refusal::Path("is a hard link to what is no file"))?;
-                (mode, uid, gid) = (first.mode, first.uid, first.gid);
+                about = first.about.clone();
                 first.content.clone()
             }
         };
@@ -170,10 +174,10 @@ impl Files {
             && let (Content::Folder(_), Content::Folder(_)) = (&self.nodes[child].content, &content)
         {
             let node = &mut self.nodes[child];
-            (node.mode, node.uid, node.gid, node.layer) = (mode, uid, gid, layer);
+            (node.about, node.layer) = (about, layer);
             return Ok(());
         }
-        self.put(Node { name: (*name).into(), parent: folder, content, mode, uid, gid, layer }).map(drop)
+        self.put(Node { name: (*name).into(), parent: folder, content, about, layer }).map(drop)
     }
 
     /// The folder that a layer has something in, which is made where it is not there.
@@ -192,8 +196,8 @@ impl Files {
                 Some(_) if is_own => return Err(Refusal::Path("is in what is no folder")),
                 _ => {
                     let content = Content::Folder(BTreeMap::new());
-                    let (name, mode) = ((*part).into(), 0o755);
-                    self.put(Node { name, parent: folder, content, mode, uid: 0, gid: 0, layer })?
+                    let about = About { mode: 0o755, ..About::default() };
+                    self.put(Node { name: (*part).into(), parent: folder, content, about, layer })?
                 }
             };
             self.touch(folder, layer);
@@ -213,8 +217,9 @@ impl Files {
         if self.nodes.len() > MOST_FILES {
             return Err(Refusal::Limit("2 000 000 files"));
         }
-        self.text +=
-            node.name.len() + if let Content::Link(target) = &node.content { target.len() } else { 0 };
+        let target = if let Content::Link(target) = &node.content { target.len() } else { 0 };
+        let attributes: usize = node.about.attributes.iter().map(|attribute| attribute.len()).sum();
+        self.text += node.name.len() + target + attributes;
         if self.text > MOST_NAMES {
             return Err(Refusal::Limit("256 MiB of names"));
         }
@@ -383,7 +388,7 @@ impl<'a> File<'a> {
             Content::Folder(_) => Kind::Folder,
             Content::File { size, .. } => Kind::File(*size),
             Content::Link(target) => Kind::Link(target),
-            Content::Device => Kind::Device,
+            Content::Device(_) => Kind::Device,
         }
     }
 
@@ -394,19 +399,19 @@ impl<'a> File<'a> {
     /// Permissions, with set-id and sticky bits.
     #[must_use]
     pub fn mode(self) -> u32 {
-        self.node().mode
+        self.node().about.mode
     }
 
     /// The user id of its owner.
     #[must_use]
     pub fn uid(self) -> u32 {
-        self.node().uid
+        self.node().about.uid
     }
 
     /// Its group id.
     #[must_use]
     pub fn gid(self) -> u32 {
-        self.node().gid
+        self.node().about.gid
     }
 
     /// Its path without links, as far as that is UTF-8.

@@ -1,5 +1,6 @@
 //! Images in files of this host: read where they lie, in constant memory, and without an engine.
 
+mod differences;
 mod entries;
 mod error;
 mod files;
@@ -12,6 +13,7 @@ use std::io::{BufReader, Read};
 use flate2::read::MultiGzDecoder;
 use sha2::{Digest, Sha256};
 
+pub use differences::FirstDifference;
 pub use error::{Refusal, StoredError};
 pub use files::{File, Files, Kind};
 pub use place::{Place, PlaceError};

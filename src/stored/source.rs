@@ -215,7 +215,7 @@ impl Members {
                 Kind::File => Member::File(archive.part(entry.at, entry.size)),
                 Kind::Link(target) => link(path.rsplit_once('/').map_or("", |(folder, _)| folder), &target),
                 Kind::HardLink(target) => link("", &target),
-                Kind::Folder | Kind::Device => Member::Other,
+                Kind::Folder | Kind::Device(_) => Member::Other,
             };
             let is_folder = |member: &Member| matches!(member, Member::Other);
             if members.len() == MOST_MEMBERS {
