@@ -361,7 +361,8 @@ pub(super) async fn built(
     };
     report.ended(&work, began.elapsed());
     if let Some(installed) = installed {
-        installed.tell(&planned.plan, &planned.base, report);
+        installed.tell_sizes(report);
+        installed.warn(&planned.plan, &planned.base, report);
     }
     let built: Vec<_> = planned.plan.packages.unbuilt.keys().map(Name::as_str).collect();
     if !built.is_empty() {

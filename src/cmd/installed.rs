@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::base::Base;
 use crate::installer::package_of;
@@ -16,7 +16,7 @@ const MARK: &str = "ipybox-look: ";
 const MUCH: u64 = 500_000_000;
 
 /// What that script tells.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Installed {
     largest: Vec<(String, u64)>,
     bytes: u64,
@@ -29,11 +29,6 @@ pub(super) struct Installed {
 pub(super) struct Lacking(BTreeMap<String, Vec<String>>);
 
 impl Lacking {
-    /// Whether there are none.
-    pub(super) fn is_nothing(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// The Debian packages that have them, as far as they are known.
     pub(super) fn packages(&self) -> impl Iterator<Item = &'static str> {
         self.0.keys().filter_map(|library| package_of(library)).collect::<BTreeSet<_>>().into_iter()
@@ -50,11 +45,15 @@ impl Installed {
         Lacking(self.missing.clone())
     }
 
-    /// Tells what of it is worth knowing of an image by this plan, on this base.
-    pub(super) fn tell(&self, plan: &Plan, base: &Base, report: &Report) {
+    /// Tells how large they are.
+    pub(super) fn tell_sizes(&self, report: &Report) {
         let largest = self.largest.iter().map(|(name, bytes)| format!("{name} {}", size(*bytes)));
         let largest = largest.collect::<Vec<_>>().join(", ");
         report.note(&format!("packages take {}; the largest: {largest}", size(self.bytes)));
+    }
+
+    /// Warns of what may be wrong in an image by this plan, on this base.
+    pub(super) fn warn(&self, plan: &Plan, base: &Base, report: &Report) {
         if self.cuda > MUCH {
             let what = format!("{} of that are libraries of CUDA", size(self.cuda));
             let advice = "where no GPU is used, name an index with builds for CPUs as the `source` of the package that \

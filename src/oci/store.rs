@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{FlockOperation, flock};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
@@ -163,13 +164,6 @@ impl Store {
         keep(&self.0.join("layers").join(key), &layers)
     }
 
-    /// The segments of these that have not been seen yet on an image, whose id this is.
-    #[must_use]
-    pub fn not_met<'a>(&self, image: &str, keys: &'a [String]) -> Vec<&'a String> {
-        let met = self.met(image);
-        keys.iter().filter(|key| !met.contains(*key)).collect()
-    }
-
     /// Whether a segment has shared libraries, which may lack others, or is not there to be asked.
     #[must_use]
     pub fn has_libraries(&self, key: &str) -> bool {
@@ -178,20 +172,24 @@ impl Store {
         !paths.is_ok_and(|paths| !paths.lines().any(is_library))
     }
 
-    fn met(&self, image: &str) -> BTreeSet<String> {
-        let file = fs::read(self.0.join("met").join(image));
-        file.ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+    /// What was seen of these segments and no others on an image, whose id this is.
+    #[must_use]
+    pub fn seen<T: DeserializeOwned>(&self, image: &str, keys: &[String]) -> Option<T> {
+        serde_json::from_slice(&fs::read(self.sight(image, keys)).ok()?).ok()
     }
 
-    /// Notes that they have.
+    /// Keeps what was seen of segments on an image.
     ///
     /// # Errors
     ///
     /// Of the file system.
-    pub fn meet(&self, image: &str, keys: &[String]) -> io::Result<()> {
-        let mut met = self.met(image);
-        met.extend(keys.iter().cloned());
-        keep(&self.0.join("met").join(image), &met)
+    pub fn see(&self, image: &str, keys: &[String], what: &impl Serialize) -> io::Result<()> {
+        keep(&self.sight(image, keys), what)
+    }
+
+    fn sight(&self, image: &str, keys: &[String]) -> PathBuf {
+        let of_all = Sha256::digest(format!("{image}\0{}", keys.join("\0")));
+        self.0.join("seen").join(hexadecimal(&of_all))
     }
 
     /// Forgets a segment and every layer that it is in.
@@ -205,7 +203,7 @@ impl Store {
 
     /// Forgets what is known of layers; their segments stay.
     pub fn forget_layers(&self) {
-        for known in ["layers", "recipes"] {
+        for known in ["layers", "recipes", "seen"] {
             let _ = fs::remove_dir_all(self.folder(known));
         }
     }
@@ -530,7 +528,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_libraries_is_looked_at_once_on_an_image() {
+    fn what_was_seen_of_libraries_on_an_image_is_kept() {
         let cache = tempfile::tempdir().unwrap();
         let store = Store::in_cache(cache.path());
         kept(&store, "plain", "opt/venv/lib/a.so.d/a.py", "a = 1");
@@ -538,11 +536,14 @@ mod tests {
         assert!(
             !store.has_libraries("plain") && store.has_libraries("native") && store.has_libraries("gone")
         );
-        let keys = ["plain", "native"].map(str::to_owned);
-        assert_eq!(store.not_met("one", &keys), ["plain", "native"]);
-        store.meet("one", &keys[1..]).unwrap();
-        assert_eq!(store.not_met("one", &keys), ["plain"]);
-        assert_eq!(store.not_met("other", &keys).len(), 2);
+        let keys = ["native", "other"].map(str::to_owned);
+        store.see("image", &keys, &["libX.so.1"]).unwrap();
+        let seen = |image, keys: &[String]| store.seen::<Vec<String>>(image, keys);
+        assert_eq!(seen("image", &keys).unwrap(), ["libX.so.1"]);
+        // A package that is gone may have had what others need.
+        assert_eq!((seen("image", &keys[1..]), seen("other", &keys)), (None, None));
+        store.forget("native");
+        assert_eq!(seen("image", &keys), None);
     }
 
     #[test]

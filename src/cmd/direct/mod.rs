@@ -110,25 +110,31 @@ pub(super) async fn built(
             }
             image => image?,
         };
-        let (store, keys) = (assembly.store.clone(), assembly.keys());
-        // Packages that were on it before lacked nothing, and those without libraries lack none.
-        let new = store.not_met(foundation.as_str(), &keys);
-        if !new.iter().any(|key| store.has_libraries(key)) {
-            if !new.is_empty() {
-                let _ = store.meet(foundation.as_str(), &keys);
-            }
+        // What has no libraries lacks none, and has none for others.
+        let store = &assembly.store;
+        let native: Vec<_> = assembly.keys().into_iter().filter(|key| store.has_libraries(key)).collect();
+        if native.is_empty() {
             return Ok(image);
         }
-        let Some(installed) = look(engine, &image, templates).await? else { return Ok(image) };
-        let lacking = installed.lacking();
-        match asked.with_libraries(planned, &lacking, report) {
+        let seen: Option<Installed> = store.seen(foundation.as_str(), &native);
+        let is_new = seen.is_none();
+        let Some(installed) = (match seen {
+            Some(seen) => Some(seen),
+            None => look(engine, &image, templates).await?,
+        }) else {
+            return Ok(image);
+        };
+        if is_new {
+            // Without it they are looked at again.
+            let _ = store.see(foundation.as_str(), &native, &installed);
+        }
+        match asked.with_libraries(planned, &installed.lacking(), report) {
             Some(plan) => planned.plan = plan,
             None => {
-                if lacking.is_nothing() {
-                    // Without it they are looked at again.
-                    let _ = store.meet(foundation.as_str(), &keys);
+                if is_new {
+                    installed.tell_sizes(report);
                 }
-                installed.tell(&planned.plan, &planned.base, report);
+                installed.warn(&planned.plan, &planned.base, report);
                 return Ok(image);
             }
         }
