@@ -110,24 +110,8 @@ pub(super) async fn built(
             }
             image => image?,
         };
-        // What has no libraries lacks none, and has none for others.
-        let store = &assembly.store;
-        let native: Vec<_> = assembly.keys().into_iter().filter(|key| store.has_libraries(key)).collect();
-        if native.is_empty() {
-            return Ok(image);
-        }
-        let seen: Option<Installed> = store.seen(foundation.as_str(), &native);
-        let is_new = seen.is_none();
-        let Some(installed) = (match seen {
-            Some(seen) => Some(seen),
-            None => look(engine, &image, templates).await?,
-        }) else {
-            return Ok(image);
-        };
-        if is_new {
-            // Without it they are looked at again.
-            let _ = store.see(foundation.as_str(), &native, &installed);
-        }
+        let seen = Box::pin(see(engine, (&image, &foundation), &assembly, templates)).await?;
+        let Some(Seen { installed, is_new }) = seen else { return Ok(image) };
         match asked.with_libraries(planned, &installed.lacking(), report) {
             Some(plan) => planned.plan = plan,
             None => {
@@ -279,6 +263,35 @@ fn title(layer: &Layer) -> String {
 }
 
 /// What an image's packages take, and what they lack.
+struct Seen {
+    installed: Installed,
+    /// Whether it was not known before.
+    is_new: bool,
+}
+
+/// Looks at an image of packages on a foundation, or remembers what was seen of them there; `None` where there is nothing to see.
+async fn see(
+    engine: &Engine,
+    (image, foundation): (&ImageId, &ImageId),
+    assembly: &Assembly<'_>,
+    templates: &Templates,
+) -> Result<Option<Seen>, Failure> {
+    // What has no libraries lacks none, and has none for others.
+    let store = &assembly.store;
+    let native: Vec<_> = assembly.keys().into_iter().filter(|key| store.has_libraries(key)).collect();
+    if native.is_empty() {
+        return Ok(None);
+    }
+    if let Some(installed) = store.seen(foundation.as_str(), &native) {
+        return Ok(Some(Seen { installed, is_new: false }));
+    }
+    let Some(installed) = look(engine, image, templates).await? else { return Ok(None) };
+    // Without it they are looked at again.
+    let _ = store.see(foundation.as_str(), &native, &installed);
+    Ok(Some(Seen { installed, is_new: true }))
+}
+
+/// What an image tells of its packages; `None` where it tells nothing.
 async fn look(engine: &Engine, image: &ImageId, templates: &Templates) -> Result<Option<Installed>, Failure> {
     let script = templates.get("build/look.py").expect("templates are read with all their files");
     let python = format!("{VENV}/bin/python");
