@@ -19,7 +19,7 @@ use ipybox::oci::store::{Owned, Store};
 use ipybox::oci::wheel::{Environment, Wheel};
 use ipybox::plan::Requirement;
 use ipybox::registry::{Blob, Descriptor, Manifest, OCI_MANIFEST};
-use ipybox::stored::{Files, Place, Stored};
+use ipybox::stored::{Comparison, Files, Place, Stored};
 use ipybox::ustar::Ids;
 use sha2::{Digest, Sha256};
 
@@ -216,19 +216,48 @@ pub(crate) fn stored(bytes: &[u8]) {
     lower.add("usr/lib/python3.12/site-packages/a.dist-info/METADATA", "Name: a\nVersion: 1\n");
     lower.add_link("lib", "usr/lib");
     let lower = lower.to_tar().unwrap();
-    let config = format!(
-        r#"{{"os":"linux","architecture":"amd64","rootfs":{{"diff_ids":["{}","{}"]}}}}"#,
-        digest(&lower),
-        digest(bytes)
-    );
-    let mut archive = Archive::default();
-    archive.add("config", config);
-    archive.add("lower", lower);
-    archive.add("upper", bytes);
-    archive.add("manifest.json", r#"[{"Config":"config","Layers":["lower","upper"]}]"#);
-    let file = tempfile::NamedTempFile::new().unwrap();
-    archive.write_to(&mut file.as_file()).unwrap();
-    image(&Place::DockerArchive { file: file.path().to_owned(), name: None });
+    let layered = |upper: &[u8]| {
+        let config = format!(
+            r#"{{"os":"linux","architecture":"amd64","rootfs":{{"diff_ids":["{}","{}"]}}}}"#,
+            digest(&lower),
+            digest(upper)
+        );
+        let mut archive = Archive::default();
+        archive.add("config", config);
+        archive.add("lower", lower.clone());
+        archive.add("upper", upper);
+        archive.add("manifest.json", r#"[{"Config":"config","Layers":["lower","upper"]}]"#);
+        let file = tempfile::NamedTempFile::new().unwrap();
+        archive.write_to(&mut file.as_file()).unwrap();
+        file
+    };
+    let (upper, nothing) = (layered(bytes), layered(&[0; 1024]));
+    let place =
+        |file: &tempfile::NamedTempFile| Place::DockerArchive { file: file.path().to_owned(), name: None };
+    image(&place(&upper));
+    compared(&place(&upper), &place(&nothing));
+}
+
+/// Compares the upper layers of two images. What is alike makes the same files, and a layer is like itself.
+fn compared(one: &Place, other: &Place) {
+    let (Ok(one), Ok(other)) = (Stored::open(one, None), Stored::open(other, None)) else { return };
+    if let Ok(difference) = Comparison::new(&one, &one).of_layer(1) {
+        assert_eq!(difference, None);
+    }
+    if let Ok(None) = Comparison::new(&one, &other).of_layer(1) {
+        let (one, other) = (Files::of(&one).unwrap(), Files::of(&other).unwrap());
+        assert_eq!(tree(&one, "/"), tree(&other, "/"));
+    }
+}
+
+/// What is below a folder, as far as its names are UTF-8.
+fn tree(files: &Files, path: &str) -> Vec<String> {
+    let Some(file) = files.entry(path) else { return Vec::new() };
+    let mut all = vec![format!("{path} {:?} {:o} {} {}", file.kind(), file.mode(), file.uid(), file.gid())];
+    for name in file.names() {
+        all.extend(tree(files, &format!("{}/{name}", path.trim_end_matches('/'))));
+    }
+    all
 }
 
 fn image(place: &Place) {

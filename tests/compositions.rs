@@ -4,6 +4,7 @@
 
 mod sandbox;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
@@ -42,6 +43,7 @@ fn image(labels: &[(&str, &str)], env: &[&str], command: &[&str], health: &[&str
         labels: labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
         health: owned(health),
         on_build: Vec::new(),
+        settings: BTreeMap::new(),
         created: None,
         bytes: 0,
         layers: Vec::new(),

@@ -349,7 +349,9 @@ fn an_image_of_layers_is_built_again_as_one() {
     locked.built();
     let again = ipybox().args(["verify", "--rebuild", &locked.tag]).output().unwrap();
     assert!(again.status.success(), "{}", said(&again));
-    assert!(String::from_utf8_lossy(&again.stdout).contains("layers are equal"));
+    let told = String::from_utf8_lossy(&again.stdout);
+    // The engine writes the layers of the foundation in one way or the other.
+    assert!(told.contains("layers are equal") || told.contains("all files are equal"), "{told}");
 }
 
 #[test]

@@ -55,7 +55,7 @@ impl Installed {
     /// Warns of what may be wrong in an image by this plan, on this base.
     pub(super) fn warn(&self, plan: &Plan, base: &Base, report: &Report) {
         if self.cuda > MUCH {
-            let what = format!("{} of that are libraries of CUDA", size(self.cuda));
+            let what = format!("libraries of CUDA take {}", size(self.cuda));
             let advice = "where no GPU is used, name an index with builds for CPUs as the `source` of the package that \
                           brings them, as docs/indexes.md shows for torch";
             report.warning(&what, advice);

@@ -20,7 +20,7 @@ use crate::inputs::trust;
 use crate::plan::{Foundation, Installer, Plan, Provenance};
 use crate::reference::ImageId;
 use crate::report::{self, Work};
-use crate::stored::{Files, FirstDifference, Place, Stored, StoredError};
+use crate::stored::{Comparison, FirstDifference, Place, Stored, StoredError};
 use crate::supply::Supplies;
 use crate::variant;
 
@@ -72,7 +72,7 @@ pub(super) async fn run(args: VerifyArgs, caller: &mut Caller) -> Result<(), Fai
         Verdict::Alike(written) => {
             let numbers: Vec<_> = written.iter().map(|number| (number + 1).to_string()).collect();
             let numbers = numbers.join(", ");
-            format!("all files are equal; of {count} layers the engine wrote in another way: {numbers}")
+            format!("all files are equal; of {count} layers these are written in another way: {numbers}")
         }
         Verdict::Differs { steps, difference } => {
             let what = Diagnostic::new(format!("`{name}` is not what comes of its plan: {steps}"));
@@ -90,7 +90,7 @@ pub(super) async fn run(args: VerifyArgs, caller: &mut Caller) -> Result<(), Fai
 enum Verdict {
     /// All layers are equal to the byte.
     Equal,
-    /// All files are equal, and these layers are not, counted from 0: engines write the layer of a step in two ways.
+    /// These layers are not, counted from 0, and change the same: engines write the layer of a step in two ways.
     Alike(Vec<usize>),
     /// It is another one.
     Differs { steps: String, difference: Option<FirstDifference> },
@@ -178,39 +178,34 @@ async fn base_of(plan: &Plan, engine: &Engine, cache: &std::path::Path) -> Resul
 
 /// Compares an image with what is built again.
 async fn compare(engine: &Engine, image: &Image, again: &ImageId) -> Result<Verdict, Failure> {
-    let built = engine.image(again.as_str()).await?;
-    let layers = built.map(|built| built.layers).unwrap_or_default();
-    let (had, has) = (image.layers.len(), layers.len());
-    if had != has {
-        let steps = format!("it has {had} layers, and {has} when it is built again");
+    let Some(built) = engine.image(again.as_str()).await? else {
+        return Err(Failure::refused(Diagnostic::new("somebody has removed what was built again")));
+    };
+    let (had, has) = (image.layers.len(), built.layers.len());
+    let other = if had == has {
+        said_otherwise(image, &built).map(|what| format!("its `{what}` is another one"))
+    } else {
+        Some(format!("it has {had} layers, and {has} when it is built again"))
+    };
+    if let Some(steps) = other {
         return Ok(Verdict::Differs { steps, difference: None });
     }
-    let pairs = image.layers.iter().zip(&layers).enumerate();
+    let pairs = image.layers.iter().zip(&built.layers).enumerate();
     let differ: Vec<_> = pairs.filter(|(_, (one, other))| one != other).map(|(number, _)| number).collect();
     if differ.is_empty() {
         return Ok(Verdict::Equal);
     }
     let failed = |error: io::Error| Failure::unwritable("what is compared", &error);
-    let [one, other] = [NamedTempFile::new().map_err(failed)?, NamedTempFile::new().map_err(failed)?];
-    engine.save(&image.id, one.as_file()).await?;
-    engine.save(again, other.as_file()).await?;
+    // Whoever is interrupted leaves none of them.
+    let files = [NamedTempFile::new().map_err(failed)?, NamedTempFile::new().map_err(failed)?];
+    engine.save(&image.id, files[0].as_file()).await?;
+    engine.save(again, files[1].as_file()).await?;
+    let places =
+        files.each_ref().map(|file| Place::DockerArchive { file: file.path().to_owned(), name: None });
     let numbers = differ.clone();
-    let comparing = tokio::task::spawn_blocking(move || -> Result<_, StoredError> {
-        let opened = |file: &NamedTempFile| {
-            Stored::open(&Place::DockerArchive { file: file.path().to_owned(), name: None }, None)
-        };
-        let (one, other) = (opened(&one)?, opened(&other)?);
-        for number in numbers {
-            let [one, other] = [Files::of_lowest(&one, number + 1)?, Files::of_lowest(&other, number + 1)?];
-            if let Some(difference) = one.first_difference(&other)? {
-                return Ok(Some((number, difference)));
-            }
-        }
-        Ok(None)
-    });
+    let comparing = tokio::task::spawn_blocking(move || first_difference(&places, &numbers));
     let ended = |error: tokio::task::JoinError| Failure::refused(Diagnostic::new(error.to_string()));
-    let found = engine.unless_interrupted(comparing).await?.map_err(ended)?;
-    let Some((number, difference)) = found.map_err(|error| Failure::refused(error.diagnostic()))? else {
+    let Some((number, difference)) = engine.unless_interrupted(comparing).await?.map_err(ended)? else {
         return Ok(Verdict::Alike(differ));
     };
     let history = engine.history(&image.id).await?;
@@ -221,6 +216,30 @@ async fn compare(engine: &Engine, image: &Image, again: &ImageId) -> Result<Verd
     };
     let steps = format!("layer {} of {had}{step} differs", number + 1);
     Ok(Verdict::Differs { steps, difference: Some(difference) })
+}
+
+/// What the configuration of an image says, and that of what is built again says otherwise, by Docker's name.
+fn said_otherwise<'a>(image: &'a Image, built: &'a Image) -> Option<&'a str> {
+    let mut names = image.settings.keys().chain(built.settings.keys());
+    names.find(|name| image.settings.get(*name) != built.settings.get(*name)).map(String::as_str)
+}
+
+/// The first of these layers of two images that changes something else, and what.
+fn first_difference(places: &[Place; 2], numbers: &[usize]) -> Option<(usize, FirstDifference)> {
+    let unread = |number: usize, error: &StoredError| {
+        let what = format!("what differs cannot be told: {}", error.refusal);
+        Some((number, FirstDifference { path: String::new(), what }))
+    };
+    let opened = (Stored::open(&places[0], None), Stored::open(&places[1], None));
+    let (one, other) = match &opened {
+        (Ok(one), Ok(other)) => (one, other),
+        (Err(error), _) | (_, Err(error)) => return unread(*numbers.first()?, error),
+    };
+    let mut comparison = Comparison::new(one, other);
+    numbers.iter().find_map(|&number| match comparison.of_layer(number) {
+        Ok(difference) => difference.map(|difference| (number, difference)),
+        Err(error) => unread(number, &error),
+    })
 }
 
 #[cfg(test)]

@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::time::Duration;
 
-use bollard::models::{CreateImageInfo, HealthConfig, ImageHistoryResponseItem, ImageSummary};
+use bollard::models::{CreateImageInfo, HealthConfig, ImageConfig, ImageHistoryResponseItem, ImageSummary};
 use bollard::query_parameters::{
     CreateImageOptionsBuilder, ListImagesOptions, RemoveImageOptions, TagImageOptionsBuilder,
 };
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::build::session::chunks;
 use super::{Builder, Engine, EngineError, credentials, error, transport};
@@ -49,6 +50,8 @@ pub struct Image {
     pub on_build: Vec<String>,
     /// When it was made, as RFC 3339 has it, to the second.
     pub created: Option<String>,
+    /// All that its configuration says but for labels, by Docker's names.
+    pub settings: BTreeMap<String, Value>,
     /// Its size, in bytes.
     pub bytes: u64,
     /// The digests of its layers, uncompressed, the lowest first.
@@ -94,6 +97,25 @@ pub struct LayerEvent {
     pub total: Option<u64>,
 }
 
+/// What a configuration says, but for labels and for what it leaves to the engine.
+fn settings(config: &ImageConfig) -> BTreeMap<String, Value> {
+    let is_said = |value: &Value| match value {
+        Value::Null | Value::Bool(false) => false,
+        Value::String(text) => !text.is_empty(),
+        Value::Array(all) => !all.is_empty(),
+        Value::Object(all) => !all.is_empty(),
+        _ => true,
+    };
+    let Ok(Value::Object(mut all)) = serde_json::to_value(config) else { return BTreeMap::new() };
+    // These are sets.
+    for set in ["ExposedPorts", "Volumes"] {
+        if let Some(Value::Array(all)) = all.get_mut(set) {
+            all.sort_by_key(Value::to_string);
+        }
+    }
+    all.into_iter().filter(|(name, value)| name != "Labels" && is_said(value)).collect()
+}
+
 impl LayerEvent {
     /// Whether it is where it was to go.
     #[must_use]
@@ -118,6 +140,7 @@ impl Engine {
             Err(error) => return Err(EngineError::api("inspect an image")(error)),
         };
         let config = inspected.config.unwrap_or_default();
+        let settings = settings(&config);
         let health = config.healthcheck.and_then(|health| health.test);
         let health = match (self.builder, &inspected.id) {
             (Builder::Classic, Some(id)) => self.health_in_podman(id).await,
@@ -138,6 +161,7 @@ impl Engine {
             labels: config.labels.unwrap_or_default().into_iter().collect(),
             health,
             on_build: config.on_build.unwrap_or_default(),
+            settings,
             created: inspected.created.filter(|time| time.offset().is_utc()).map(|time| {
                 let date = format!("{:04}-{:02}-{:02}", time.year(), u8::from(time.month()), time.day());
                 format!("{date}T{:02}:{:02}:{:02}Z", time.hour(), time.minute(), time.second())

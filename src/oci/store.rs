@@ -172,23 +172,23 @@ impl Store {
         !paths.is_ok_and(|paths| !paths.lines().any(is_library))
     }
 
-    /// What was seen of these segments and no others on an image, whose id this is.
+    /// What was seen of these segments and no others, in one way of looking on one image, which `how` tells.
     #[must_use]
-    pub fn seen<T: DeserializeOwned>(&self, image: &str, keys: &[String]) -> Option<T> {
-        serde_json::from_slice(&fs::read(self.sight(image, keys)).ok()?).ok()
+    pub fn seen<T: DeserializeOwned>(&self, how: &str, keys: &[String]) -> Option<T> {
+        serde_json::from_slice(&fs::read(self.sight(how, keys)).ok()?).ok()
     }
 
-    /// Keeps what was seen of segments on an image.
+    /// Keeps what was seen of segments.
     ///
     /// # Errors
     ///
     /// Of the file system.
-    pub fn see(&self, image: &str, keys: &[String], what: &impl Serialize) -> io::Result<()> {
-        keep(&self.sight(image, keys), what)
+    pub fn see(&self, how: &str, keys: &[String], what: &impl Serialize) -> io::Result<()> {
+        keep(&self.sight(how, keys), what)
     }
 
-    fn sight(&self, image: &str, keys: &[String]) -> PathBuf {
-        let of_all = Sha256::digest(format!("{image}\0{}", keys.join("\0")));
+    fn sight(&self, how: &str, keys: &[String]) -> PathBuf {
+        let of_all = Sha256::digest(format!("{how}\0{}", keys.join("\0")));
         self.0.join("seen").join(hexadecimal(&of_all))
     }
 

@@ -293,6 +293,7 @@ mod tests {
             labels: label.into_iter().collect(),
             health: Vec::new(),
             on_build: Vec::new(),
+            settings: BTreeMap::new(),
             created: None,
             bytes: 0,
             layers: Vec::new(),

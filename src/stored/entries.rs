@@ -13,6 +13,8 @@ pub(super) struct Entry {
     pub(super) about: About,
     /// Of its content, in bytes.
     pub(super) size: u64,
+    /// Whether it is written in the one way that all readers understand, and that engines write.
+    pub(super) is_plain: bool,
     /// Where its content begins in the stream, in bytes.
     pub(super) at: u64,
 }
@@ -28,6 +30,13 @@ pub(super) struct About {
     pub(super) time: i64,
     /// Its extended attributes, as PAX records and sorted.
     pub(super) attributes: Box<[Box<[u8]>]>,
+}
+
+impl About {
+    /// How much its attributes take, in bytes.
+    pub(super) fn weight(&self) -> usize {
+        self.attributes.iter().map(|attribute| attribute.len() + size_of::<[usize; 4]>()).sum()
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,7 +55,7 @@ pub(super) enum Kind {
 pub(super) type Numbers = [u8; 17];
 
 /// The size of a header, and what the size of every content is rounded up to.
-const BLOCK: usize = 512;
+pub(super) const BLOCK: usize = 512;
 
 /// The largest extension of a header that is read, in bytes.
 const MOST_EXTENSION: u64 = 1 << 20;
@@ -94,6 +103,27 @@ struct Extension {
     gid: Option<u64>,
     time: Option<i64>,
     attributes: Vec<Box<[u8]>>,
+    /// Whether readers may differ in what it says.
+    is_odd: bool,
+}
+
+impl Extension {
+    /// What both say. Readers differ in which of two paths counts.
+    fn and(self, other: Self) -> Result<Self, Refusal> {
+        if self.path.is_some() && other.path.is_some() || self.link.is_some() && other.link.is_some() {
+            return Err(Refusal::Tar("an entry is extended twice"));
+        }
+        Ok(Self {
+            path: self.path.or(other.path),
+            link: self.link.or(other.link),
+            size: self.size.or(other.size),
+            uid: self.uid.or(other.uid),
+            gid: self.gid.or(other.gid),
+            time: self.time.or(other.time),
+            attributes: [self.attributes, other.attributes].concat(),
+            is_odd: self.is_odd || other.is_odd,
+        })
+    }
 }
 
 impl<R: Read> Entries<R> {
@@ -110,6 +140,7 @@ impl<R: Read> Entries<R> {
     pub(super) fn next(&mut self) -> Result<Option<Entry>, Refusal> {
         let mut extension = Extension::default();
         let mut is_extended = false;
+        let mut is_pax = false;
         loop {
             let left = std::mem::take(&mut self.left);
             (self.pass)(&mut self.from, left)?;
@@ -127,11 +158,25 @@ impl<R: Read> Entries<R> {
             check_sum(&block)?;
             let size = number(&block[124..136])?;
             match block[156] {
-                b'x' => pax(&self.content(size)?, &mut extension)?,
-                // What it says of all entries is nothing that counts here: engines pass over it, too.
-                b'g' => self.expect(size)?,
-                b'L' => extension.path = Some(ended(self.content(size)?)),
-                b'K' => extension.link = Some(ended(self.content(size)?)),
+                b'x' if is_pax => return Err(Refusal::Tar("an entry is extended twice")),
+                b'x' => {
+                    is_pax = true;
+                    extension = extension.and(pax(&self.content(size)?)?)?;
+                }
+                // What it says of all entries is nothing that counts here: engines pass over it, too, and forget what came before.
+                b'g' if is_extended => return Err(Refusal::Tar("an entry is extended by halves")),
+                b'g' => {
+                    extension.is_odd = true;
+                    self.expect(size)?;
+                }
+                b'L' => {
+                    let path = Some(ended(self.content(size)?));
+                    extension = extension.and(Extension { path, is_odd: true, ..Extension::default() })?;
+                }
+                b'K' => {
+                    let link = Some(ended(self.content(size)?));
+                    extension = extension.and(Extension { link, is_odd: true, ..Extension::default() })?;
+                }
                 kind => {
                     let size = extension.size.unwrap_or(size);
                     return self.entry(&block, kind, size, extension).map(Some);
@@ -189,11 +234,15 @@ impl<R: Read> Entries<R> {
             time: extension.time.or_else(own_time).unwrap_or_default(),
             attributes: attributes.into(),
         };
-        Ok(Entry { path, kind, about, size, at: self.at })
+        let is_plain = !extension.is_odd && is_plain(block);
+        Ok(Entry { path, kind, about, size, is_plain, at: self.at })
     }
 
     /// Says how long the content is that follows.
     fn expect(&mut self, size: u64) -> Result<(), Refusal> {
+        if i64::try_from(size).is_err() {
+            return Err(Refusal::Tar("it is too large"));
+        }
         (self.left, self.padding) = (size, rounded(size)? - size);
         Ok(())
     }
@@ -258,6 +307,10 @@ fn number(field: &[u8]) -> Result<u64, Refusal> {
             sum.checked_mul(256).map(|sum| sum | u64::from(byte)).ok_or_else(wrong)
         });
     }
+    // There are readers that pass over what others end at.
+    if field[0] == 0 && field.iter().any(|byte| !matches!(byte, 0 | b' ')) {
+        return Err(wrong());
+    }
     let digits = text(field).trim_ascii();
     let is_octal = digits.iter().all(|byte| matches!(byte, b'0'..=b'7'));
     let digits = std::str::from_utf8(digits).ok().filter(|_| is_octal).ok_or_else(wrong)?;
@@ -267,6 +320,19 @@ fn number(field: &[u8]) -> Result<u64, Refusal> {
 /// What comes before the first zero.
 fn text(field: &[u8]) -> &[u8] {
     field.split(|&byte| byte == 0).next().unwrap_or_default()
+}
+
+/// Whether a header is one of POSIX alone, with octal digits for all numbers.
+fn is_plain(block: &[u8; BLOCK]) -> bool {
+    let is_octal = |field: &[u8]| {
+        let digits = field.iter().take_while(|byte| matches!(byte, b'0'..=b'7')).count();
+        digits > 0 && field[digits..].iter().all(|byte| matches!(byte, 0 | b' '))
+    };
+    let numbers = [100..108, 108..116, 116..124, 124..136, 136..148, 148..156];
+    // What follows the prefix is some writers' own.
+    block[257..265] == *b"ustar\x0000"
+        && block[500..].iter().all(|&byte| byte == 0)
+        && numbers.into_iter().all(|field| is_octal(&block[field]))
 }
 
 fn ended(mut text: Vec<u8>) -> Vec<u8> {
@@ -285,7 +351,8 @@ fn own_path(block: &[u8; BLOCK]) -> Vec<u8> {
 }
 
 /// Records of `LENGTH KEY=VALUE` and a line end.
-fn pax(mut records: &[u8], to: &mut Extension) -> Result<(), Refusal> {
+fn pax(mut records: &[u8]) -> Result<Extension, Refusal> {
+    let mut to = Extension::default();
     let wrong = || Refusal::Tar("a header's extension is not well-formed");
     while !records.is_empty() {
         let blank = records.iter().take(20).position(|&byte| byte == b' ').ok_or_else(wrong)?;
@@ -303,7 +370,7 @@ fn pax(mut records: &[u8], to: &mut Extension) -> Result<(), Refusal> {
             let digits = std::str::from_utf8(value).ok().filter(|_| is_decimal);
             digits.and_then(|digits| digits.parse().ok()).ok_or_else(wrong)
         };
-        // Nothing takes back what an extension before has said.
+        // Nothing takes back what was said before.
         let is_said = !value.is_empty();
         match key {
             b"path" => to.path = is_said.then(path).transpose()?,
@@ -311,13 +378,16 @@ fn pax(mut records: &[u8], to: &mut Extension) -> Result<(), Refusal> {
             b"size" => to.size = is_said.then(number).transpose()?,
             b"uid" => to.uid = is_said.then(number).transpose()?,
             b"gid" => to.gid = is_said.then(number).transpose()?,
-            b"mtime" => to.time = seconds(value),
+            b"mtime" => {
+                to.time = seconds(value);
+                to.is_odd |= !value.iter().all(u8::is_ascii_digit);
+            }
             key if key.starts_with(b"SCHILY.xattr.") => to.attributes.push(record.into()),
             key if key.starts_with(b"GNU.sparse.") => return Err(Refusal::Tar("it holds a sparse file")),
-            _ => {}
+            _ => to.is_odd = true,
         }
     }
-    Ok(())
+    Ok(to)
 }
 
 /// The whole seconds of a time that may have a fraction.
@@ -438,7 +508,11 @@ mod tests {
         let mut negative = header(b'0', "a", "", 0);
         negative.as_old_mut().size = [0xff; 12];
         negative.set_cksum();
+        let mut led = header(b'0', "a", "", 0);
+        led.as_old_mut().uid = *b"\x000001750";
+        led.set_cksum();
         for (bytes, why) in [
+            (led.as_bytes().to_vec(), "a number that is none"),
             (cut, "cut off"),
             (damaged, "damaged"),
             (lone, "a block is empty"),
@@ -453,6 +527,14 @@ mod tests {
             (tar(&[(b'x', "x", "", b"0 path=a\n"), (b'0', "a", "", b"")]), "not well-formed"),
             (tar(&[(b'x', "x", "", b"11 size=-1\n"), (b'0', "a", "", b"")]), "not well-formed"),
             (tar(&[(b'x', "x", "", b"9 path=a\n")]), "a block is empty"),
+            (tar(&[(b'x', "x", "", b""), (b'x', "x", "", b""), (b'0', "a", "", b"")]), "extended twice"),
+            (tar(&[(b'x', "x", "", b""), (b'g', "g", "", b""), (b'0', "a", "", b"")]), "by halves"),
+            (tar(&[(b'x', "x", "", b"29 size=18446744073709551104\n"), (b'0', "a", "", b"")]), "too large"),
+            (
+                tar(&[(b'L', "x", "", b"b"), (b'x', "x", "", b"9 path=a\n"), (b'0', "a", "", b"")]),
+                "extended twice",
+            ),
+            (tar(&[(b'K', "x", "", b"b"), (b'K', "x", "", b"c"), (b'2', "a", "", b"")]), "extended twice"),
             (tar(&[(b'L', "x", "", &vec![b'a'; (1 << 20) + 1])]), "larger than 1 MiB"),
         ] {
             let refused = read(&bytes).unwrap_err().to_string();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::sync::Arc;
 
-use super::entries::{self, About, Entries, Entry, Numbers, parts, read_over};
+use super::entries::{self, About, Entries, Entry, parts, read_over};
 use super::{Fault, Place, Refusal, Stored, StoredError, StoredLayer};
 
 /// The files of an image: where everything is, and nothing of what is in it. What a container is given beside them by an
@@ -15,7 +15,9 @@ use super::{Fault, Place, Refusal, Stored, StoredError, StoredLayer};
 #[derive(Debug)]
 pub struct Files {
     place: Place,
-    pub(super) layers: Vec<StoredLayer>,
+    layers: Vec<StoredLayer>,
+    /// How many of these layers it has.
+    laid: usize,
     /// The first is the root. Those that are gone stay, and nothing leads to them.
     pub(super) nodes: Vec<Node>,
     /// How much their names, targets and attributes take, in bytes.
@@ -42,7 +44,7 @@ pub(super) enum Content {
         size: u64,
     },
     Link(Box<[u8]>),
-    Device(Numbers),
+    Device,
 }
 
 /// What a file is.
@@ -65,20 +67,20 @@ pub struct File<'a> {
     pub(super) node: usize,
 }
 
-pub(super) const ROOT: usize = 0;
+const ROOT: usize = 0;
 
 /// How many files are read.
-const MOST_FILES: usize = 2_000_000;
+pub(super) const MOST_FILES: usize = 2_000_000;
 
-/// How much their names and targets may take, in bytes.
-const MOST_NAMES: usize = 1 << 28;
+/// How much their names, targets and attributes may take, in bytes.
+pub(super) const MOST_NAMES: usize = 1 << 28;
 
 /// How many links are followed to one file: Linux's `MAXSYMLINKS`.
 const MOST_LINKS: usize = 40;
 
-const WHITEOUT: &[u8] = b".wh.";
+pub(super) const WHITEOUT: &[u8] = b".wh.";
 /// What hides all that lower layers have in its folder.
-const OPAQUE: &[u8] = b".wh..wh..opq";
+pub(super) const OPAQUE: &[u8] = b".wh..wh..opq";
 /// How files begin that are some storage driver's own.
 const OF_DRIVER: &[u8] = b".wh..wh.";
 
@@ -89,15 +91,13 @@ impl Files {
     ///
     /// [`StoredError`].
     pub fn of(stored: &Stored) -> Result<Self, StoredError> {
-        Self::of_lowest(stored, stored.layers.len())
+        let mut files = Self::none_of(stored);
+        files.lay_lowest(stored.layers.len())?;
+        Ok(files)
     }
 
-    /// Reads so many layers of an image, the lowest, and checks them.
-    ///
-    /// # Errors
-    ///
-    /// [`StoredError`].
-    pub fn of_lowest(stored: &Stored, count: usize) -> Result<Self, StoredError> {
+    /// The root of an image, without any layer.
+    pub(super) fn none_of(stored: &Stored) -> Self {
         let root = Node {
             name: Arc::default(),
             parent: ROOT,
@@ -106,11 +106,17 @@ impl Files {
             layer: 0,
         };
         let (place, layers) = (stored.place.clone(), stored.layers.clone());
-        let mut files = Self { place, layers, nodes: vec![root], text: 0 };
-        for (number, layer) in stored.layers.iter().take(count).enumerate() {
-            files.lay(number, layer).map_err(|fault| fault.in_image(&stored.place))?;
+        Self { place, layers, laid: 0, nodes: vec![root], text: 0 }
+    }
+
+    /// Reads those of so many layers that were not read yet, and checks them.
+    pub(super) fn lay_lowest(&mut self, count: usize) -> Result<(), StoredError> {
+        for number in self.laid..count {
+            let layer = self.layers[number].clone();
+            self.lay(number, &layer).map_err(|fault| fault.in_image(&self.place))?;
+            self.laid = number + 1;
         }
-        Ok(files)
+        Ok(())
     }
 
     fn lay(&mut self, number: usize, layer: &StoredLayer) -> Result<(), Fault> {
@@ -128,6 +134,7 @@ impl Files {
     fn add(&mut self, layer: usize, entry: Entry) -> Result<(), Refusal> {
         let path = parts(&entry.path)?;
         let Some((name, folders)) = path.split_last() else {
+            self.weigh(entry.about.weight())?;
             self.nodes[ROOT].about = entry.about;
             return match entry.kind {
                 entries::Kind::Folder => Ok(()),
@@ -160,7 +167,7 @@ impl Files {
             entries::Kind::Folder => Content::Folder(BTreeMap::new()),
             entries::Kind::File => Content::File { layer, at: entry.at, size: entry.size },
             entries::Kind::Link(target) => Content::Link(target.into()),
-            entries::Kind::Device(numbers) => Content::Device(numbers),
+            entries::Kind::Device(_) => Content::Device,
             entries::Kind::HardLink(target) => {
                 let first = parts(&target).ok().and_then(|_| self.walk(ROOT, &target, false));
                 let first = first.map(|first| &self.nodes[first]);
@@ -173,6 +180,7 @@ impl Files {
         if let Some(child) = self.child(folder, name)
             && let (Content::Folder(_), Content::Folder(_)) = (&self.nodes[child].content, &content)
         {
+            self.weigh(about.weight())?;
             let node = &mut self.nodes[child];
             (node.about, node.layer) = (about, layer);
             return Ok(());
@@ -218,15 +226,24 @@ impl Files {
             return Err(Refusal::Limit("2 000 000 files"));
         }
         let target = if let Content::Link(target) = &node.content { target.len() } else { 0 };
-        let attributes: usize = node.about.attributes.iter().map(|attribute| attribute.len()).sum();
-        self.text += node.name.len() + target + attributes;
-        if self.text > MOST_NAMES {
-            return Err(Refusal::Limit("256 MiB of names"));
-        }
+        self.weigh(node.name.len() + target + node.about.weight())?;
         let number = self.nodes.len();
         self.children(node.parent).insert(node.name.clone(), number);
         self.nodes.push(node);
         Ok(number)
+    }
+
+    fn weigh(&mut self, bytes: usize) -> Result<(), Refusal> {
+        self.text += bytes;
+        if self.text > MOST_NAMES {
+            return Err(Refusal::Limit("256 MiB of names and attributes"));
+        }
+        Ok(())
+    }
+
+    /// What has a path of these parts, through no link.
+    pub(super) fn exact(&self, path: &[&[u8]]) -> Option<usize> {
+        path.iter().try_fold(ROOT, |node, part| self.child(node, part))
     }
 
     /// Hides what lower layers have below a file.
@@ -388,7 +405,7 @@ impl<'a> File<'a> {
             Content::Folder(_) => Kind::Folder,
             Content::File { size, .. } => Kind::File(*size),
             Content::Link(target) => Kind::Link(target),
-            Content::Device(_) => Kind::Device,
+            Content::Device => Kind::Device,
         }
     }
 

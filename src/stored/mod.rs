@@ -13,7 +13,7 @@ use std::io::{BufReader, Read};
 use flate2::read::MultiGzDecoder;
 use sha2::{Digest, Sha256};
 
-pub use differences::FirstDifference;
+pub use differences::{Comparison, FirstDifference};
 pub use error::{Refusal, StoredError};
 pub use files::{File, Files, Kind};
 pub use place::{Place, PlaceError};

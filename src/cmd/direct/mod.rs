@@ -282,18 +282,19 @@ async fn see(
     if native.is_empty() {
         return Ok(None);
     }
-    if let Some(installed) = store.seen(foundation.as_str(), &native) {
+    let script = templates.get("build/look.py").expect("templates are read with all their files");
+    let how = format!("{foundation}\0{script}");
+    if let Some(installed) = store.seen(&how, &native) {
         return Ok(Some(Seen { installed, is_new: false }));
     }
-    let Some(installed) = look(engine, image, templates).await? else { return Ok(None) };
+    let Some(installed) = look(engine, image, script).await? else { return Ok(None) };
     // Without it they are looked at again.
-    let _ = store.see(foundation.as_str(), &native, &installed);
+    let _ = store.see(&how, &native, &installed);
     Ok(Some(Seen { installed, is_new: true }))
 }
 
 /// What an image tells of its packages; `None` where it tells nothing.
-async fn look(engine: &Engine, image: &ImageId, templates: &Templates) -> Result<Option<Installed>, Failure> {
-    let script = templates.get("build/look.py").expect("templates are read with all their files");
+async fn look(engine: &Engine, image: &ImageId, script: &str) -> Result<Option<Installed>, Failure> {
     let python = format!("{VENV}/bin/python");
     let command = [python.as_str(), "-I", "-B", "-c", script];
     let spec =
