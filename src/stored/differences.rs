@@ -121,14 +121,8 @@ impl<'a> Comparison<'a> {
             paths.entries.get(path.as_slice()).is_some_and(|folder| folder.entry.kind == Kind::Folder)
         };
         // Without an entry of its own a folder becomes another one where something is in it.
-        let inside = [written.path.as_slice(), b"/"].concat();
-        let mut behind = others.entries.range(inside.as_slice()..);
-        if behind.next().is_some_and(|(path, _)| path.starts_with(&inside))
-            || !(1..parts.len()).map(folders_of).all(is_folder)
-        {
-            return None;
-        }
-        if paths.is_twice || !written.entry.is_plain {
+        let is_told = !others.has_below(&written.path) && (1..parts.len()).map(folders_of).all(is_folder);
+        if paths.is_twice || !written.entry.is_plain || !is_told {
             return None;
         }
         if *name == OPAQUE && !folders.is_empty() {
@@ -239,16 +233,19 @@ impl<'a> Paths<'a> {
         paths
     }
 
+    /// Whether it has something below a path.
+    fn has_below(&self, path: &[u8]) -> bool {
+        let inside = [path, b"/"].concat();
+        let mut from = self.entries.range(inside.as_slice()..);
+        from.next().is_some_and(|(path, _)| path.starts_with(&inside))
+    }
+
     /// Whether readers may make something else of its entries in another order.
     fn has_order(&self) -> bool {
-        let is_below = |path: &[u8]| {
-            let inside = [path, b"/"].concat();
-            let mut from = self.entries.range(inside.as_slice()..);
-            from.next().is_some_and(|(path, _)| path.starts_with(&inside))
-        };
+        let is_there = |path: &[u8]| self.entries.contains_key(path) || self.has_below(path);
         !self.linked.is_empty()
-            || self.hidden.iter().any(|path| self.entries.contains_key(path.as_slice()) || is_below(path))
-            || self.entries.iter().any(|(path, one)| one.entry.kind != Kind::Folder && is_below(path))
+            || self.hidden.iter().any(|path| is_there(path))
+            || self.entries.iter().any(|(path, one)| one.entry.kind != Kind::Folder && self.has_below(path))
     }
 
     /// What others have not.
